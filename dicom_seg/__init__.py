@@ -1,0 +1,1 @@
+"""DICOM to arrays and back: slice tables, series reading, Segmentation objects, verification."""

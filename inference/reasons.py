@@ -1,0 +1,99 @@
+"""Why a series, an instance or a model was not simply processed.
+
+One closed set of codes serves the command line, the ledger, the logs, the report and the
+documentation. What each means, which outcome it stands for and what to do about it are in
+``data/reasons.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+
+
+class Reason(StrEnum):
+    """The reason codes; ``describe`` tells what one means."""
+
+    GANTRY_TILT = "gantry-tilt"
+    NON_UNIFORM_SPACING = "non-uniform-spacing"
+    MISSING_SLICE = "missing-slice"
+    DUPLICATE_SLICE = "duplicate-slice"
+    SPLIT_STACK = "split-stack"
+    MIXED_ORIENTATION = "mixed-orientation"
+    LOSSY_SOURCE = "lossy-source"
+    HU_ROUNDED = "hu-rounded"
+    HU_CLIPPED = "hu-clipped"
+    IMPLAUSIBLE_HU = "implausible-hu"
+    IDENTITY_DIFFERS = "identity-differs"
+    TRUNCATED_STRUCTURE = "truncated-structure"
+    LATERALITY_ORDER = "laterality-order"
+    MODEL_FOR_DEMONSTRATION = "model-for-demonstration"
+    FRAME_OF_REFERENCE_DERIVED = "frame-of-reference-derived"
+    DUPLICATE_INSTANCE = "duplicate-instance"
+    LOCALIZER = "localizer"
+    NOT_CT = "not-ct"
+    DERIVED = "derived"
+    TOO_FEW_SLICES = "too-few-slices"
+    NOT_SELECTED = "not-selected"
+    OWN_RESULT = "own-result"
+    OTHER_STACK = "other-stack"
+    INCOMPLETE = "incomplete"
+    DUPLICATE_POSITION = "duplicate-position"
+    MIXED_FRAME_OF_REFERENCE = "mixed-frame-of-reference"
+    MIXED_MATRIX = "mixed-matrix"
+    MIXED_SERIES = "mixed-series"
+    MISSING_GEOMETRY = "missing-geometry"
+    NO_RESCALE = "no-rescale"
+    CORRUPT_PIXEL_DATA = "corrupt-pixel-data"
+    UNSUPPORTED_SYNTAX = "unsupported-syntax"
+    TOO_LARGE = "too-large"
+    NO_DICOM = "no-dicom"
+    UNREADABLE_FILE = "unreadable-file"
+    NO_ORIENTATION = "no-orientation"
+    MISSING_IDENTITY = "missing-identity"
+    MIXED_IDENTITY = "mixed-identity"
+    CONFLICTING_INSTANCE = "conflicting-instance"
+    UNKNOWN_MODEL = "unknown-model"
+    MODEL_CHECKSUM = "model-checksum"
+    MODEL_CLASS_COUNT = "model-class-count"
+    MODEL_NOT_STATE_DICT = "model-not-state-dict"
+    MODEL_MANIFEST = "model-manifest"
+    FETCH_FAILED = "fetch-failed"
+    MODEL_ERROR = "model-error"
+    OOM_CPU = "oom-cpu"
+    OOM_GPU = "oom-gpu"
+    EMPTY_RESULT = "empty-result"
+    SEG_ENCODE = "seg-encode"
+    VERIFICATION_FAILED = "verification-failed"
+    SEND_REFUSED = "send-refused"
+    SEND_TIMEOUT = "send-timeout"
+    TIMEOUT = "timeout"
+    DISK_FULL = "disk-full"
+    SOURCE_MISSING = "source-missing"
+    INTERNAL_ERROR = "internal-error"
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonText:
+    """What a reason code means, for people."""
+
+    outcome: str  #: finding, ignored, skipped, held, refused, quarantined or failed
+    meaning: str
+    advice: str  #: what the operator can do
+
+
+@cache
+def _texts() -> dict[Reason, ReasonText]:
+    with (files("inference") / "data" / "reasons.csv").open(encoding="utf-8", newline="") as file:
+        return {
+            Reason(row["code"]): ReasonText(row["outcome"], row["meaning"], row["advice"])
+            for row in csv.DictReader(file)
+        }
+
+
+def describe(reason: Reason) -> ReasonText:
+    """Meaning, outcome and advice of a reason code."""
+    return _texts()[reason]

@@ -1,0 +1,1 @@
+"""The service: everything that touches a peer, a disk or a clock."""

@@ -1,0 +1,1 @@
+"""Offline work for the people who make the next weights."""
