@@ -39,7 +39,9 @@ class LabelMap:
         if self.labels.dtype != np.uint8:
             raise TypeError(f"labels must be uint8, not {self.labels.dtype}")
         if self.labels.shape != self.geometry.shape:
-            raise InvalidGeometryError(f"{self.labels.shape} labels on a {self.geometry.shape} grid")
+            raise InvalidGeometryError(
+                f"{self.labels.shape} labels on a {self.geometry.shape} grid"
+            )
 
     def slice_counts(self) -> npt.NDArray[np.int64]:
         """``(z, 256)``, voxels of each id in each plane."""

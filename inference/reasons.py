@@ -87,11 +87,11 @@ class ReasonText:
 
 @cache
 def _texts() -> dict[Reason, ReasonText]:
-    with (files("inference") / "data" / "reasons.csv").open(encoding="utf-8", newline="") as file:
-        return {
-            Reason(row["code"]): ReasonText(row["outcome"], row["meaning"], row["advice"])
-            for row in csv.DictReader(file)
-        }
+    table = (files("inference") / "data" / "reasons.csv").read_text(encoding="utf-8")
+    return {
+        Reason(row["code"]): ReasonText(row["outcome"], row["meaning"], row["advice"])
+        for row in csv.DictReader(table.splitlines())
+    }
 
 
 def describe(reason: Reason) -> ReasonText:

@@ -32,17 +32,16 @@ class Structure:
 
 
 def _load() -> tuple[Structure, ...]:
-    path = files("inference") / "data" / "structures.csv"
-    with path.open(encoding="utf-8", newline="") as file:
-        return tuple(
-            Structure(
-                id=int(row["id"]),
-                name=row["name"],
-                twin=row["twin"] or None,
-                rgb=(int(row["red"]), int(row["green"]), int(row["blue"])),
-            )
-            for row in csv.DictReader(file)
+    table = (files("inference") / "data" / "structures.csv").read_text(encoding="utf-8")
+    return tuple(
+        Structure(
+            id=int(row["id"]),
+            name=row["name"],
+            twin=row["twin"] or None,
+            rgb=(int(row["red"]), int(row["green"]), int(row["blue"])),
         )
+        for row in csv.DictReader(table.splitlines())
+    )
 
 
 STRUCTURES: tuple[Structure, ...] = _load()

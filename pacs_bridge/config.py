@@ -1,0 +1,1 @@
+"""The bridge configuration, checked as a whole."""

@@ -1,0 +1,1 @@
+"""What is known of every instance, series, job and delivery, on disk."""

@@ -1,0 +1,1 @@
+"""The listener: Storage and Verification SCP, and the spool it writes."""
