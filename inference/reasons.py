@@ -97,3 +97,23 @@ def _texts() -> dict[Reason, ReasonText]:
 def describe(reason: Reason) -> ReasonText:
     """Meaning, outcome and advice of a reason code."""
     return _texts()[reason]
+
+
+def reason_table() -> str:
+    """All reason codes as a Markdown page; ``docs/reason_codes.md`` is this text."""
+    lines = [
+        "# Reason codes",
+        "Made by `make docs` from `inference/data/reasons.csv`. The command line, the ledger, the "
+        "logs, the report and this page share them.",
+        "",
+        "| code | outcome | meaning | what to do |",
+        "| --- | --- | --- | --- |",
+    ]
+    for reason in Reason:
+        text = describe(reason)
+        lines.append(f"| `{reason}` | {text.outcome} | {text.meaning} | {text.advice} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(reason_table(), end="")

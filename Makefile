@@ -1,0 +1,63 @@
+# Every target sets up what it needs, in .venv, from the lock files.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Runtime only for `make demo`; runtime and development for the rest.
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test lint unit peers bench parity lock docs clean
+
+demo: $(RUNTIME)  ## synthetic patient through listener, worker and sender into an archive
+	$(BIN)/pacs-bridge demo --out demo-output
+
+test: peers lint unit  ## everything that CI runs
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+unit: $(DEV)
+	$(PYTEST) -n 2 --dist loadfile -m "not slow and not gpu"
+
+peers:  ## Orthanc, DCMTK: installed where they are missing (Debian, as root)
+	tests/peers/install.sh
+
+parity: $(DEV)  ## the published chain against ours, whole volumes
+	$(PYTEST) -m slow tests/inference/test_parity.py
+
+bench: $(DEV)
+	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(DEV)  ## generated tables
+	$(BIN)/python -m dicom_seg.codes > docs/anatomy_codes.md
+	$(BIN)/python -m inference.reasons > docs/reason_codes.md
+
+PIP_COMPILE := $(BIN)/pip-compile -q --no-emit-index-url --no-emit-find-links \
+  --no-emit-trusted-host --no-emit-options --strip-extras --no-annotate --no-header --allow-unsafe
+
+lock: | $(VENV)/bin/python  ## resolve anew; review the difference before committing it
+	$(BIN)/pip install -q --disable-pip-version-check pip-tools
+	$(PIP_COMPILE) -o requirements.lock pyproject.toml
+	$(PIP_COMPILE) --extra dev --extra training -c requirements.lock -o requirements-dev.lock pyproject.toml
+	sed -i 's/+cpu$$//' requirements.lock requirements-dev.lock  # one lock for every build of torch
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -c 'import sys; assert sys.version_info[:2] == (3, 11), sys.version'
+
+$(RUNTIME): requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	touch $@
+
+$(DEV): requirements-dev.lock $(RUNTIME)
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.lock
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-output build *.egg-info
