@@ -23,7 +23,8 @@ def test_every_code_says_what_it_means_and_what_to_do() -> None:
     for reason in Reason:
         text = describe(reason)
         assert set(text.outcome.split(" or ")) <= OUTCOMES, reason
-        assert text.meaning and text.advice, reason
+        assert text.meaning, reason
+        assert text.advice, reason
 
 
 def test_the_documented_table_is_the_one_in_use() -> None:
