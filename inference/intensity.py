@@ -1,0 +1,52 @@
+"""How CT numbers become the network's input values, -1 to 1.
+
+The published chain is a z-score over non-zero voxels followed by a min-max to -1..1. The
+min-max undoes the z-score, so the extremes of a volume decide its contrast: 40 HU becomes
+-0.48 in a scan of -1024..3071 HU, +0.005 with a vendor's padding of -3024 HU and -0.90 with
+metal at 20000 HU. Masking padding and clamping first keeps the contrast that the published
+weights were trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Scaling(StrEnum):
+    """How values are brought to -1..1."""
+
+    PER_VOLUME = "per-volume"  #: z-score of non-zero voxels, then min-max, as published
+    CLAMP_RANGE = "clamp-range"  #: ``clamp_hu`` to -1..1, the same for every volume
+
+
+@dataclass(frozen=True, slots=True)
+class IntensitySpec:
+    """From Hounsfield units to network values.
+
+    Parameters
+    ----------
+    clamp_hu
+        Lowest and highest HU, inclusive. Padding becomes the lowest and takes no part in
+        statistics. None: values and padding enter as they are (as published).
+    scaling
+        How the values are brought to -1..1.
+    """
+
+    clamp_hu: tuple[int, int] | None
+    scaling: Scaling
+
+    def __post_init__(self) -> None:
+        if self.clamp_hu is None:
+            if self.scaling is Scaling.CLAMP_RANGE:
+                raise ValueError("scaling by the clamp range needs a clamp range")
+        elif not -32768 < self.clamp_hu[0] < self.clamp_hu[1] <= 32767:
+            raise ValueError(f"clamp_hu must be low < high within int16: {self.clamp_hu}")
+
+
+#: The published chain to the letter.
+PUBLISHED_INTENSITY = IntensitySpec(clamp_hu=None, scaling=Scaling.PER_VOLUME)
+#: -1024..3071 HU is what 12 stored bits hold at the usual intercept, the range of nearly all
+#: of the published training data: ordinary scans pass unchanged, padding below and metal or
+#: extended-scale values above no longer decide the contrast.
+ROBUST_INTENSITY = IntensitySpec(clamp_hu=(-1024, 3071), scaling=Scaling.PER_VOLUME)
