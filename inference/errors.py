@@ -27,3 +27,7 @@ class InvalidGeometryError(InferenceError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(Reason.MISSING_GEOMETRY, detail)
+
+
+class ModelError(InferenceError):
+    """A model that cannot be used, stored or run; the detail names it."""
