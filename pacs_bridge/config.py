@@ -1,1 +1,0 @@
-"""The bridge configuration, checked as a whole."""

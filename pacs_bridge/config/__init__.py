@@ -1,0 +1,1 @@
+"""The bridge configuration: one TOML file, checked as a whole before anything starts."""

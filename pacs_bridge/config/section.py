@@ -1,0 +1,68 @@
+"""What every section of the configuration is made of: strict, frozen, no unknown keys."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+AE_TITLE_MAX_BYTES = 16
+#: PS3.5 6.2: default character repertoire without the backslash and control characters.
+_AE_TITLE_CHARACTERS = re.compile(r"[ -\[\]-~]*")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Section(BaseModel):
+    """A table of the configuration file.
+
+    Types are strict (a port is a number, never text), values cannot change once loaded, and a
+    key that is not known is a fault.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+def checked_ae_title(value: str) -> str:
+    """An AE title without its padding (PS3.5 6.2, VR AE).
+
+    Raises
+    ------
+    ValueError
+        If it is empty, longer than 16 bytes, or holds a character that VR AE does not allow.
+    """
+    title = value.strip(" ")
+    if not title:
+        raise ValueError("an AE title cannot be empty or spaces only")
+    if not _AE_TITLE_CHARACTERS.fullmatch(title):
+        raise ValueError("an AE title holds ASCII without backslash and control characters")
+    if len(title) > AE_TITLE_MAX_BYTES:
+        raise ValueError(
+            f"an AE title has at most {AE_TITLE_MAX_BYTES} characters, this one {len(title)}"
+        )
+    return title
+
+
+def checked_pattern(value: str) -> str:
+    """A regular expression that compiles.
+
+    Raises
+    ------
+    ValueError
+        If it does not.
+    """
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(checked_ae_title)]
+#: Case-insensitive, found anywhere in the value (``re.search``).
+Pattern = Annotated[str, AfterValidator(checked_pattern)]
+#: A name that other tables, the command line and folders use.
+Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
+Port = Annotated[int, Field(ge=1, le=65535)]
