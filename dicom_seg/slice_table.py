@@ -19,6 +19,19 @@ ORIENTATION_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
+class PixelSource:
+    """Where the pixel data of an instance lie in its file, and how one pixel is stored."""
+
+    offset: int  #: of the first byte of the value of Pixel Data, from the start of the file
+    length: int | None  #: bytes; None for encapsulated, of undefined length (PS3.5 A.4)
+    frames: int  #: Number of Frames; 1 for a single-frame instance
+    bits_allocated: int  #: 8 or 16 (PS3.5 8.1.1)
+    bits_stored: int
+    high_bit: int
+    signed: bool  #: Pixel Representation 1: two's complement
+
+
+@dataclass(frozen=True, slots=True)
 class SliceRow:
     """One plane: a single-frame instance, or one frame of a multi-frame instance."""
 
@@ -37,6 +50,7 @@ class SliceRow:
     rescale_slope: float
     rescale_intercept: float
     padding: tuple[int, int] | None  #: stored values low..high, inclusive, that are padding
+    pixels: PixelSource
 
     @property
     def normal(self) -> tuple[float, float, float]:
