@@ -1,7 +1,8 @@
 """Downloads the published weights: resumed after a break, checked before they are used.
 
-Addresses and checksums are facts of the published bundle (MONAI model zoo,
-wholeBody_ct_segmentation 0.2.5, ``large_files.yml``), kept in ``data/published_models.csv``.
+Addresses are facts of the published bundle (MONAI model zoo, wholeBody_ct_segmentation 0.2.5,
+``large_files.yml``), kept in ``data/published_models.csv``; checksums are those that the import
+knows.
 Proxies come from the environment (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``).
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import httpx
 
+from inference.model_import import PUBLISHED_WEIGHTS
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
 
@@ -51,9 +53,16 @@ class FetchPatience:
 def published_models() -> tuple[PublishedModel, ...]:
     """The published weights, 1.5 mm first."""
     table = (files("pacs_bridge") / "data" / "published_models.csv").read_text(encoding="utf-8")
+    urls = {row["file"]: row["url"] for row in csv.DictReader(table.splitlines())}
     return tuple(
-        PublishedModel(row["name"], row["file"], row["md5"], float(row["spacing_mm"]), row["url"])
-        for row in csv.DictReader(table.splitlines())
+        PublishedModel(
+            name=weights.model_name,
+            file=weights.file_name,
+            md5=weights.md5,
+            spacing_mm=weights.spacing_mm,
+            url=urls[weights.file_name],
+        )
+        for weights in PUBLISHED_WEIGHTS
     )
 
 

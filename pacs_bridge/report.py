@@ -19,7 +19,10 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter
 
 from inference.finding import Finding
+from inference.identity import SegmenterIdentity
+from inference.label_map import LabelMap
 from inference.reasons import Reason
+from inference.structures import structure
 
 REPORT_NAME = "report.json"
 SCHEMA: Literal["pacs-bridge/report/1"] = "pacs-bridge/report/1"
@@ -180,6 +183,29 @@ class SeriesReport:
             If the file is not a report of this schema.
         """
         return _adapter().validate_json(path.read_bytes())
+
+
+def structure_volumes(labels: LabelMap, truncated: frozenset[int]) -> tuple[StructureVolume, ...]:
+    """Volume of each structure that is present; ``truncated`` ids touch the border."""
+    return tuple(
+        StructureVolume(
+            id=each, name=structure(each).name, volume_ml=round(ml, 3), truncated=each in truncated
+        )
+        for each, ml in labels.volumes_ml().items()
+    )
+
+
+def model_report(identity: SegmenterIdentity) -> ModelReport:
+    """What the report says of the segmenter."""
+    return ModelReport(
+        name=identity.name,
+        version=identity.version,
+        digest=identity.digest,
+        demonstration=identity.demonstration,
+        intended_use=identity.intended_use,
+        source=identity.source,
+        parameters=identity.parameters,
+    )
 
 
 def report_json_schema() -> dict[str, Any]:
