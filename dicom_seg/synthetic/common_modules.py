@@ -48,8 +48,8 @@ def common_dataset(geometry: Geometry, options: SeriesOptions, number: int) -> D
     ds.PatientAge = subject.age
     ds.StudyInstanceUID = study_uid(options)
     ds.StudyID = f"SYN{options.seed}"
-    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = DATE
-    ds.StudyTime = ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = TIME
+    ds.StudyDate = ds.SeriesDate = ds.ContentDate = DATE
+    ds.StudyTime = ds.SeriesTime = ds.ContentTime = TIME
     ds.StudyDescription = "Synthetic CT"
     ds.AccessionNumber = subject.accession_number
     ds.ReferringPhysicianName = ""

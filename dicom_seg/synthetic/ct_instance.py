@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydicom.dataset import Dataset
 
-from dicom_seg.synthetic.common_modules import common_dataset
+from dicom_seg.synthetic.common_modules import DATE, TIME, common_dataset
 from dicom_seg.synthetic.options import NumberOrder, SeriesOptions
 from dicom_seg.synthetic.plane import PlaneAttributes, decimals
 from inference.volume import Volume
@@ -18,6 +18,7 @@ def ct_dataset(volume: Volume, plane: int, options: SeriesOptions) -> Dataset:
     slope, intercept = options.pixels.rescale_of(plane)
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     ds.InstanceNumber = instance_number(plane, volume.geometry.shape[0], options)
+    ds.AcquisitionDate, ds.AcquisitionTime = DATE, TIME
     ds.AcquisitionNumber = options.acquisition_number
     ds.ImagePositionPatient = places.position(plane)
     ds.ImageOrientationPatient = places.orientation

@@ -117,8 +117,8 @@ def encode_frame(
         return bytes(
             imagecodecs.jpeg8_encode(codes, lossless=True, predictor=predictor, bitspersample=bits)
         )
-    if syntax is PixelSyntax.JPEG_LS:
-        return bytes(imagecodecs.jpegls_encode(codes))
+    if syntax is PixelSyntax.JPEG_LS:  # of 16 bit precision always: signs extend to it
+        return bytes(imagecodecs.jpegls_encode(_codes(frame, pixels.bits_allocated)))
     if syntax is PixelSyntax.JPEG_LS_NEAR:
         if pixels.signed:
             raise ValueError("near-lossless JPEG-LS would wrap signed values around")
@@ -128,7 +128,7 @@ def encode_frame(
         return bytes(
             imagecodecs.jpeg2k_encode(
                 frame,
-                level=0 if reversible else int(loss or 80),
+                level=0 if reversible else int(loss or 6 * bits),
                 codecformat="j2k",
                 reversible=reversible,
                 bitspersample=bits,
@@ -136,7 +136,8 @@ def encode_frame(
         )
     if syntax is PixelSyntax.HTJ2K:
         return bytes(imagecodecs.htj2k_encode(frame, level=loss or 1e-5, reversible=False))
-    return bytes(imagecodecs.htj2k_encode(frame, reversible=True))
+    markers = syntax is PixelSyntax.HTJ2K_LOSSLESS_RPCL  # which wants tile-part lengths
+    return bytes(imagecodecs.htj2k_encode(frame, reversible=True, tlm=markers))
 
 
 def _codes(frame: StoredArray, bits: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:

@@ -6,7 +6,7 @@ are the same bytes for the same options.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID
 
 from dicom_seg.synthetic.ct_instance import ct_dataset
+from dicom_seg.synthetic.multiframe import frame_planes, multiframe_dataset
 from dicom_seg.synthetic.options import FileNames, ObjectKind, SeriesOptions
 from dicom_seg.synthetic.pixel_encoding import PixelSyntax, pixel_data
 from dicom_seg.synthetic.stored_pixels import stored_plane
@@ -74,12 +75,24 @@ def save(ds: Dataset, path: Path, transfer_syntax_uid: str) -> None:
 
 def _instances(volume: Volume, options: SeriesOptions) -> Iterator[Dataset]:
     if options.kind is not ObjectKind.CT:
-        raise NotImplementedError(options.kind)
+        yield from _multiframe_instances(volume, options)
+        return
     for plane in range(volume.geometry.shape[0]):
         ds = ct_dataset(volume, plane, options)
         set_pixels(ds, volume, [plane], options)
         override(ds, options.overrides)
         override(ds, options.plane_overrides.get(plane, {}))
+        yield ds
+
+
+def _multiframe_instances(volume: Volume, options: SeriesOptions) -> Iterator[Dataset]:
+    for number, planes in enumerate(frame_planes(volume.geometry.shape[0], options), start=1):
+        ds = multiframe_dataset(volume, planes, number, options)
+        set_pixels(ds, volume, planes, options)
+        override(ds, options.overrides)
+        for frame, plane in enumerate(planes):
+            values = options.plane_overrides.get(plane, {})
+            override(ds.PerFrameFunctionalGroupsSequence[frame], values)
         yield ds
 
 
@@ -99,12 +112,30 @@ def set_pixels(ds: Dataset, volume: Volume, planes: list[int], options: SeriesOp
 
 
 def override(ds: Dataset, values: Mapping[str, object]) -> None:
-    """Set attributes by keyword; None removes."""
+    """Set attributes by keyword, wherever an item holds them or else at the top; None removes."""
     for keyword, value in values.items():
-        if value is not None:
-            setattr(ds, keyword, value)
-        elif keyword in ds:
-            delattr(ds, keyword)
+        holders = [
+            item
+            for element in ds
+            if element.VR == "SQ"
+            for item in _with_items(element.value)
+            if keyword in item
+        ]
+        if keyword in ds or not holders:
+            holders.append(ds)
+        for holder in holders:
+            if value is not None:
+                setattr(holder, keyword, value)
+            elif keyword in holder:
+                delattr(holder, keyword)
+
+
+def _with_items(items: Sequence[Dataset]) -> Iterator[Dataset]:
+    for item in items:
+        yield item
+        for element in item:
+            if element.VR == "SQ":
+                yield from _with_items(element.value)
 
 
 def _file_name(number: int, count: int, ds: Dataset, options: SeriesOptions) -> str:
