@@ -72,6 +72,7 @@ class Reason(StrEnum):
     SEND_TIMEOUT = "send-timeout"
     TIMEOUT = "timeout"
     DISK_FULL = "disk-full"
+    LEDGER_UNAVAILABLE = "ledger-unavailable"
     SOURCE_MISSING = "source-missing"
     INTERNAL_ERROR = "internal-error"
 
