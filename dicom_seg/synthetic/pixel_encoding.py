@@ -153,8 +153,7 @@ def _rle(frame: StoredArray) -> bytes:
     width = frame.dtype.itemsize
     segments: list[bytes] = []
     for byte in range(width):
-        plane = np.ascontiguousarray(rows[:, byte::width])
-        packed = b"".join(bytes(imagecodecs.packbits_encode(row)) for row in plane)
+        packed = bytes(imagecodecs.packbits_encode(np.ascontiguousarray(rows[:, byte::width])))
         segments.append(packed + b"\0" * (len(packed) % 2))
     starts = np.zeros(16, dtype="<u4")
     starts[0] = width

@@ -1,0 +1,181 @@
+"""A factory of synthetic series, and readers of series and Segmentations that are not ours.
+
+The readers share no code with the package: headers by pydicom, compressed pixels by GDCM,
+BINARY frames unpacked here, planes put in patient millimetres by the formula of
+PS3.3 C.7.6.2.1.1.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gdcm
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+
+from dicom_seg.synthetic.acquisition import stack
+from dicom_seg.synthetic.options import SeriesOptions
+from dicom_seg.synthetic.series import write_ct_series
+from inference.geometry import Geometry
+from inference.volume import Volume
+
+ANATOMY_CODES = Path(__file__).resolve().parents[2] / "dicom_seg" / "data" / "anatomy_codes.csv"
+
+
+@pytest.fixture
+def make_ct_series(tmp_path: Path) -> Callable[..., list[Path]]:
+    """``make(hu, geometry=..., options=...)`` writes a series of its own folder, in z order."""
+
+    def make(
+        hu: npt.ArrayLike,
+        geometry: Geometry | None = None,
+        options: SeriesOptions | None = None,
+        spacing_mm: tuple[float, float, float] = (2.0, 0.8, 0.7),
+        centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> list[Path]:
+        array = np.asarray(hu, dtype=np.int16)
+        where = geometry or stack(array.shape, spacing_mm, centre_mm)
+        folder = tmp_path / f"series{len(list(tmp_path.glob('series*'))) + 1}"
+        return write_ct_series(Volume(array, where), folder, options)
+
+    return make
+
+
+@dataclass(frozen=True)
+class ForeignPlane:
+    """One plane as a reader that is not ours sees it."""
+
+    key: tuple[str, int | None]  #: SOP Instance UID and frame number
+    position_mm: npt.NDArray[np.float64]
+    orientation: npt.NDArray[np.float64]  #: row, then column direction
+    spacing_mm: npt.NDArray[np.float64]  #: between rows, between columns
+
+    def lps_mm(self, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+        """(y, x, 3) position of every pixel."""
+        y, x = np.indices(shape)
+        along_row = np.multiply.outer(x * self.spacing_mm[1], self.orientation[:3])
+        along_column = np.multiply.outer(y * self.spacing_mm[0], self.orientation[3:])
+        return self.position_mm + along_row + along_column
+
+
+@dataclass(frozen=True)
+class SourcePlane(ForeignPlane):
+    """A plane of a CT."""
+
+    hu: npt.NDArray[np.float64]  #: (y, x); NaN where padding
+
+
+@dataclass(frozen=True)
+class SegFrame(ForeignPlane):
+    """A frame of a Segmentation; the key is that of the slice that it refers to."""
+
+    masks: dict[str, npt.NDArray[np.bool_]]  #: by name of the structure, (y, x)
+
+
+@pytest.fixture(scope="session")
+def read_source() -> Callable[[Iterable[Path]], list[SourcePlane]]:
+    """All planes of CT files, in the order of the files."""
+    return lambda paths: [plane for path in paths for plane in _source_planes(path)]
+
+
+@pytest.fixture(scope="session")
+def read_segmentation() -> Callable[[Path], list[SegFrame]]:
+    """All frames of a Segmentation of either kind."""
+    return lambda path: list(_seg_frames(pydicom.dcmread(path)))
+
+
+def _source_planes(path: Path) -> Iterable[SourcePlane]:
+    ds = pydicom.dcmread(path)
+    stored = _stored(ds, path).reshape(-1, ds.Rows, ds.Columns)
+    for frame, pixels in enumerate(stored):
+        groups = [ds]
+        number = None
+        if "PerFrameFunctionalGroupsSequence" in ds:
+            number = frame + 1
+            groups = [
+                item
+                for holder in (
+                    ds.PerFrameFunctionalGroupsSequence[frame],
+                    ds.SharedFunctionalGroupsSequence[0],
+                )
+                for element in holder
+                for item in element.value
+            ]
+        hu = pixels * float(_first(groups, "RescaleSlope")) + float(
+            _first(groups, "RescaleIntercept")
+        )
+        if "PixelPaddingValue" in ds:
+            ends = (
+                int(ds.PixelPaddingValue),
+                int(ds.get("PixelPaddingRangeLimit", ds.PixelPaddingValue)),
+            )
+            hu = np.where((pixels >= min(ends)) & (pixels <= max(ends)), np.nan, hu)
+        yield SourcePlane(
+            key=(str(ds.SOPInstanceUID), number),
+            position_mm=np.array(_first(groups, "ImagePositionPatient"), float),
+            orientation=np.array(_first(groups, "ImageOrientationPatient"), float),
+            spacing_mm=np.array(_first(groups, "PixelSpacing"), float),
+            hu=hu,
+        )
+
+
+def _stored(ds: pydicom.Dataset, path: Path) -> npt.NDArray[np.int64]:
+    if not ds.file_meta.TransferSyntaxUID.is_compressed:
+        return np.asarray(ds.pixel_array, np.int64)
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    assert reader.Read(), path
+    pixels = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
+    kind = f"{'i' if ds.PixelRepresentation else 'u'}{ds.BitsAllocated // 8}"
+    return np.frombuffer(pixels, kind).astype(np.int64)
+
+
+def _first(items: Iterable[pydicom.Dataset], keyword: str) -> object:
+    return next(item[keyword].value for item in items if keyword in item)
+
+
+def _seg_frames(ds: pydicom.Dataset) -> Iterable[SegFrame]:
+    names = {int(s.SegmentNumber): _structure_name(s) for s in ds.SegmentSequence}
+    shape = (int(ds.NumberOfFrames), int(ds.Rows), int(ds.Columns))
+    if ds.SegmentationType == "BINARY":
+        bits = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8), bitorder="little")
+        pixels = bits[: shape[0] * shape[1] * shape[2]].reshape(shape)
+    else:
+        pixels = np.asarray(ds.pixel_array).reshape(shape)
+    shared = ds.SharedFunctionalGroupsSequence[0]
+    for frame, groups in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        if ds.SegmentationType == "BINARY":
+            number = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+            masks = {names[number]: pixels[frame] > 0}
+        else:
+            present = [int(n) for n in np.unique(pixels[frame]) if n != 0]
+            masks = {names[number]: pixels[frame] == number for number in present}
+        (derivation,) = groups.DerivationImageSequence
+        (source,) = derivation.SourceImageSequence
+        number = source.get("ReferencedFrameNumber")
+        yield SegFrame(
+            key=(str(source.ReferencedSOPInstanceUID), None if number is None else int(number)),
+            position_mm=np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float),
+            orientation=np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float),
+            spacing_mm=np.array(shared.PixelMeasuresSequence[0].PixelSpacing, float),
+            masks=masks,
+        )
+
+
+def _structure_name(segment: pydicom.Dataset) -> str:
+    """By code of type and laterality, in the published table."""
+    (kind,) = segment.SegmentedPropertyTypeCodeSequence
+    side = kind.get("SegmentedPropertyTypeModifierCodeSequence")
+    codes = (str(kind.CodeValue), str(side[0].CodeValue) if side else "")
+    with ANATOMY_CODES.open(encoding="utf-8") as table:
+        (name,) = [
+            row["name"]
+            for row in csv.DictReader(table)
+            if (row["type_code"], row["modifier_code"]) == codes
+        ]
+    return name
