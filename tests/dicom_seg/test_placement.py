@@ -1,0 +1,328 @@
+"""A Segmentation lies where its source is bright, whatever the geometry.
+
+A segmenter that marks bright voxels makes the truth readable from the source itself: what a
+reader of its own finds above the threshold in a slice must be, pixel for pixel, what the
+Segmentation says of that slice, at the slice's own place in patient millimetres. The left,
+right and middle landmarks differ in size, height and depth, so that no mirroring, swap of
+rows and columns or change of order can go unseen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dicom_seg.errors import VerificationError
+from dicom_seg.reader import read_stack
+from dicom_seg.segmentation import SegKind, SegRequest, write_segmentation
+from dicom_seg.series import Outcome, SeriesExamination, examine_series
+from dicom_seg.synthetic.acquisition import (
+    PatientPosition,
+    Plane,
+    reversed_stack,
+    stack,
+    tilted,
+    turned,
+    unevenly_spaced,
+    without_planes,
+)
+from dicom_seg.synthetic.options import (
+    FileNames,
+    NumberOrder,
+    ObjectKind,
+    PixelFormat,
+    SeriesOptions,
+)
+from dicom_seg.synthetic.pixel_encoding import PixelSyntax
+from dicom_seg.synthetic.series import write_ct_series
+from dicom_seg.verification import verify_segmentation
+from inference.geometry import Geometry
+from inference.identity import SegmenterIdentity
+from inference.label_map import LabelMap
+from inference.reasons import Reason
+from inference.structures import STRUCTURE_BY_NAME
+from inference.volume import PADDING_HU, Volume
+
+SHAPE = (14, 40, 48)
+SPACING_MM = (3.0, 1.7, 1.5)
+CENTRE_MM = np.array([12.0, -34.0, 560.0])
+LEFT, RIGHT, MIDDLE = "kidney_left", "kidney_right", "aorta"
+#: Balls beside the centre, mm LPS, and their radius: +x is the patient's left.
+BALLS = {LEFT: ((14.0, -6.0, 9.0), 6.0), RIGHT: ((-13.0, 7.0, -8.0), 4.5)}
+ROD_MM, ROD_RADIUS_MM = (1.0, 14.0), 3.2  #: along the body, at this x and y from the centre
+BRIGHT_HU, VERY_BRIGHT_HU = 300, 1000
+
+THRESHOLD = SegmenterIdentity(
+    name="threshold",
+    version="1",
+    digest="0" * 64,
+    demonstration=True,
+    intended_use="test",
+    parameters=(("bright_hu", str(BRIGHT_HU)),),
+    source="this test",
+)
+U12 = PixelFormat(bits_stored=12, signed=False, rescale=((1.0, -1024.0),))
+U8 = PixelFormat(bits_stored=8, signed=False, rescale=((16.0, -1024.0),))
+
+
+def in_structure(name: str, from_centre_mm: np.ndarray, margin_mm: float = 0.0) -> np.ndarray:
+    """Which of the ``(..., 3)`` points lie in a landmark; the anatomy, free of any grid."""
+    if name == MIDDLE:
+        away_mm = np.linalg.norm(from_centre_mm[..., :2] - ROD_MM, axis=-1)
+        return away_mm <= ROD_RADIUS_MM + margin_mm
+    middle, radius = BALLS[name]
+    return np.linalg.norm(from_centre_mm - middle, axis=-1) <= radius + margin_mm
+
+
+def landmarks(geometry: Geometry) -> Volume:
+    """A body of water with bright landmarks, sampled on any planes."""
+    points = geometry.lps_mm(np.moveaxis(np.indices(geometry.shape), 0, -1)) - CENTRE_MM
+    hu = np.full(geometry.shape, -1000, dtype=np.int16)
+    hu[((points / (30, 24, 60)) ** 2).sum(axis=-1) <= 1] = 40
+    for name, value in ((LEFT, 700), (RIGHT, 700), (MIDDLE, 1400)):
+        hu[in_structure(name, points)] = value
+    return Volume(hu, geometry)
+
+
+def segment(volume: Volume) -> LabelMap:
+    """Marks all that is bright: by side where it is bright, as the middle where it is very."""
+    labels = np.zeros(volume.hu.shape, dtype=np.uint8)
+    x_mm = volume.geometry.lps_mm(np.moveaxis(np.indices(labels.shape), 0, -1))[..., 0]
+    bright = volume.hu > BRIGHT_HU
+    labels[bright & (x_mm > CENTRE_MM[0])] = STRUCTURE_BY_NAME[LEFT].id
+    labels[bright & (x_mm <= CENTRE_MM[0])] = STRUCTURE_BY_NAME[RIGHT].id
+    labels[volume.hu > VERY_BRIGHT_HU] = STRUCTURE_BY_NAME[MIDDLE].id
+    return LabelMap(labels, volume.geometry)
+
+
+def bright_structures(plane) -> dict[str, np.ndarray]:
+    """What a segmenter must have found in a source plane, from the plane alone."""
+    x_mm = plane.lps_mm(plane.hu.shape)[..., 0]
+    very = plane.hu > VERY_BRIGHT_HU
+    bright = (plane.hu > BRIGHT_HU) & ~very
+    found = {LEFT: bright & (x_mm > CENTRE_MM[0]), RIGHT: bright & (x_mm <= CENTRE_MM[0])}
+    return {name: mask for name, mask in {**found, MIDDLE: very}.items() if mask.any()}
+
+
+def check_placement(frames, planes) -> None:
+    """Every frame is its slice's: place, pixels and side; every bright pixel is in a frame."""
+    expected = {
+        (plane.key, name): mask
+        for plane in planes
+        for name, mask in bright_structures(plane).items()
+    }
+    source = {plane.key: plane for plane in planes}
+    decoded = {}
+    for frame in frames:
+        plane = source[frame.key]
+        np.testing.assert_allclose(frame.position_mm, plane.position_mm, atol=1e-3)
+        np.testing.assert_allclose(frame.orientation, plane.orientation, atol=1e-6)
+        np.testing.assert_allclose(frame.spacing_mm, plane.spacing_mm, atol=1e-6)
+        for name, mask in frame.masks.items():
+            assert (frame.key, name) not in decoded
+            decoded[frame.key, name] = mask
+            points = frame.lps_mm(mask.shape)[mask] - CENTRE_MM
+            assert in_structure(name, points, margin_mm=1e-3).all(), f"{name} is out of its place"
+    assert {name for _, name in decoded} == {LEFT, RIGHT, MIDDLE}
+    assert {key for key, mask in decoded.items() if mask.any()} == set(expected)
+    for key, mask in expected.items():
+        np.testing.assert_array_equal(decoded[key], mask, err_msg=str(key))
+
+
+def request_of(kind: SegKind) -> SegRequest:
+    return SegRequest(kind=kind, algorithm=THRESHOLD, created=datetime(2026, 11, 21, 10, 15))
+
+
+def segment_series(examination: SeriesExamination, kind: SegKind, folder: Path) -> list[Path]:
+    """One verified Segmentation a stack."""
+    assert examination.outcome is Outcome.PROCESS, (examination.reason, examination.detail)
+    folder.mkdir(exist_ok=True)
+    written = []
+    for number, plan in enumerate(examination.stacks):
+        labels = segment(read_stack(plan).volume)
+        path = folder / f"{kind}{number}.dcm"
+        write_segmentation(labels, plan, request_of(kind), path)
+        verify_segmentation(path, labels, plan, request_of(kind))
+        written.append(path)
+    return written
+
+
+@dataclass(frozen=True)
+class Case:
+    """A processed row of the table of geometries."""
+
+    name: str
+    geometry: Geometry
+    options: SeriesOptions = field(default_factory=SeriesOptions)
+    findings: frozenset[Reason] = frozenset()
+
+    def write(self, folder: Path) -> list[Path]:
+        return write_ct_series(landmarks(self.geometry), folder, self.options)
+
+
+def _upright(position=PatientPosition.HEAD_FIRST_SUPINE, plane=Plane.AXIAL, shape=SHAPE):
+    return stack(shape, SPACING_MM, CENTRE_MM.tolist(), position, plane)
+
+
+def _pixels(**values) -> SeriesOptions:
+    return SeriesOptions(pixels=PixelFormat(**values))
+
+
+def _syntax(syntax: PixelSyntax) -> Case:
+    pixels = U8 if syntax is PixelSyntax.JPEG_BASELINE else U12
+    return Case(
+        f"syntax {syntax.name.lower().replace('_', ' ')}",
+        _upright(),
+        SeriesOptions(transfer_syntax_uid=syntax, pixels=pixels),
+        frozenset() if syntax.lossy_method is None else frozenset({Reason.LOSSY_SOURCE}),
+    )
+
+
+HFS = _upright()
+UNEVEN = [2.0, 4.0, 3.0, 2.5, 5.0, 1.5, 3.0, 2.0, 4.0, 3.5, 2.0, 3.0, 2.5]
+BY_SLICE = tuple((1 + z / 8, -1024.0 - z) for z in range(14))
+TILT = frozenset({Reason.GANTRY_TILT})
+NON_UNIFORM = frozenset({Reason.NON_UNIFORM_SPACING})
+CASES = [
+    *(
+        Case(f"position {p.value}", _upright(p), SeriesOptions(patient_position=p.value))
+        for p in PatientPosition
+    ),
+    Case("coronal", _upright(plane=Plane.CORONAL)),
+    Case("sagittal", _upright(plane=Plane.SAGITTAL)),
+    Case("oblique", turned(HFS, (1.0, 2.0, 3.0), 25.0)),
+    Case("oblique feet first prone", turned(_upright(PatientPosition("FFP")), (3, -1, 1), -35)),
+    Case("descending", reversed_stack(HFS)),
+    Case("wrong patient position", HFS, SeriesOptions(patient_position="FFP")),
+    Case("no patient position", HFS, SeriesOptions(overrides={"PatientPosition": None})),
+    Case("tilt", tilted(HFS, 16.5), findings=TILT),
+    Case("tilt backwards", tilted(HFS, -20.0), findings=TILT),
+    Case("tilt feet first", tilted(_upright(PatientPosition("FFS")), 12.0), findings=TILT),
+    Case("uneven", unevenly_spaced(HFS, UNEVEN), findings=NON_UNIFORM),
+    Case(
+        "uneven and tilted",
+        tilted(unevenly_spaced(HFS, UNEVEN), 9.0),
+        findings=TILT | NON_UNIFORM,
+    ),
+    Case(
+        "gap of two slices",
+        without_planes(_upright(shape=(16, 40, 48)), 6, 2),
+        findings=frozenset({Reason.MISSING_SLICE}),
+    ),
+    *(
+        Case(f"instance number {o.name.lower()}", HFS, SeriesOptions(numbers=o))
+        for o in NumberOrder
+    ),
+    Case("file names shuffled", HFS, SeriesOptions(file_names=FileNames.SHUFFLED)),
+    *(_syntax(syntax) for syntax in PixelSyntax),
+    Case(
+        "rescale by slice", HFS, _pixels(rescale=tuple((1 + z / 8, -1024 - z) for z in range(14)))
+    ),
+    Case("signed 12 bit", HFS, _pixels(bits_stored=12)),
+    Case("unsigned 16 bit", HFS, _pixels(signed=False, rescale=((0.5, -2000.0),))),
+    Case("enhanced", HFS, SeriesOptions(kind=ObjectKind.ENHANCED_CT)),
+    Case(
+        "enhanced frames in any order over several instances",
+        turned(HFS, (0, 1, 0), 20.0),
+        SeriesOptions(
+            kind=ObjectKind.ENHANCED_CT, numbers=NumberOrder.RANDOM, frames_per_instance=5
+        ),
+    ),
+    Case(
+        "enhanced with one frame an instance",
+        HFS,
+        SeriesOptions(kind=ObjectKind.ENHANCED_CT, frames_per_instance=1),
+    ),
+    Case(
+        "enhanced tilted compressed rescale by frame",
+        tilted(HFS, 11.0),
+        SeriesOptions(
+            kind=ObjectKind.ENHANCED_CT,
+            transfer_syntax_uid=PixelSyntax.JPEG_2000_LOSSLESS,
+            pixels=PixelFormat(rescale=BY_SLICE),
+        ),
+        TILT,
+    ),
+    Case(
+        "legacy converted feet first",
+        _upright(PatientPosition("FFS")),
+        SeriesOptions(
+            kind=ObjectKind.LEGACY_CONVERTED_CT,
+            numbers=NumberOrder.REVERSED,
+            patient_position="FFS",
+            transfer_syntax_uid=PixelSyntax.RLE,
+        ),
+    ),
+]
+KINDS = pytest.mark.parametrize("kind", SegKind)
+
+
+@KINDS
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_bright_pixel_is_in_the_frame_of_its_own_slice(
+    case, kind, tmp_path, read_source, read_segmentation
+):
+    paths = case.write(tmp_path / "ct")
+    examination = examine_series(paths)
+
+    (path,) = segment_series(examination, kind, tmp_path / "seg")
+
+    check_placement(read_segmentation(path), read_source(paths))
+    assert {f.reason for f in examination.stacks[0].findings} == case.findings
+    assert examination.left_out == ()
+
+
+@KINDS
+@pytest.mark.parametrize("limit", [(0, 0), (0, 20)], ids=["value", "range"])
+def test_padding_is_never_foreground(kind, limit, tmp_path, read_source, read_segmentation):
+    volume = landmarks(HFS)
+    volume.hu[:, :3] = PADDING_HU
+    # Stored with a slope of -1, the padding would be the brightest of all if it were measured.
+    pixels = PixelFormat(bits_stored=12, signed=False, rescale=((-1.0, 3000.0),), padding=limit)
+    paths = write_ct_series(volume, tmp_path / "ct", SeriesOptions(pixels=pixels))
+
+    (path,) = segment_series(examine_series(paths), kind, tmp_path / "seg")
+
+    check_placement(read_segmentation(path), read_source(paths))
+
+
+@KINDS
+def test_the_order_of_arrival_changes_no_byte_of_the_result(kind, tmp_path, rng):
+    paths = CASES[0].write(tmp_path / "ct")
+    shuffled = [paths[i] for i in rng.permutation(len(paths))]
+
+    (one,) = segment_series(examine_series(paths), kind, tmp_path / "one")
+    (two,) = segment_series(examine_series(shuffled), kind, tmp_path / "two")
+
+    assert one.read_bytes() == two.read_bytes()
+
+
+# The checks above must be able to fail: each fault is put in where such faults happen.
+FAULTS = {
+    "mirrored left to right": lambda labels: labels[:, :, ::-1],
+    "mirrored front to back": lambda labels: labels[:, ::-1],
+    "stacked the other way round": lambda labels: labels[::-1],
+    "one slice late": lambda labels: np.roll(labels, 1, axis=0),
+    "one column late": lambda labels: np.roll(labels, 1, axis=2),
+    "sides swapped": lambda labels: np.choose(np.minimum(labels, 8), [0, 1, 3, 2, 4, 5, 6, 7, 8]),
+}
+
+
+@KINDS
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_a_misplaced_label_map_is_seen(kind, fault, tmp_path, read_source, read_segmentation):
+    paths = CASES[0].write(tmp_path / "ct")
+    (plan,) = examine_series(paths).stacks
+    labels = segment(read_stack(plan).volume)
+    wrong = LabelMap(np.ascontiguousarray(fault(labels.labels)).astype(np.uint8), labels.geometry)
+    path = tmp_path / "seg.dcm"
+    write_segmentation(wrong, plan, request_of(kind), path)
+
+    with pytest.raises(AssertionError):
+        check_placement(read_segmentation(path), read_source(paths))
+    with pytest.raises(VerificationError):
+        verify_segmentation(path, labels, plan, request_of(kind))
