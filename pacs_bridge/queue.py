@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -92,6 +93,7 @@ class JobClaim:
     request: JobRequest
     attempt: int  #: 1 at the first try
     worker: str
+    created: datetime  #: when the job was made, UTC; the same at every attempt
     predecessors: tuple[ResultFile, ...]  #: sent results of the last revision that had some
 
 

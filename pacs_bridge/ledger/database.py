@@ -1,0 +1,160 @@
+"""The SQLite file under the ledger: connections, transactions, and what its errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from inference.reasons import Reason
+from pacs_bridge.clock import Clock
+from pacs_bridge.errors import BridgeError, PermanentError, TransientError
+from pacs_bridge.ledger.schema import MIGRATIONS, Migration, migrate
+
+#: Errors that pass when the disk has space again or another process has let go.
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN",
+            "SQLITE_READONLY", "SQLITE_NOMEM", "SQLITE_PROTOCOL")  # fmt: skip
+
+
+class Database:
+    """One SQLite file in WAL mode with ``synchronous=FULL``: what is committed is on the disk.
+
+    Every thread has a connection of its own, and every process may open the file.
+
+    Parameters
+    ----------
+    path
+        The file; it is made when it is not there.
+    clock
+        For time stamps and leases.
+    busy_timeout_s
+        How long a transaction waits for another one's end.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        busy_timeout_s: float = 30.0,
+        migrations: Sequence[Migration] = MIGRATIONS,
+    ) -> None:
+        self.path = path
+        self.clock = clock
+        self._busy_timeout_s = busy_timeout_s
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        with _translated():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            migrate(self._connection(), migrations)
+        self._forget_other_boots()
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction that nobody else writes beside; all of it is committed, or nothing.
+
+        Raises
+        ------
+        TransientError
+            If the file cannot be written now: disk full, locked for too long.
+        PermanentError
+            If the file is damaged.
+        """
+        with _translated():
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One consistent view of the file. Raises as ``write`` does."""
+        with _translated():
+            connection = self._connection()
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    def now_text(self) -> str:
+        """Time of day as the tables hold it."""
+        return time_text(self.clock.now())
+
+    def close(self) -> None:
+        """Close every connection that any thread opened."""
+        with self._lock:
+            for connection in self._opened:
+                connection.close()
+            self._opened.clear()
+            self._local = threading.local()
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(
+                self.path,
+                timeout=self._busy_timeout_s,
+                isolation_level=None,
+                check_same_thread=False,  # for close(); only its own thread uses it
+            )
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            self._local.connection = connection
+            with self._lock:
+                self._opened.append(connection)
+        return connection
+
+    def _forget_other_boots(self) -> None:
+        """Steady seconds of another boot mean nothing: those leases are over, waits are due."""
+        boot_id = self.clock.boot_id()
+        with self.read() as connection:
+            if connection.execute("SELECT boot_id FROM machine").fetchone()[0] == boot_id:
+                return
+        with self.write() as connection:
+            if connection.execute("SELECT boot_id FROM machine").fetchone()[0] == boot_id:
+                return
+            connection.execute("UPDATE machine SET boot_id = ?", (boot_id,))
+            for table in ("jobs", "deliveries"):
+                connection.execute(f"UPDATE {table} SET due_s = 0 WHERE due_s <> 0")  # noqa: S608
+                connection.execute(
+                    f"UPDATE {table} SET lease_until_s = 0 WHERE lease_until_s IS NOT NULL"  # noqa: S608
+                )
+
+
+def time_text(moment: datetime) -> str:
+    """A moment as text that sorts: ISO 8601, UTC, microseconds."""
+    return moment.isoformat(timespec="microseconds")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """SQLite's errors, as the one question that is asked above: try again, or stop."""
+    try:
+        yield
+    except BridgeError:
+        raise
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", None) or type(error).__name__
+        if name.startswith("SQLITE_FULL"):
+            raise TransientError(Reason.DISK_FULL, "the ledger cannot grow") from error
+        if name.startswith(_PASSING):
+            raise TransientError(
+                Reason.LEDGER_UNAVAILABLE, f"the ledger cannot be used: {name}"
+            ) from error
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise PermanentError(
+                Reason.LEDGER_UNAVAILABLE, f"the ledger is damaged: {name}"
+            ) from error
+        raise  # a fault of this program

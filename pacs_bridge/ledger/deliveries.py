@@ -1,0 +1,233 @@
+"""Deliveries in the ledger: each result to each destination, retried on its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import timedelta
+
+from inference.reasons import Reason
+from pacs_bridge.ledger.database import Database, time_text
+from pacs_bridge.ledger.history import Change, note
+from pacs_bridge.ledger.results import results_of
+from pacs_bridge.queue import (
+    DeliveryClaim,
+    DeliveryState,
+    JobClaim,
+    LeaseLostError,
+    ResultFile,
+    State,
+)
+from pacs_bridge.retry_policy import RetryPolicy
+
+
+class DeliveryBox:
+    """``Outbox`` on the ledger's file.
+
+    Parameters
+    ----------
+    database
+        The ledger's file.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(
+        self, sender: str, lease_s: float, destinations: Sequence[str] | None = None
+    ) -> DeliveryClaim | None:
+        """See ``Outbox.claim``."""
+        steady_s = self._database.clock.steady_s()
+        with self._database.read() as connection:
+            if _next_delivery(connection, steady_s, destinations) is None:
+                return None
+        with self._database.write() as connection:
+            row = _next_delivery(connection, steady_s, destinations)
+            if row is None:
+                return None
+            connection.execute(
+                "UPDATE deliveries SET state = 'claimed', sender = ?, lease_until_s = ?,"
+                " fence = fence + 1, attempts = attempts + 1, state_at = ? WHERE id = ?",
+                (sender, steady_s + lease_s, self._database.now_text(), row["id"]),
+            )
+            return DeliveryClaim(
+                delivery_id=row["id"],
+                fence=row["fence"] + 1,
+                job_id=row["job_id"],
+                stack=row["stack"],
+                destination=row["destination"],
+                attempt=row["attempts"] + 1,
+                candidates=results_of(connection, row["job_id"], row["stack"]),
+            )
+
+    def heartbeat(self, claim: DeliveryClaim, lease_s: float) -> None:
+        """See ``Outbox.heartbeat``."""
+        until_s = self._database.clock.steady_s() + lease_s
+        with self._database.write() as connection:
+            self._hold(connection, claim)
+            connection.execute(
+                "UPDATE deliveries SET lease_until_s = ? WHERE id = ?",
+                (until_s, claim.delivery_id),
+            )
+
+    def sent(self, claim: DeliveryClaim, result: ResultFile) -> None:
+        """See ``Outbox.sent``."""
+        with self._database.write() as connection:
+            self._hold(connection, claim)
+            connection.execute(
+                "UPDATE deliveries SET sent_sop_instance_uid = ? WHERE id = ?",
+                (result.sop_instance_uid, claim.delivery_id),
+            )
+            self._end(connection, claim, DeliveryState.SENT)
+
+    def retry(
+        self, claim: DeliveryClaim, reason: Reason, detail: str, policy: RetryPolicy
+    ) -> DeliveryState:
+        """See ``Outbox.retry``."""
+        with self._database.write() as connection:
+            row = self._hold(connection, claim)
+            if _is_superseded(connection, claim):
+                self._end(connection, claim, DeliveryState.SUPERSEDED, reason, detail)
+                return DeliveryState.SUPERSEDED
+            if policy.is_over(row["attempts"], row["waited_s"]):
+                self._end(connection, claim, DeliveryState.DEAD, reason, detail)
+                return DeliveryState.DEAD
+            wait_s = policy.wait_s(row["attempts"])
+            due = self._database.clock.now() + timedelta(seconds=wait_s)
+            connection.execute(
+                "UPDATE deliveries SET due_s = ?, due_at = ?, waited_s = waited_s + ? WHERE id = ?",
+                (
+                    self._database.clock.steady_s() + wait_s,
+                    time_text(due),
+                    wait_s,
+                    claim.delivery_id,
+                ),
+            )
+            self._end(connection, claim, DeliveryState.PENDING, reason, detail)
+        return DeliveryState.PENDING
+
+    def park(self, claim: DeliveryClaim, reason: Reason, detail: str) -> None:
+        """See ``Outbox.park``."""
+        with self._database.write() as connection:
+            self._hold(connection, claim)
+            self._end(connection, claim, DeliveryState.DEAD, reason, detail)
+
+    def release(self, claim: DeliveryClaim) -> None:
+        """See ``Outbox.release``."""
+        with self._database.write() as connection:
+            self._hold(connection, claim)
+            connection.execute(
+                "UPDATE deliveries SET attempts = attempts - 1 WHERE id = ?",
+                (claim.delivery_id,),
+            )
+            self._end(connection, claim, DeliveryState.PENDING)
+
+    def presume_dead(self, sender: str) -> int:
+        """End the leases of a sender that is known to be gone; gives how many."""
+        with self._database.write() as connection:
+            return connection.execute(
+                "UPDATE deliveries SET lease_until_s = 0 WHERE sender = ?", (sender,)
+            ).rowcount
+
+    def _hold(self, connection: sqlite3.Connection, claim: DeliveryClaim) -> sqlite3.Row:
+        row: sqlite3.Row | None = connection.execute(
+            "SELECT * FROM deliveries WHERE id = ? AND fence = ? AND sender IS NOT NULL",
+            (claim.delivery_id, claim.fence),
+        ).fetchone()
+        if row is None:
+            raise LeaseLostError(f"delivery {claim.delivery_id}, fence {claim.fence}")
+        return row
+
+    def _end(
+        self,
+        connection: sqlite3.Connection,
+        claim: DeliveryClaim,
+        state: DeliveryState,
+        reason: Reason | None = None,
+        detail: str = "",
+    ) -> None:
+        now = self._database.now_text()
+        connection.execute(
+            "UPDATE deliveries SET state = ?, reason = ?, detail = ?, sender = NULL,"
+            " lease_until_s = NULL, fence = fence + 1, state_at = ? WHERE id = ?",
+            (state, reason, detail, now, claim.delivery_id),
+        )
+        job = connection.execute(
+            "SELECT series_instance_uid, revision FROM jobs WHERE id = ?", (claim.job_id,)
+        ).fetchone()
+        change = Change(job[0], job[1], state, reason, detail, claim.job_id, claim.delivery_id)
+        note(connection, now, change)
+        settle_job(connection, now, claim.job_id)
+
+
+def insert_deliveries(
+    connection: sqlite3.Connection, now: str, claim: JobClaim, results: Sequence[ResultFile]
+) -> None:
+    """One delivery for each stack and destination; one that a former run made stays as it is."""
+    priority = connection.execute(
+        "SELECT priority FROM jobs WHERE id = ?", (claim.job_id,)
+    ).fetchone()[0]
+    for stack in sorted({result.stack for result in results}):
+        for destination in claim.request.destinations:
+            connection.execute(
+                "INSERT OR IGNORE INTO deliveries"
+                " (job_id, stack, destination, priority, state, state_at)"
+                " VALUES (?, ?, ?, ?, 'pending', ?)",
+                (claim.job_id, stack, destination, priority, now),
+            )
+    settle_job(connection, now, claim.job_id)
+
+
+def settle_job(connection: sqlite3.Connection, now: str, job_id: int) -> None:
+    """Let a job end when none of its deliveries is under way any more."""
+    job = connection.execute(
+        "SELECT state, series_instance_uid, revision FROM jobs WHERE id = ?", (job_id,)
+    ).fetchone()
+    deliveries = connection.execute(
+        "SELECT state, destination, reason, detail FROM deliveries WHERE job_id = ? ORDER BY id",
+        (job_id,),
+    ).fetchall()
+    states = {row["state"] for row in deliveries}
+    if job["state"] not in (State.SENDING, State.SENT) or states & {"pending", "claimed"}:
+        return
+    reason, detail = None, ""
+    if dead := [row for row in deliveries if row["state"] == DeliveryState.DEAD]:
+        state, reason = State.DEAD, dead[0]["reason"]
+        detail = "; ".join(f"{row['destination']}: {row['detail']}" for row in dead)
+    elif states == {DeliveryState.COMMITTED}:
+        state = State.COMMITTED
+    else:
+        state = State.SENT
+    if state == job["state"]:
+        return
+    connection.execute(
+        "UPDATE jobs SET state = ?, reason = ?, detail = ?, state_at = ? WHERE id = ?",
+        (state, reason, detail, now, job_id),
+    )
+    change = Change(job["series_instance_uid"], job["revision"], state, reason, detail, job_id)
+    note(connection, now, change)
+
+
+def _is_superseded(connection: sqlite3.Connection, claim: DeliveryClaim) -> bool:
+    state = connection.execute("SELECT state FROM jobs WHERE id = ?", (claim.job_id,)).fetchone()
+    return bool(state[0] == State.SUPERSEDED)
+
+
+def _next_delivery(
+    connection: sqlite3.Connection, steady_s: float, destinations: Sequence[str] | None
+) -> sqlite3.Row | None:
+    """The most urgent delivery that is due: one that waits, or whose sender is presumed dead."""
+    wanted, names = "", list(destinations or ())
+    if destinations is not None:
+        wanted = f" AND destination IN ({', '.join('?' * len(names))})"
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM ("  # noqa: S608 - only question marks are put in
+        "SELECT * FROM (SELECT * FROM deliveries INDEXED BY deliveries_waiting"
+        f" WHERE state = 'pending' AND due_s <= ?{wanted} ORDER BY priority, id LIMIT 1)"
+        " UNION ALL "
+        "SELECT * FROM (SELECT * FROM deliveries INDEXED BY deliveries_leased"
+        f" WHERE sender IS NOT NULL AND lease_until_s <= ?{wanted} ORDER BY priority, id LIMIT 1)"
+        ") ORDER BY priority, id LIMIT 1",
+        [steady_s, *names, steady_s, *names],
+    ).fetchone()
+    return row

@@ -1,0 +1,280 @@
+"""Jobs in the ledger: the queue of one machine."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from inference.finding import Finding
+from inference.reasons import Reason
+from pacs_bridge.ledger.database import Database, time_text
+from pacs_bridge.ledger.deliveries import insert_deliveries
+from pacs_bridge.ledger.history import Change, note
+from pacs_bridge.ledger.results import replace_results, sent_results_before
+from pacs_bridge.queue import (
+    JobClaim,
+    JobRequest,
+    LeaseLostError,
+    Priority,
+    ResultFile,
+    State,
+)
+from pacs_bridge.retry_policy import RetryPolicy
+
+_RANK = {Priority.STAT: 0, Priority.ROUTINE: 1, Priority.ARCHIVE: 2}
+_PRIORITY = {rank: priority for priority, rank in _RANK.items()}
+_STAGES = (State.SEGMENTED, State.ENCODED)
+
+
+class JobQueue:
+    """``Queue`` on the ledger's file; any number of processes of one machine may share it.
+
+    Parameters
+    ----------
+    database
+        The ledger's file.
+    max_deaths
+        A job whose worker died so often is ``DEAD``: it may be what kills them.
+    """
+
+    def __init__(self, database: Database, max_deaths: int = 3) -> None:
+        self._database = database
+        self._max_deaths = max_deaths
+
+    def submit(self, request: JobRequest) -> int:
+        """See ``Queue.submit``."""
+        with self._database.write() as connection:
+            return insert_job(connection, self._database.now_text(), request)
+
+    def claim(self, worker: str, lease_s: float) -> JobClaim | None:
+        """See ``Queue.claim``."""
+        steady_s = self._database.clock.steady_s()
+        with self._database.read() as connection:  # most polls find nothing: leave no lock
+            if _next_job(connection, steady_s) is None:
+                return None
+        with self._database.write() as connection:
+            while (row := _next_job(connection, steady_s)) is not None:
+                if row["worker"] is None or row["deaths"] + 1 < self._max_deaths:
+                    return self._lease(connection, row, worker, steady_s + lease_s)
+                died = f"the worker died {self._max_deaths} times with it"
+                self._end(connection, row["id"], State.DEAD, Reason.INTERNAL_ERROR, died)
+        return None
+
+    def heartbeat(self, claim: JobClaim, lease_s: float) -> None:
+        """See ``Queue.heartbeat``."""
+        until_s = self._database.clock.steady_s() + lease_s
+        with self._database.write() as connection:
+            self._hold(connection, claim)
+            connection.execute(
+                "UPDATE jobs SET lease_until_s = ? WHERE id = ?", (until_s, claim.job_id)
+            )
+
+    def advance(self, claim: JobClaim, state: State) -> None:
+        """See ``Queue.advance``."""
+        if state not in _STAGES:
+            raise ValueError(f"a worker notes {_STAGES}, not {state}")
+        with self._database.write() as connection:
+            self._hold(connection, claim)
+            self._set_state(connection, claim.job_id, state)
+
+    def complete(
+        self, claim: JobClaim, results: Sequence[ResultFile], findings: Sequence[Finding]
+    ) -> None:
+        """See ``Queue.complete``."""
+        if not results:
+            raise ValueError("a job without results is skipped, not complete")
+        with self._database.write() as connection:
+            self._hold(connection, claim)
+            replace_results(connection, claim.job_id, results)
+            connection.execute("DELETE FROM findings WHERE job_id = ?", (claim.job_id,))
+            connection.executemany(
+                "INSERT INTO findings VALUES (?, ?, ?)",
+                [(claim.job_id, finding.reason, finding.detail) for finding in findings],
+            )
+            self._let_go(connection, claim.job_id)
+            self._set_state(connection, claim.job_id, State.SENDING)
+            insert_deliveries(connection, self._database.now_text(), claim, results)
+
+    def retry(self, claim: JobClaim, reason: Reason, detail: str, policy: RetryPolicy) -> State:
+        """See ``Queue.retry``."""
+        with self._database.write() as connection:
+            row = self._hold(connection, claim)
+            if policy.is_over(row["attempts"], row["waited_s"]):
+                self._end(connection, claim.job_id, State.DEAD, reason, detail)
+                return State.DEAD
+            wait_s = policy.wait_s(row["attempts"])
+            due = self._database.clock.now() + timedelta(seconds=wait_s)
+            connection.execute(
+                "UPDATE jobs SET due_s = ?, due_at = ?, waited_s = waited_s + ? WHERE id = ?",
+                (
+                    self._database.clock.steady_s() + wait_s,
+                    time_text(due),
+                    wait_s,
+                    claim.job_id,
+                ),
+            )
+            self._end(connection, claim.job_id, State.RETRY, reason, detail)
+        return State.RETRY
+
+    def park(self, claim: JobClaim, reason: Reason, detail: str) -> None:
+        """See ``Queue.park``."""
+        with self._database.write() as connection:
+            self._hold(connection, claim)
+            self._end(connection, claim.job_id, State.DEAD, reason, detail)
+
+    def skip(self, claim: JobClaim, reason: Reason, detail: str) -> None:
+        """See ``Queue.skip``."""
+        with self._database.write() as connection:
+            self._hold(connection, claim)
+            self._end(connection, claim.job_id, State.SKIPPED, reason, detail)
+
+    def release(self, claim: JobClaim) -> None:
+        """See ``Queue.release``."""
+        with self._database.write() as connection:
+            self._hold(connection, claim)
+            connection.execute(
+                "UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (claim.job_id,)
+            )
+            self._let_go(connection, claim.job_id)
+            self._set_state(connection, claim.job_id, State.READY)
+
+    def presume_dead(self, worker: str) -> int:
+        """End the leases of a worker that is known to be gone; gives how many."""
+        with self._database.write() as connection:
+            return connection.execute(
+                "UPDATE jobs SET lease_until_s = 0 WHERE worker = ?", (worker,)
+            ).rowcount
+
+    def _lease(
+        self, connection: sqlite3.Connection, row: sqlite3.Row, worker: str, until_s: float
+    ) -> JobClaim:
+        connection.execute(
+            "UPDATE jobs SET worker = ?, lease_until_s = ?, fence = fence + 1,"
+            " attempts = attempts + 1, deaths = deaths + ? WHERE id = ?",
+            (worker, until_s, int(row["worker"] is not None), row["id"]),
+        )
+        self._set_state(connection, row["id"], State.CLAIMED)
+        request = _request(row)
+        return JobClaim(
+            job_id=row["id"],
+            fence=row["fence"] + 1,
+            request=request,
+            attempt=row["attempts"] + 1,
+            worker=worker,
+            created=datetime.fromisoformat(row["created_at"]),
+            predecessors=sent_results_before(
+                connection, request.series_instance_uid, request.revision, request.route
+            ),
+        )
+
+    def _hold(self, connection: sqlite3.Connection, claim: JobClaim) -> sqlite3.Row:
+        """The job's row, if the claim is still good."""
+        row: sqlite3.Row | None = connection.execute(
+            "SELECT * FROM jobs WHERE id = ? AND fence = ? AND worker IS NOT NULL",
+            (claim.job_id, claim.fence),
+        ).fetchone()
+        if row is None:
+            raise LeaseLostError(f"job {claim.job_id}, fence {claim.fence}")
+        return row
+
+    def _end(
+        self,
+        connection: sqlite3.Connection,
+        job_id: int,
+        state: State,
+        reason: Reason,
+        detail: str,
+    ) -> None:
+        self._let_go(connection, job_id)
+        self._set_state(connection, job_id, state, reason, detail)
+
+    def _let_go(self, connection: sqlite3.Connection, job_id: int) -> None:
+        connection.execute(
+            "UPDATE jobs SET worker = NULL, lease_until_s = NULL, fence = fence + 1 WHERE id = ?",
+            (job_id,),
+        )
+
+    def _set_state(
+        self,
+        connection: sqlite3.Connection,
+        job_id: int,
+        state: State,
+        reason: Reason | None = None,
+        detail: str = "",
+    ) -> None:
+        set_job_state(connection, self._database.now_text(), job_id, state, reason, detail)
+
+
+def insert_job(connection: sqlite3.Connection, now: str, request: JobRequest) -> int:
+    """Make a job, READY; the same request again gives the id that it has."""
+    known = connection.execute(
+        "SELECT id FROM jobs WHERE series_instance_uid = ? AND revision = ? AND route = ?"
+        " AND model = ?",
+        (request.series_instance_uid, request.revision, request.route, request.model),
+    ).fetchone()
+    if known is not None:
+        return int(known[0])
+    job_id = connection.execute(
+        "INSERT INTO jobs (series_instance_uid, revision, route, model, destinations, priority,"
+        " state, created_at, state_at) VALUES (?, ?, ?, ?, ?, ?, 'ready', ?, ?) RETURNING id",
+        (
+            request.series_instance_uid,
+            request.revision,
+            request.route,
+            request.model,
+            json.dumps(request.destinations),
+            _RANK[request.priority],
+            now,
+            now,
+        ),
+    ).fetchone()[0]
+    change = Change(
+        request.series_instance_uid, request.revision, State.READY, None, "", int(job_id)
+    )
+    note(connection, now, change)
+    return int(job_id)
+
+
+def set_job_state(
+    connection: sqlite3.Connection,
+    now: str,
+    job_id: int,
+    state: State,
+    reason: Reason | None = None,
+    detail: str = "",
+) -> None:
+    """Let a job pass into a state and note it."""
+    row = connection.execute(
+        "UPDATE jobs SET state = ?, reason = ?, detail = ?, state_at = ? WHERE id = ?"
+        " RETURNING series_instance_uid, revision",
+        (state, reason, detail, now, job_id),
+    ).fetchone()
+    note(connection, now, Change(row[0], row[1], state, reason, detail, job_id))
+
+
+def _next_job(connection: sqlite3.Connection, steady_s: float) -> sqlite3.Row | None:
+    """The most urgent job that is due: one that waits, or one whose worker is presumed dead."""
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM ("
+        "SELECT * FROM (SELECT * FROM jobs INDEXED BY jobs_waiting"
+        " WHERE state IN ('ready', 'retry') AND due_s <= :now ORDER BY priority, id LIMIT 1)"
+        " UNION ALL "
+        "SELECT * FROM (SELECT * FROM jobs INDEXED BY jobs_leased"
+        " WHERE worker IS NOT NULL AND lease_until_s <= :now ORDER BY priority, id LIMIT 1)"
+        ") ORDER BY priority, id LIMIT 1",
+        {"now": steady_s},
+    ).fetchone()
+    return row
+
+
+def _request(row: sqlite3.Row) -> JobRequest:
+    return JobRequest(
+        series_instance_uid=row["series_instance_uid"],
+        revision=row["revision"],
+        route=row["route"],
+        model=row["model"],
+        destinations=tuple(json.loads(row["destinations"])),
+        priority=_PRIORITY[row["priority"]],
+    )

@@ -1,0 +1,57 @@
+"""The ledger: one SQLite file that knows every instance, series, job and delivery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pacs_bridge.clock import Clock, SystemClock
+from pacs_bridge.ledger.associations import AssociationBook
+from pacs_bridge.ledger.database import Database
+from pacs_bridge.ledger.deliveries import DeliveryBox
+from pacs_bridge.ledger.instances import InstanceBook
+from pacs_bridge.ledger.jobs import JobQueue
+from pacs_bridge.ledger.series import SeriesBook
+from pacs_bridge.ledger.steering import Steering
+from pacs_bridge.ledger.views import LedgerView
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The parts of the ledger, on one file. Processes share the file, never this object."""
+
+    database: Database
+    associations: AssociationBook
+    instances: InstanceBook
+    series: SeriesBook
+    jobs: JobQueue  #: the ``Queue`` of this machine
+    outbox: DeliveryBox  #: the ``Outbox`` of this machine
+    steering: Steering
+    view: LedgerView
+
+    @classmethod
+    def open(cls, path: Path, clock: Clock | None = None, busy_timeout_s: float = 30.0) -> Ledger:
+        """Open the ledger at ``path`` in the data folder, and make it when it is not there.
+
+        Raises
+        ------
+        TransientError
+            If the file cannot be opened now.
+        PermanentError
+            If it is damaged, or of a later version of this program.
+        """
+        database = Database(path, clock or SystemClock(), busy_timeout_s)
+        return cls(
+            database=database,
+            associations=AssociationBook(database),
+            instances=InstanceBook(database),
+            series=SeriesBook(database),
+            jobs=JobQueue(database),
+            outbox=DeliveryBox(database),
+            steering=Steering(database),
+            view=LedgerView(database),
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()

@@ -1,0 +1,182 @@
+"""Series that are still being received: what the collector looks at and decides."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import timedelta
+
+from inference.reasons import Reason
+from pacs_bridge.ledger.database import Database, time_text
+from pacs_bridge.ledger.facts import SeriesFacts
+from pacs_bridge.ledger.history import Change, note
+from pacs_bridge.ledger.jobs import insert_job
+from pacs_bridge.queue import JobRequest, State
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRevision:
+    """A series revision that is not complete yet, as far as anybody knows."""
+
+    series_instance_uid: str
+    revision: int
+    state: State  #: RECEIVING or QUIET
+    activity: int  #: rises with whatever arrives or ends
+    open_associations: int  #: that sent some of it
+    instance_count: int
+    slice_count: int  #: frames
+    expected_instances: int | None  #: what the sender says the series has
+    is_interrupted: bool  #: an association ended before it had sent all, and none made up for it
+    hold_reason: Reason | None
+    facts: SeriesFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the collector makes of a revision; a READY one comes with its job."""
+
+    state: State
+    reason: Reason | None = None
+    detail: str = ""
+    job: JobRequest | None = None
+
+
+class SeriesBook:
+    """The series.
+
+    Parameters
+    ----------
+    database
+        The ledger's file.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open_revisions(self) -> tuple[OpenRevision, ...]:
+        """Every revision that receives or is quiet, the oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(_OPEN_REVISIONS).fetchall()
+        return tuple(_open_revision(row) for row in rows)
+
+    def conclude(self, revision: OpenRevision, verdict: Verdict) -> bool:
+        """Let a revision pass into the verdict's state, and make its job when it is READY.
+
+        Gives False, and changes nothing, if anything has arrived or ended since the revision
+        was looked at.
+        """
+        now = self._database.now_text()
+        with self._database.write() as connection:
+            changed = connection.execute(
+                "UPDATE revisions SET state = ?, reason = ?, detail = ?, state_at = ?"
+                " WHERE series_instance_uid = ? AND revision = ? AND activity = ? AND state = ?",
+                (
+                    verdict.state,
+                    verdict.reason,
+                    verdict.detail,
+                    now,
+                    revision.series_instance_uid,
+                    revision.revision,
+                    revision.activity,
+                    revision.state,
+                ),
+            ).rowcount
+            if not changed:
+                return False
+            change = Change(
+                revision.series_instance_uid,
+                revision.revision,
+                verdict.state,
+                verdict.reason,
+                verdict.detail,
+            )
+            note(connection, now, change)
+            if verdict.job is not None:
+                insert_job(connection, now, verdict.job)
+        return True
+
+    def force(self, series_instance_uid: str) -> bool:
+        """An operator vouches for an incomplete series: it is as complete as it will be.
+
+        Gives False if the series is not held.
+        """
+        now = self._database.now_text()
+        with self._database.write() as connection:
+            rows = connection.execute(
+                "UPDATE revisions SET state = 'quiet', activity = activity + 1, reason = NULL,"
+                " detail = 'forced', abort_boundary = NULL, hold_reason = NULL, state_at = ?"
+                " WHERE series_instance_uid = ? AND state = 'incomplete' RETURNING revision",
+                (now, series_instance_uid),
+            ).fetchall()
+            for row in rows:
+                connection.execute(
+                    "UPDATE series SET expected_instances = NULL WHERE series_instance_uid = ?",
+                    (series_instance_uid,),
+                )
+                note(
+                    connection,
+                    now,
+                    Change(series_instance_uid, row[0], State.QUIET, None, "forced"),
+                )
+        return bool(rows)
+
+    def give_up_incomplete(self, after_s: float) -> tuple[str, ...]:
+        """End the series that were held for so long: DEAD; a later instance opens them again."""
+        now = self._database.now_text()
+        before = time_text(self._database.clock.now() - timedelta(seconds=after_s))
+        with self._database.read() as connection:
+            if not connection.execute(
+                "SELECT 1 FROM revisions WHERE state = 'incomplete' AND state_at < ?", (before,)
+            ).fetchone():
+                return ()
+        with self._database.write() as connection:
+            rows = connection.execute(
+                "UPDATE revisions SET state = 'dead', state_at = ?"
+                " WHERE state = 'incomplete' AND state_at < ?"
+                " RETURNING series_instance_uid, revision, reason, detail",
+                (now, before),
+            ).fetchall()
+            for row in rows:
+                note(connection, now, Change(row[0], row[1], State.DEAD, row[2], row[3]))
+        return tuple(row[0] for row in rows)
+
+    def expect(self, series_instance_uid: str, instance_count: int) -> None:
+        """Note how many instances the series has where it comes from."""
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE series SET expected_instances = ? WHERE series_instance_uid = ?",
+                (instance_count, series_instance_uid),
+            )
+
+
+_OPEN_REVISIONS = """
+SELECT r.series_instance_uid, r.revision, r.state, r.activity, r.abort_boundary, r.hold_reason,
+       s.expected_instances, s.facts,
+       (SELECT count(*) FROM touches t JOIN associations a ON a.id = t.association_id
+         WHERE t.series_instance_uid = r.series_instance_uid AND a.ended_at IS NULL)
+         AS open_associations,
+       (SELECT count(*) FROM instances i WHERE i.series_instance_uid = r.series_instance_uid)
+         AS instance_count,
+       (SELECT coalesce(sum(frame_count), 0) FROM instances i
+         WHERE i.series_instance_uid = r.series_instance_uid) AS slice_count
+  FROM revisions r JOIN series s USING (series_instance_uid)
+ WHERE r.state IN ('receiving', 'quiet')
+ ORDER BY r.first_at
+"""
+
+
+def _open_revision(row: sqlite3.Row) -> OpenRevision:
+    hold = row["hold_reason"]
+    return OpenRevision(
+        series_instance_uid=row["series_instance_uid"],
+        revision=row["revision"],
+        state=State(row["state"]),
+        activity=row["activity"],
+        open_associations=row["open_associations"],
+        instance_count=row["instance_count"],
+        slice_count=row["slice_count"],
+        expected_instances=row["expected_instances"],
+        is_interrupted=row["abort_boundary"] is not None,
+        hold_reason=None if hold is None else Reason(hold),
+        facts=SeriesFacts.from_json(row["facts"]),
+    )

@@ -1,0 +1,67 @@
+"""What an operator can do to a job or a delivery."""
+
+from __future__ import annotations
+
+from pacs_bridge.ledger.database import Database
+from pacs_bridge.ledger.jobs import set_job_state
+from pacs_bridge.queue import DeliveryState, State
+
+
+class Steering:
+    """An operator's hand on the ledger.
+
+    Parameters
+    ----------
+    database
+        The ledger's file.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def retry_job(self, job_id: int) -> bool:
+        """Try a DEAD, SKIPPED or RETRY job again at once.
+
+        A job that has results keeps them: only its dead deliveries are tried again. Gives False
+        if the job is in another state or does not exist.
+        """
+        with self._database.write() as connection:
+            now = self._database.now_text()
+            row = connection.execute(
+                "SELECT 1 FROM jobs WHERE id = ? AND state IN ('dead', 'skipped', 'retry')",
+                (job_id,),
+            ).fetchone()
+            if row is None:
+                return False
+            revived = connection.execute(
+                "UPDATE deliveries SET state = ?, due_s = 0, attempts = 0, waited_s = 0,"
+                " state_at = ? WHERE job_id = ? AND state = ?",
+                (DeliveryState.PENDING, now, job_id, DeliveryState.DEAD),
+            ).rowcount
+            if not revived:
+                connection.execute(
+                    "UPDATE jobs SET attempts = 0, deaths = 0, waited_s = 0, due_s = 0"
+                    " WHERE id = ?",
+                    (job_id,),
+                )
+            state = State.SENDING if revived else State.READY
+            set_job_state(connection, now, job_id, state, None, "retried by an operator")
+        return True
+
+    def send_now(self, job_id: int) -> int:
+        """Make the waiting deliveries of a job due at once; gives how many."""
+        with self._database.write() as connection:
+            return connection.execute(
+                "UPDATE deliveries SET due_s = 0 WHERE job_id = ? AND state = ?",
+                (job_id, DeliveryState.PENDING),
+            ).rowcount
+
+    def set_priority(self, job_id: int, rank: int) -> bool:
+        """Let a waiting job be claimed earlier or later; 0 is STAT."""
+        with self._database.write() as connection:
+            return bool(
+                connection.execute(
+                    "UPDATE jobs SET priority = ? WHERE id = ? AND state IN ('ready', 'retry')",
+                    (rank, job_id),
+                ).rowcount
+            )

@@ -1,0 +1,231 @@
+"""What people want to see of the ledger; read only."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from inference.reasons import Reason
+from pacs_bridge.ledger.database import Database
+from pacs_bridge.queue import DeliveryState, Priority, State
+
+_PRIORITIES = tuple(Priority)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One line of a job list: a series revision, with its job if it has one.
+
+    ``state`` is the job's where there is one, and the revision's before.
+    """
+
+    series_instance_uid: str
+    revision: int
+    state: State
+    reason: Reason | None
+    detail: str
+    instance_count: int  #: of the series up to this revision
+    first_at: datetime | None  #: first instance, UTC; None for a job without received series
+    state_at: datetime  #: UTC
+    job_id: int | None
+    route: str
+    model: str
+    priority: Priority | None
+    attempts: int
+    due_at: datetime | None  #: when it is tried again, UTC
+    worker: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryView:
+    """One delivery."""
+
+    delivery_id: int
+    job_id: int
+    stack: int
+    destination: str
+    state: DeliveryState
+    reason: Reason | None
+    detail: str
+    attempts: int
+    due_at: datetime | None
+    sent_sop_instance_uid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeView:
+    """One change of state, from the history."""
+
+    at: datetime
+    revision: int
+    job_id: int | None
+    delivery_id: int | None
+    state: str
+    reason: Reason | None
+    detail: str
+
+
+class LedgerView:
+    """Reading the ledger.
+
+    Parameters
+    ----------
+    database
+        The ledger's file.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def jobs(
+        self, states: Collection[State] | None = None, limit: int = 1000
+    ) -> tuple[JobView, ...]:
+        """Series revisions and their jobs, the latest change first."""
+        wanted = [str(state) for state in (State if states is None else states)]
+        marks = ", ".join("?" * len(wanted))
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT * FROM ({_JOBS}) WHERE state IN ({marks})"  # noqa: S608
+                " ORDER BY state_at DESC LIMIT ?",
+                [*wanted, limit],
+            ).fetchall()
+        return tuple(_job_view(row) for row in rows)
+
+    def job(self, job_id: int) -> JobView | None:
+        """One job."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                f"SELECT * FROM ({_JOBS}) WHERE job_id = ?",  # noqa: S608
+                (job_id,),
+            ).fetchone()
+        return None if row is None else _job_view(row)
+
+    def series(self, series_instance_uid: str) -> tuple[JobView, ...]:
+        """All revisions and jobs of one series, the first revision first."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT * FROM ({_JOBS}) WHERE series_instance_uid = ?"  # noqa: S608
+                " ORDER BY revision, job_id",
+                (series_instance_uid,),
+            ).fetchall()
+        return tuple(_job_view(row) for row in rows)
+
+    def deliveries(self, job_id: int) -> tuple[DeliveryView, ...]:
+        """The deliveries of one job."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT * FROM deliveries WHERE job_id = ? ORDER BY id", (job_id,)
+            ).fetchall()
+        return tuple(_delivery_view(row) for row in rows)
+
+    def history(self, series_instance_uid: str) -> tuple[ChangeView, ...]:
+        """What happened to a series, its jobs and deliveries, in order."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT * FROM history WHERE series_instance_uid = ? ORDER BY id",
+                (series_instance_uid,),
+            ).fetchall()
+        return tuple(
+            ChangeView(
+                at=datetime.fromisoformat(row["at"]),
+                revision=row["revision"],
+                job_id=row["job_id"],
+                delivery_id=row["delivery_id"],
+                state=row["state"],
+                reason=_reason(row["reason"]),
+                detail=row["detail"],
+            )
+            for row in rows
+        )
+
+    def state_counts(self) -> Mapping[State, int]:
+        """How many series revisions or their jobs stand in each state."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT state, count(*) FROM jobs GROUP BY state UNION ALL"
+                " SELECT state, count(*) FROM revisions WHERE state NOT IN ('ready', 'superseded')"
+                " GROUP BY state"
+            ).fetchall()
+        counts = dict.fromkeys(State, 0)
+        for state, number in rows:
+            counts[State(state)] += number
+        return {state: number for state, number in counts.items() if number}
+
+    def counts(self) -> Mapping[str, int]:
+        """Counted outcomes of instances, by reason code: known again, quarantined, our own."""
+        with self._database.read() as connection:
+            return dict(connection.execute("SELECT name, value FROM counts").fetchall())
+
+    def waiting(self) -> int:
+        """How many jobs wait or are being worked on."""
+        with self._database.read() as connection:
+            return int(
+                connection.execute(
+                    "SELECT (SELECT count(*) FROM jobs WHERE state IN ('ready', 'retry'))"
+                    " + (SELECT count(*) FROM jobs WHERE worker IS NOT NULL)"
+                ).fetchone()[0]
+            )
+
+
+_JOBS = """
+SELECT r.series_instance_uid, r.revision, coalesce(j.state, r.state) AS state,
+       CASE WHEN j.id IS NULL THEN r.reason ELSE j.reason END AS reason,
+       CASE WHEN j.id IS NULL THEN r.detail ELSE j.detail END AS detail,
+       (SELECT count(*) FROM instances i WHERE i.series_instance_uid = r.series_instance_uid
+         AND i.revision <= r.revision) AS instance_count,
+       r.first_at, coalesce(j.state_at, r.state_at) AS state_at, j.id AS job_id,
+       coalesce(j.route, '') AS route, coalesce(j.model, '') AS model, j.priority,
+       coalesce(j.attempts, 0) AS attempts, j.due_at, j.worker
+  FROM revisions r LEFT JOIN jobs j USING (series_instance_uid, revision)
+UNION ALL
+SELECT j.series_instance_uid, j.revision, j.state, j.reason, j.detail, 0, NULL, j.state_at, j.id,
+       j.route, j.model, j.priority, j.attempts, j.due_at, j.worker
+  FROM jobs j WHERE NOT EXISTS (SELECT 1 FROM revisions r
+   WHERE r.series_instance_uid = j.series_instance_uid AND r.revision = j.revision)
+"""
+
+
+def _job_view(row: sqlite3.Row) -> JobView:
+    state = State(row["state"])
+    return JobView(
+        series_instance_uid=row["series_instance_uid"],
+        revision=row["revision"],
+        state=state,
+        reason=_reason(row["reason"]),
+        detail=row["detail"],
+        instance_count=row["instance_count"],
+        first_at=_moment(row["first_at"]),
+        state_at=datetime.fromisoformat(row["state_at"]),
+        job_id=row["job_id"],
+        route=row["route"],
+        model=row["model"],
+        priority=None if row["priority"] is None else _PRIORITIES[row["priority"]],
+        attempts=row["attempts"],
+        due_at=_moment(row["due_at"]) if state is State.RETRY else None,
+        worker=row["worker"],
+    )
+
+
+def _delivery_view(row: sqlite3.Row) -> DeliveryView:
+    return DeliveryView(
+        delivery_id=row["id"],
+        job_id=row["job_id"],
+        stack=row["stack"],
+        destination=row["destination"],
+        state=DeliveryState(row["state"]),
+        reason=_reason(row["reason"]),
+        detail=row["detail"],
+        attempts=row["attempts"],
+        due_at=_moment(row["due_at"]) if row["state"] == DeliveryState.PENDING else None,
+        sent_sop_instance_uid=row["sent_sop_instance_uid"],
+    )
+
+
+def _reason(code: str | None) -> Reason | None:
+    return None if code is None else Reason(code)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
