@@ -26,7 +26,7 @@ class CodedTerm:
 #: Segmented property category of every segment (PS3.16 CID 7150).
 ANATOMICAL_STRUCTURE = CodedTerm("91723000", "Anatomical Structure")
 #: The category that 3D Slicer, dcmqi and the Imaging Data Commons write instead.
-ANATOMICAL_ENTITY = CodedTerm("123037004", "Anatomical Structure")
+BODY_STRUCTURE = CodedTerm("123037004", "Anatomical Structure")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The parts of a Segmentation object: request, attributes, segments, frames, bytes."""

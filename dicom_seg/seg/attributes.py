@@ -1,0 +1,208 @@
+"""All attributes of a Segmentation but those of its frames (PS3.3 A.51)."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from dicom_seg.codes import CodedTerm
+from dicom_seg.errors import SegmentationError
+from dicom_seg.examination import StackPlan
+from dicom_seg.provenance import ResultIdentity, derived_uid
+from dicom_seg.seg.copied import copy_source_attributes
+from dicom_seg.seg.equipment import add_equipment
+from dicom_seg.seg.frames import FramePlan
+from dicom_seg.seg.functional_groups import shared_groups
+from dicom_seg.seg.remarks import add_remarks
+from dicom_seg.seg.request import SegKind, SegRequest
+from dicom_seg.seg.segments import segment_descriptions
+from dicom_seg.slice_table import SliceRow
+from inference.reasons import Reason
+
+#: Purpose of a reference to an earlier instance of a succession (PS3.16 CID 7201).
+TEMPORAL_PREDECESSOR: Final = CodedTerm("121348", "Temporal Predecessor", "DCM")
+
+#: Dimensions: attribute, functional group that holds it, name (PS3.3 C.7.6.17).
+_SEGMENT_DIMENSION: Final = (0x0062000B, 0x0062000A, "Referenced Segment Number")
+_POSITION_DIMENSION: Final = (0x00200032, 0x00209113, "Image Position Patient")
+
+
+def build_attributes(
+    plan: StackPlan, frames: FramePlan, request: SegRequest, identity: ResultIdentity
+) -> Dataset:
+    """The data set without Per-Frame Functional Groups and Pixel Data.
+
+    Raises
+    ------
+    SegmentationError
+        ``missing-identity`` if the source has none to copy.
+    """
+    dataset = Dataset()
+    copy_source_attributes(plan.header, dataset)
+    _require_source_uids(plan)
+    _add_identity(dataset, request, identity)
+    add_equipment(dataset, plan.header, request)
+    add_remarks(dataset, plan, frames, request)
+    _add_references(dataset, plan, request)
+    _add_image(dataset, plan, frames, request)
+    _add_dimensions(dataset, plan, request, identity)
+    charset = dataset.get("SpecificCharacterSet")
+    dataset.SegmentSequence = segment_descriptions(frames.structure_ids, request, identity, charset)
+    dataset.SharedFunctionalGroupsSequence = [shared_groups(plan.table, _slice_thickness_mm(plan))]
+    return dataset
+
+
+def frame_of_reference_uid(plan: StackPlan) -> str:
+    """That of the source; where it has none, one that names this stack of this series."""
+    uid = plan.table.frame_of_reference_uid
+    if uid:
+        return uid
+    series_uid = str(plan.header.get("SeriesInstanceUID", ""))
+    return derived_uid("frame of reference", series_uid, plan.separated_by)
+
+
+def _require_source_uids(plan: StackPlan) -> None:
+    if not str(plan.header.get("SeriesInstanceUID", "")).strip():
+        raise SegmentationError(Reason.MISSING_IDENTITY, "SeriesInstanceUID is empty")
+    for row in plan.table.rows:
+        if not row.sop_instance_uid or not row.sop_class_uid:
+            raise SegmentationError(
+                Reason.MISSING_IDENTITY, f"SOPInstanceUID or SOPClassUID is empty: {row.path.name}"
+            )
+
+
+def _add_identity(dataset: Dataset, request: SegRequest, identity: ResultIdentity) -> None:
+    """Series, instance and times: all derived or asked for, so that bytes repeat."""
+    created = _in_time_zone_of(dataset, request.created)
+    day, moment = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
+    dataset.SOPClassUID = request.kind.sop_class_uid
+    dataset.SOPInstanceUID = identity.uid("instance")
+    dataset.SeriesInstanceUID = identity.uid("series")
+    dataset.Modality = "SEG"
+    dataset.SeriesNumber = request.series_number
+    dataset.InstanceNumber = 1
+    dataset.InstanceCreationDate = dataset.SeriesDate = dataset.ContentDate = day
+    dataset.InstanceCreationTime = dataset.SeriesTime = dataset.ContentTime = moment
+
+
+def _in_time_zone_of(dataset: Dataset, created: datetime) -> datetime:
+    """All times of an object share Timezone Offset From UTC (PS3.3 C.12.1.1.8)."""
+    offset = str(dataset.get("TimezoneOffsetFromUTC", "") or "")
+    if created.tzinfo is None:
+        return created
+    with suppress(ValueError):
+        sign, hours, minutes = offset[:1], int(offset[1:3]), int(offset[3:5])
+        delta = timedelta(hours=hours, minutes=minutes)
+        return created.astimezone(timezone(-delta if sign == "-" else delta))
+    return created
+
+
+def _add_references(dataset: Dataset, plan: StackPlan, request: SegRequest) -> None:
+    """Common Instance Reference (PS3.3 C.12.2): the source first, then what is replaced."""
+    source = Dataset()
+    source.SeriesInstanceUID = plan.header.SeriesInstanceUID
+    instances = {row.sop_instance_uid: row.sop_class_uid for row in plan.table.rows}
+    source.ReferencedInstanceSequence = [
+        _reference(class_uid, uid) for uid, class_uid in instances.items()
+    ]
+    dataset.ReferencedSeriesSequence = [source]
+    if request.predecessor is None:
+        return
+    before = request.predecessor
+    series = Dataset()
+    series.SeriesInstanceUID = before.series_instance_uid
+    series.ReferencedInstanceSequence = [_reference(before.sop_class_uid, before.sop_instance_uid)]
+    dataset.ReferencedSeriesSequence.append(series)
+    # A Segmentation has no attribute of its own for what it replaces, as an SR has; a
+    # purpose of reference says it (General Reference Module, PS3.3 C.12.4).
+    image = _reference(before.sop_class_uid, before.sop_instance_uid)
+    purpose = Dataset()
+    purpose.CodeValue = TEMPORAL_PREDECESSOR.value
+    purpose.CodingSchemeDesignator = TEMPORAL_PREDECESSOR.scheme
+    purpose.CodeMeaning = TEMPORAL_PREDECESSOR.meaning
+    image.PurposeOfReferenceCodeSequence = [purpose]
+    dataset.ReferencedImageSequence = [image]
+
+
+def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = sop_class_uid
+    item.ReferencedSOPInstanceUID = sop_instance_uid
+    return item
+
+
+def _add_image(dataset: Dataset, plan: StackPlan, frames: FramePlan, request: SegRequest) -> None:
+    """Segmentation Image Module (PS3.3 C.8.20.2)."""
+    bits = 1 if request.kind is SegKind.BINARY else 8
+    first = plan.table.rows[0]
+    dataset.FrameOfReferenceUID = frame_of_reference_uid(plan)
+    dataset.ImageType = ["DERIVED", "PRIMARY"]
+    dataset.SegmentationType = request.kind.name
+    dataset.SegmentsOverlap = "NO"
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.NumberOfFrames = len(frames.frames)
+    dataset.Rows = first.rows
+    dataset.Columns = first.columns
+    dataset.BitsAllocated = dataset.BitsStored = bits
+    dataset.HighBit = bits - 1
+    dataset.PixelRepresentation = 0
+    dataset.LossyImageCompression = "01" if _is_lossy(plan) else "00"
+    dataset.ContentLabel = "ANATOMY"
+    dataset.ContentCreatorName = None
+
+
+def _is_lossy(plan: StackPlan) -> bool:
+    """What was compressed with loss once stays so in all that is derived from it."""
+    return str(plan.header.get("LossyImageCompression", "")) == "01" or any(
+        finding.reason is Reason.LOSSY_SOURCE for finding in plan.findings
+    )
+
+
+def _add_dimensions(
+    dataset: Dataset, plan: StackPlan, request: SegRequest, identity: ResultIdentity
+) -> None:
+    """How frames are indexed (PS3.3 C.7.6.17)."""
+    organization = Dataset()
+    organization.DimensionOrganizationUID = identity.uid("dimension organization")
+    dataset.DimensionOrganizationSequence = [organization]
+    dimensions = [_SEGMENT_DIMENSION, _POSITION_DIMENSION]
+    if request.kind is SegKind.LABELMAP:
+        dimensions = [_POSITION_DIMENSION]
+        geometry = plan.table.geometry()
+        if geometry.is_affine and geometry.shape[0] > 1:
+            dataset.DimensionOrganizationType = "3D"
+    dataset.DimensionIndexSequence = []
+    for pointer, group, label in dimensions:
+        index = Dataset()
+        index.DimensionOrganizationUID = organization.DimensionOrganizationUID
+        index.DimensionIndexPointer = pointer
+        index.FunctionalGroupPointer = group
+        index.DimensionDescriptionLabel = label
+        dataset.DimensionIndexSequence.append(index)
+
+
+def _slice_thickness_mm(plan: StackPlan) -> float:
+    """As the source says; the distance of its planes where it does not."""
+    header = plan.header
+    with warnings.catch_warnings(), suppress(AttributeError, IndexError, TypeError, ValueError):
+        warnings.simplefilter("ignore")  # an odd value is as good as none
+        if "SliceThickness" in header:
+            thickness_mm = float(header.SliceThickness)
+        else:
+            thickness_mm = _multiframe_thickness_mm(header, plan.table.rows[0])
+        if thickness_mm > 0:
+            return thickness_mm
+    return plan.table.geometry().spacing_mm[0]
+
+
+def _multiframe_thickness_mm(header: Dataset, row: SliceRow) -> float:
+    shared = header.SharedFunctionalGroupsSequence[0]
+    if "PixelMeasuresSequence" in shared:
+        return float(shared.PixelMeasuresSequence[0].SliceThickness)
+    frame = header.PerFrameFunctionalGroupsSequence[(row.frame_number or 1) - 1]
+    return float(frame.PixelMeasuresSequence[0].SliceThickness)
