@@ -1,0 +1,1 @@
+"""An analytic patient: all 104 structures as implicit shapes, exact on every grid."""

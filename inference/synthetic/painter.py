@@ -1,0 +1,121 @@
+"""Solids onto the planes of a geometry, each only where it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.geometry import Geometry
+from inference.synthetic.shapes import Box, Field, Matrix
+from inference.synthetic.tissue import Part
+
+#: Points evaluated at a time: the temporaries of a block stay in the cache.
+_BLOCK_POINTS = 120_000
+#: Bounds are widened by this much against rounding, mm.
+_MARGIN_MM = 0.01
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """Where a reference body lies: ``reference = matrix @ (lps - origin_mm)``."""
+
+    matrix: Matrix  #: 3 x 3
+    origin_mm: npt.NDArray[np.float64]  #: LPS position of the reference origin
+
+    @classmethod
+    def scanner(cls) -> Frame:
+        """Shapes given in LPS millimetres themselves."""
+        return cls(np.eye(3), np.zeros(3))
+
+    def to_lps(self, points: npt.ArrayLike) -> Matrix:
+        """``(n, 3)`` reference points in LPS mm."""
+        inverse = np.linalg.inv(self.matrix)
+        return np.asarray(np.asarray(points) @ inverse.T + self.origin_mm, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A run of planes and the pixels of them that a part may touch."""
+
+    planes: slice
+    rows: slice
+    columns: slice
+
+
+def paint(
+    parts: Iterable[Part],
+    frame: Frame,
+    geometry: Geometry,
+    labels: npt.NDArray[np.uint8],
+    hu: npt.NDArray[np.int16],
+) -> None:
+    """Paint ``parts`` in their order into ``labels`` and ``hu``, both ``(z, y, x)``.
+
+    A voxel belongs to a part if its centre lies inside.
+    """
+    origins = (geometry.origins_mm - frame.origin_mm) @ frame.matrix.T
+    row_step = (frame.matrix @ geometry.row_step_mm).astype(np.float32)
+    column_step = (frame.matrix @ geometry.column_step_mm).astype(np.float32)
+    for part in parts:
+        for block in _blocks(part.shape.box, frame, geometry):
+            rows = np.arange(block.rows.start, block.rows.stop, dtype=np.float32)[:, None]
+            columns = np.arange(block.columns.start, block.columns.stop, dtype=np.float32)
+            x, y, z = (
+                origins[block.planes, axis, None, None].astype(np.float32)
+                + (rows * row_step[axis] + columns * column_step[axis])[None]
+                for axis in range(3)
+            )
+            level = part.shape.level(x, y, z)
+            _fill(part, level, labels, hu, block)
+
+
+def _fill(
+    part: Part,
+    level: Field,
+    labels: npt.NDArray[np.uint8],
+    hu: npt.NDArray[np.int16],
+    block: _Block,
+) -> None:
+    inside = level <= 0
+    where = (block.planes, block.rows, block.columns)
+    if part.structure_id is not None:
+        np.copyto(labels[where], np.uint8(part.structure_id), where=inside)
+    tissue = part.tissue
+    np.copyto(hu[where], np.int16(round(tissue.hu)), where=inside)
+    if tissue.shell_mm:
+        inside &= level > -np.float32(tissue.shell_mm)
+        np.copyto(hu[where], np.int16(round(tissue.shell_hu)), where=inside)
+
+
+def _blocks(box: Box, frame: Frame, geometry: Geometry) -> Iterator[_Block]:
+    """Cut the part of each plane that ``box`` may reach into blocks of bounded size."""
+    corners = frame.to_lps(box.corners())
+    along = corners @ geometry.normal
+    positions = geometry.positions_mm
+    met = np.flatnonzero(
+        (positions >= along.min() - _MARGIN_MM) & (positions <= along.max() + _MARGIN_MM)
+    )
+    if not met.size:
+        return
+    steps = np.stack([geometry.row_step_mm, geometry.column_step_mm], axis=1)
+    inverse = np.linalg.pinv(steps)
+    first = int(met[0])
+    while first <= met[-1]:
+        in_plane = (corners - geometry.origins_mm[first]) @ inverse.T
+        area = np.prod(np.ptp(in_plane, axis=0) + 1)
+        last = int(min(first + max(1, _BLOCK_POINTS // max(area, 1)), met[-1] + 1))
+        ranges = []
+        bend = geometry.origins_mm[first:last] - geometry.origins_mm[first]
+        offsets = bend @ inverse.T
+        for axis in (0, 1):
+            low = in_plane[:, axis].min() - offsets[:, axis].max() - _MARGIN_MM
+            high = in_plane[:, axis].max() - offsets[:, axis].min() + _MARGIN_MM
+            start = max(int(np.floor(low)), 0)
+            stop = min(int(np.ceil(high)) + 1, geometry.shape[1 + axis])
+            ranges.append(slice(start, stop))
+        if all(r.stop > r.start for r in ranges):
+            yield _Block(slice(first, last), ranges[0], ranges[1])
+        first = last
