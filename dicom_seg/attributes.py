@@ -37,6 +37,11 @@ class Attributes:
     def __init__(self, *datasets: Dataset) -> None:
         self._datasets = datasets
 
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """Where values are looked for, in this order."""
+        return self._datasets
+
     def text(self, keyword: str) -> str:
         """One string without padding; several values joined by a backslash."""
         return "\\".join(self.texts(keyword))
@@ -65,7 +70,7 @@ class Attributes:
     def integer(self, keyword: str, vr: str | None = None) -> int | None:
         """The one whole value; None if there is none, several, or it is not of ``vr``."""
         element = self._element(keyword)
-        if element is None or (vr is not None and element.VR != vr):
+        if element is None or (vr is not None and vr != element.VR):
             return None
         number = self.number(keyword)
         return int(number) if number is not None and number.is_integer() else None

@@ -3,9 +3,9 @@
 SOP class and Modality say whether it is a CT. Image Type (PS3.3 C.7.6.1.1.2, C.8.2.1.1.1;
 Frame Type C.8.15.3.10) says what was done to it, and is read with care: DERIVED alone is
 nothing to skip, since multiplanar and averaged reformats of the scanner are DERIVED too, sit
-in the patient and hold Hounsfield units. What is skipped as derived has a value that names a
-projection, a rendering, a map or a capture, or is coloured, or is DERIVED and has no place in
-the patient or no Hounsfield units.
+in the patient and hold Hounsfield units. What is skipped as derived is DERIVED or SECONDARY
+with a value that names a projection, a rendering, a map or a capture, or is coloured, or is
+DERIVED and has no place in the patient or no Hounsfield units.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def wrong_image(image: Attributes, frame_type: tuple[str, ...]) -> tuple[Reason,
     shown = "Image Type " + "\\".join(values)[:64]
     if _LOCALIZER_VALUES.intersection(values[2:]):
         return Reason.LOCALIZER, shown
-    if _DERIVED_VALUES.intersection(values[2:]):
+    processed = "DERIVED" in values[:1] or "SECONDARY" in values[1:2]
+    if processed and _DERIVED_VALUES.intersection(values[2:]):
         return Reason.DERIVED, shown
     photometric = image.text("PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2", ""):

@@ -19,6 +19,7 @@ class Reason(StrEnum):
 
     GANTRY_TILT = "gantry-tilt"
     NON_UNIFORM_SPACING = "non-uniform-spacing"
+    SHIFTED_PLANES = "shifted-planes"
     MISSING_SLICE = "missing-slice"
     DUPLICATE_SLICE = "duplicate-slice"
     SPLIT_STACK = "split-stack"
