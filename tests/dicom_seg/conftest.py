@@ -1,8 +1,8 @@
-"""A factory of synthetic series, and readers of series and Segmentations that are not ours.
+"""A factory of synthetic series, a segmenter of bright voxels, and foreign readers.
 
-The readers share no code with the package: headers by pydicom, compressed pixels by GDCM,
-BINARY frames unpacked here, planes put in patient millimetres by the formula of
-PS3.3 C.7.6.2.1.1.
+The readers of series and Segmentations share no code with the package: headers by pydicom,
+compressed pixels by GDCM, BINARY frames unpacked here, planes put in patient millimetres by
+the formula of PS3.3 C.7.6.2.1.1.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import gdcm
@@ -18,10 +19,17 @@ import numpy.typing as npt
 import pydicom
 import pytest
 
+from dicom_seg.reader import read_stack
+from dicom_seg.segmentation import SegKind, SegRequest, write_segmentation
+from dicom_seg.series import Outcome, SeriesExamination
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
+from dicom_seg.verification import verify_segmentation
 from inference.geometry import Geometry
+from inference.identity import SegmenterIdentity
+from inference.label_map import LabelMap
+from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import Volume
 
 ANATOMY_CODES = Path(__file__).resolve().parents[2] / "dicom_seg" / "data" / "anatomy_codes.csv"
@@ -42,6 +50,25 @@ def make_ct_series(tmp_path: Path) -> Callable[..., list[Path]]:
         where = geometry or stack(array.shape, spacing_mm, centre_mm)
         folder = tmp_path / f"series{len(list(tmp_path.glob('series*'))) + 1}"
         return write_ct_series(Volume(array, where), folder, options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def blobs() -> Callable[..., Volume]:
+    """``blobs(geometry, seed)``: bright and very bright lumps in tissue, no two volumes alike."""
+
+    def make(geometry: Geometry, seed: int = 0) -> Volume:
+        rng = np.random.default_rng(seed)
+        noise = rng.standard_normal(geometry.shape)
+        for axis in range(3):
+            noise = sum(np.roll(noise, step, axis) for step in range(-2, 3))
+        lumps = noise / noise.std()
+        hu = np.full(geometry.shape, 40, dtype=np.int16)
+        hu[lumps > 1] = 700
+        hu[lumps > 2] = 1400
+        hu[lumps < -1] = -1000
+        return Volume(hu, geometry)
 
     return make
 
@@ -75,6 +102,112 @@ class SegFrame(ForeignPlane):
     """A frame of a Segmentation; the key is that of the slice that it refers to."""
 
     masks: dict[str, npt.NDArray[np.bool_]]  #: by name of the structure, (y, x)
+
+
+@dataclass(frozen=True)
+class BrightSegmenter:
+    """Marks what is bright, by side, and what is very bright, as the middle.
+
+    What it must have found can be read from a source plane alone: ``expected``.
+    """
+
+    side_x_mm: float  #: LPS x; what is beyond it is left
+    bright_hu: float = 300
+    very_bright_hu: float = 1000
+
+    left = "kidney_left"
+    right = "kidney_right"
+    middle = "aorta"
+
+    def segment(self, volume: Volume) -> LabelMap:
+        labels = np.zeros(volume.hu.shape, dtype=np.uint8)
+        indices = np.moveaxis(np.indices(labels.shape), 0, -1)
+        left = volume.geometry.lps_mm(indices)[..., 0] > self.side_x_mm
+        bright = volume.hu > self.bright_hu
+        labels[bright & left] = STRUCTURE_BY_NAME[self.left].id
+        labels[bright & ~left] = STRUCTURE_BY_NAME[self.right].id
+        labels[volume.hu > self.very_bright_hu] = STRUCTURE_BY_NAME[self.middle].id
+        return LabelMap(labels, volume.geometry)
+
+    def expected(self, plane: SourcePlane) -> dict[str, npt.NDArray[np.bool_]]:
+        left = plane.lps_mm(plane.hu.shape)[..., 0] > self.side_x_mm
+        very = plane.hu > self.very_bright_hu
+        bright = (plane.hu > self.bright_hu) & ~very
+        found = {self.left: bright & left, self.right: bright & ~left, self.middle: very}
+        return {name: mask for name, mask in found.items() if mask.any()}
+
+    def check(self, frames: Iterable[SegFrame], planes: Iterable[SourcePlane]) -> set[str]:
+        """Every frame is its slice's, in place and pixels; every bright pixel is in a frame.
+
+        Returns the names of the structures that were found.
+        """
+        source = {plane.key: plane for plane in planes}
+        expected = {
+            (key, name): mask
+            for key, plane in source.items()
+            for name, mask in self.expected(plane).items()
+        }
+        decoded = {}
+        for frame in frames:
+            plane = source[frame.key]
+            np.testing.assert_allclose(frame.position_mm, plane.position_mm, atol=1e-3)
+            np.testing.assert_allclose(frame.orientation, plane.orientation, atol=1e-6)
+            np.testing.assert_allclose(frame.spacing_mm, plane.spacing_mm, atol=1e-6)
+            for name, mask in frame.masks.items():
+                assert (frame.key, name) not in decoded
+                decoded[frame.key, name] = mask
+        assert {key for key, mask in decoded.items() if mask.any()} == set(expected)
+        for key, mask in expected.items():
+            np.testing.assert_array_equal(decoded[key], mask, err_msg=str(key))
+        return {name for _, name in expected}
+
+
+@pytest.fixture(scope="session")
+def bright_segmenter() -> type[BrightSegmenter]:
+    """The class, for tests to make one with thresholds of their own."""
+    return BrightSegmenter
+
+
+@pytest.fixture(scope="session")
+def seg_request() -> Callable[[SegKind], SegRequest]:
+    """What a Segmentation by the bright segmenter says of itself."""
+
+    def request(kind: SegKind) -> SegRequest:
+        identity = SegmenterIdentity(
+            name="threshold",
+            version="1",
+            digest="0" * 64,
+            demonstration=True,
+            intended_use="test",
+            parameters=(),
+            source="tests",
+        )
+        return SegRequest(kind, identity, datetime(2026, 11, 21, 10, 15))
+
+    return request
+
+
+@pytest.fixture
+def segment_series(
+    seg_request: Callable[[SegKind], SegRequest],
+) -> Callable[[SeriesExamination, SegKind, Path, BrightSegmenter], list[Path]]:
+    """Writes one verified Segmentation a stack."""
+
+    def segment(
+        found: SeriesExamination, kind: SegKind, folder: Path, segmenter: BrightSegmenter
+    ) -> list[Path]:
+        assert found.outcome is Outcome.PROCESS, (found.reason, found.detail)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for number, plan in enumerate(found.stacks):
+            labels = segmenter.segment(read_stack(plan).volume)
+            path = folder / f"{kind}{number}.dcm"
+            write_segmentation(labels, plan, seg_request(kind), path)
+            verify_segmentation(path, labels, plan, seg_request(kind))
+            written.append(path)
+        return written
+
+    return segment
 
 
 @pytest.fixture(scope="session")

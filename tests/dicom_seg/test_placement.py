@@ -10,16 +10,16 @@ rows and columns or change of order can go unseen.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from dicom_seg.errors import VerificationError
 from dicom_seg.reader import read_stack
-from dicom_seg.segmentation import SegKind, SegRequest, write_segmentation
-from dicom_seg.series import Outcome, SeriesExamination, examine_series
+from dicom_seg.segmentation import SegKind, write_segmentation
+from dicom_seg.series import examine_series
 from dicom_seg.synthetic.acquisition import (
     PatientPosition,
     Plane,
@@ -41,10 +41,8 @@ from dicom_seg.synthetic.pixel_encoding import PixelSyntax
 from dicom_seg.synthetic.series import write_ct_series
 from dicom_seg.verification import verify_segmentation
 from inference.geometry import Geometry
-from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap
 from inference.reasons import Reason
-from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import PADDING_HU, Volume
 
 SHAPE = (14, 40, 48)
@@ -54,17 +52,6 @@ LEFT, RIGHT, MIDDLE = "kidney_left", "kidney_right", "aorta"
 #: Balls beside the centre, mm LPS, and their radius: +x is the patient's left.
 BALLS = {LEFT: ((14.0, -6.0, 9.0), 6.0), RIGHT: ((-13.0, 7.0, -8.0), 4.5)}
 ROD_MM, ROD_RADIUS_MM = (1.0, 14.0), 3.2  #: along the body, at this x and y from the centre
-BRIGHT_HU, VERY_BRIGHT_HU = 300, 1000
-
-THRESHOLD = SegmenterIdentity(
-    name="threshold",
-    version="1",
-    digest="0" * 64,
-    demonstration=True,
-    intended_use="test",
-    parameters=(("bright_hu", str(BRIGHT_HU)),),
-    source="this test",
-)
 U12 = PixelFormat(bits_stored=12, signed=False, rescale=((1.0, -1024.0),))
 U8 = PixelFormat(bits_stored=8, signed=False, rescale=((16.0, -1024.0),))
 
@@ -88,67 +75,23 @@ def landmarks(geometry: Geometry) -> Volume:
     return Volume(hu, geometry)
 
 
-def segment(volume: Volume) -> LabelMap:
-    """Marks all that is bright: by side where it is bright, as the middle where it is very."""
-    labels = np.zeros(volume.hu.shape, dtype=np.uint8)
-    x_mm = volume.geometry.lps_mm(np.moveaxis(np.indices(labels.shape), 0, -1))[..., 0]
-    bright = volume.hu > BRIGHT_HU
-    labels[bright & (x_mm > CENTRE_MM[0])] = STRUCTURE_BY_NAME[LEFT].id
-    labels[bright & (x_mm <= CENTRE_MM[0])] = STRUCTURE_BY_NAME[RIGHT].id
-    labels[volume.hu > VERY_BRIGHT_HU] = STRUCTURE_BY_NAME[MIDDLE].id
-    return LabelMap(labels, volume.geometry)
+@pytest.fixture
+def segmenter(bright_segmenter):
+    return bright_segmenter(side_x_mm=CENTRE_MM[0])
 
 
-def bright_structures(plane) -> dict[str, np.ndarray]:
-    """What a segmenter must have found in a source plane, from the plane alone."""
-    x_mm = plane.lps_mm(plane.hu.shape)[..., 0]
-    very = plane.hu > VERY_BRIGHT_HU
-    bright = (plane.hu > BRIGHT_HU) & ~very
-    found = {LEFT: bright & (x_mm > CENTRE_MM[0]), RIGHT: bright & (x_mm <= CENTRE_MM[0])}
-    return {name: mask for name, mask in {**found, MIDDLE: very}.items() if mask.any()}
+@pytest.fixture
+def check_placement(segmenter):
+    """As the segmenter checks; and every structure lies where the anatomy has it, in mm."""
 
+    def check(frames, planes):
+        assert segmenter.check(frames, planes) == {LEFT, RIGHT, MIDDLE}
+        for frame in frames:
+            for name, mask in frame.masks.items():
+                points = frame.lps_mm(mask.shape)[mask] - CENTRE_MM
+                assert in_structure(name, points, margin_mm=1e-3).all(), name
 
-def check_placement(frames, planes) -> None:
-    """Every frame is its slice's: place, pixels and side; every bright pixel is in a frame."""
-    expected = {
-        (plane.key, name): mask
-        for plane in planes
-        for name, mask in bright_structures(plane).items()
-    }
-    source = {plane.key: plane for plane in planes}
-    decoded = {}
-    for frame in frames:
-        plane = source[frame.key]
-        np.testing.assert_allclose(frame.position_mm, plane.position_mm, atol=1e-3)
-        np.testing.assert_allclose(frame.orientation, plane.orientation, atol=1e-6)
-        np.testing.assert_allclose(frame.spacing_mm, plane.spacing_mm, atol=1e-6)
-        for name, mask in frame.masks.items():
-            assert (frame.key, name) not in decoded
-            decoded[frame.key, name] = mask
-            points = frame.lps_mm(mask.shape)[mask] - CENTRE_MM
-            assert in_structure(name, points, margin_mm=1e-3).all(), f"{name} is out of its place"
-    assert {name for _, name in decoded} == {LEFT, RIGHT, MIDDLE}
-    assert {key for key, mask in decoded.items() if mask.any()} == set(expected)
-    for key, mask in expected.items():
-        np.testing.assert_array_equal(decoded[key], mask, err_msg=str(key))
-
-
-def request_of(kind: SegKind) -> SegRequest:
-    return SegRequest(kind=kind, algorithm=THRESHOLD, created=datetime(2026, 11, 21, 10, 15))
-
-
-def segment_series(examination: SeriesExamination, kind: SegKind, folder: Path) -> list[Path]:
-    """One verified Segmentation a stack."""
-    assert examination.outcome is Outcome.PROCESS, (examination.reason, examination.detail)
-    folder.mkdir(exist_ok=True)
-    written = []
-    for number, plan in enumerate(examination.stacks):
-        labels = segment(read_stack(plan).volume)
-        path = folder / f"{kind}{number}.dcm"
-        write_segmentation(labels, plan, request_of(kind), path)
-        verify_segmentation(path, labels, plan, request_of(kind))
-        written.append(path)
-    return written
+    return check
 
 
 @dataclass(frozen=True)
@@ -264,39 +207,50 @@ KINDS = pytest.mark.parametrize("kind", SegKind)
 @KINDS
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_bright_pixel_is_in_the_frame_of_its_own_slice(
-    case, kind, tmp_path, read_source, read_segmentation
+    case, kind, tmp_path, segmenter, segment_series, read_source, read_segmentation, check_placement
 ):
     paths = case.write(tmp_path / "ct")
-    examination = examine_series(paths)
+    found = examine_series(paths)
 
-    (path,) = segment_series(examination, kind, tmp_path / "seg")
+    (path,) = segment_series(found, kind, tmp_path, segmenter)
 
     check_placement(read_segmentation(path), read_source(paths))
-    assert {f.reason for f in examination.stacks[0].findings} == case.findings
-    assert examination.left_out == ()
+    assert {finding.reason for finding in found.stacks[0].findings} == case.findings
+    assert found.left_out == ()
 
 
 @KINDS
-@pytest.mark.parametrize("limit", [(0, 0), (0, 20)], ids=["value", "range"])
-def test_padding_is_never_foreground(kind, limit, tmp_path, read_source, read_segmentation):
+@pytest.mark.parametrize("padding", [(0, 0), (0, 20)], ids=["value", "range"])
+def test_padding_is_never_foreground(
+    kind,
+    padding,
+    tmp_path,
+    segmenter,
+    segment_series,
+    read_source,
+    read_segmentation,
+    check_placement,
+):
     volume = landmarks(HFS)
     volume.hu[:, :3] = PADDING_HU
-    # Stored with a slope of -1, the padding would be the brightest of all if it were measured.
-    pixels = PixelFormat(bits_stored=12, signed=False, rescale=((-1.0, 3000.0),), padding=limit)
+    # Under a slope of -1 padding would be the brightest of all if it were taken for measured.
+    pixels = PixelFormat(bits_stored=12, signed=False, rescale=((-1.0, 3000.0),), padding=padding)
     paths = write_ct_series(volume, tmp_path / "ct", SeriesOptions(pixels=pixels))
 
-    (path,) = segment_series(examine_series(paths), kind, tmp_path / "seg")
+    (path,) = segment_series(examine_series(paths), kind, tmp_path, segmenter)
 
     check_placement(read_segmentation(path), read_source(paths))
 
 
 @KINDS
-def test_the_order_of_arrival_changes_no_byte_of_the_result(kind, tmp_path, rng):
+def test_the_order_of_arrival_changes_no_byte_of_the_result(
+    kind, tmp_path, rng, segmenter, segment_series
+):
     paths = CASES[0].write(tmp_path / "ct")
     shuffled = [paths[i] for i in rng.permutation(len(paths))]
 
-    (one,) = segment_series(examine_series(paths), kind, tmp_path / "one")
-    (two,) = segment_series(examine_series(shuffled), kind, tmp_path / "two")
+    (one,) = segment_series(examine_series(paths), kind, tmp_path / "one", segmenter)
+    (two,) = segment_series(examine_series(shuffled), kind, tmp_path / "two", segmenter)
 
     assert one.read_bytes() == two.read_bytes()
 
@@ -308,21 +262,52 @@ FAULTS = {
     "stacked the other way round": lambda labels: labels[::-1],
     "one slice late": lambda labels: np.roll(labels, 1, axis=0),
     "one column late": lambda labels: np.roll(labels, 1, axis=2),
-    "sides swapped": lambda labels: np.choose(np.minimum(labels, 8), [0, 1, 3, 2, 4, 5, 6, 7, 8]),
+    "sides swapped": lambda labels: np.array([0, 1, 3, 2, 4, 5, 6, 7])[labels],
 }
 
 
 @KINDS
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_a_misplaced_label_map_is_seen(kind, fault, tmp_path, read_source, read_segmentation):
+def test_a_misplaced_label_map_is_seen(
+    kind, fault, tmp_path, segmenter, seg_request, read_source, read_segmentation, check_placement
+):
     paths = CASES[0].write(tmp_path / "ct")
     (plan,) = examine_series(paths).stacks
-    labels = segment(read_stack(plan).volume)
+    labels = segmenter.segment(read_stack(plan).volume)
     wrong = LabelMap(np.ascontiguousarray(fault(labels.labels)).astype(np.uint8), labels.geometry)
     path = tmp_path / "seg.dcm"
-    write_segmentation(wrong, plan, request_of(kind), path)
+    write_segmentation(wrong, plan, seg_request(kind), path)
 
     with pytest.raises(AssertionError):
         check_placement(read_segmentation(path), read_source(paths))
     with pytest.raises(VerificationError):
-        verify_segmentation(path, labels, plan, request_of(kind))
+        verify_segmentation(path, labels, plan, seg_request(kind))
+
+
+@KINDS
+def test_frames_that_refer_to_the_slice_of_another_are_seen(
+    kind,
+    tmp_path,
+    segmenter,
+    seg_request,
+    segment_series,
+    read_source,
+    read_segmentation,
+    check_placement,
+):
+    paths = CASES[0].write(tmp_path / "ct")
+    (plan,) = examine_series(paths).stacks
+    (path,) = segment_series(examine_series(paths), kind, tmp_path, segmenter)
+    ds = pydicom.dcmread(path)
+    first, last = (ds.PerFrameFunctionalGroupsSequence[i] for i in (0, -1))
+    first.DerivationImageSequence, last.DerivationImageSequence = (
+        last.DerivationImageSequence,
+        first.DerivationImageSequence,
+    )
+    ds.save_as(path)
+
+    with pytest.raises(AssertionError):
+        check_placement(read_segmentation(path), read_source(paths))
+    labels = segmenter.segment(read_stack(plan).volume)
+    with pytest.raises(VerificationError):
+        verify_segmentation(path, labels, plan, seg_request(kind))
