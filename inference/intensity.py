@@ -12,6 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+import numpy.typing as npt
+
 
 class Scaling(StrEnum):
     """How values are brought to -1..1."""
@@ -50,3 +53,59 @@ PUBLISHED_INTENSITY = IntensitySpec(clamp_hu=None, scaling=Scaling.PER_VOLUME)
 #: of the published training data: ordinary scans pass unchanged, padding below and metal or
 #: extended-scale values above no longer decide the contrast.
 ROBUST_INTENSITY = IntensitySpec(clamp_hu=(-1024, 3071), scaling=Scaling.PER_VOLUME)
+
+
+def normalise(hu: npt.NDArray[np.float32], spec: IntensitySpec) -> None:
+    """Bring HU to -1..1 in place, plane by plane along the first axis.
+
+    Parameters
+    ----------
+    hu
+        Resampled values, clamped where ``spec`` says so; NaN is padding and becomes -1.
+    spec
+        How.
+    """
+    if spec.scaling is Scaling.CLAMP_RANGE:
+        assert spec.clamp_hu is not None
+        low, high = map(float, spec.clamp_hu)
+        for plane in hu:
+            _rescale(plane, low, high)
+        return
+    mean, deviation = _nonzero_statistics(hu)
+    low, high = np.inf, -np.inf
+    for plane in hu:
+        zeros = plane == 0
+        plane -= np.float32(mean)
+        plane /= np.float32(deviation)
+        plane[zeros] = 0
+        if not np.isnan(plane).all():
+            low, high = min(low, float(np.nanmin(plane))), max(high, float(np.nanmax(plane)))
+    for plane in hu:
+        _rescale(plane, low, high)
+
+
+def _nonzero_statistics(hu: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Mean and standard deviation of voxels that are neither 0 HU nor padding."""
+    count, total = 0, 0.0
+    for plane in hu:
+        values = plane[(plane != 0) & ~np.isnan(plane)]
+        count += values.size
+        total += float(values.sum(dtype=np.float64))
+    if not count:
+        return 0.0, 1.0
+    mean, squares = total / count, 0.0
+    for plane in hu:
+        values = plane[(plane != 0) & ~np.isnan(plane)].astype(np.float64) - mean
+        squares += float(values @ values)
+    return mean, (squares / count) ** 0.5 or 1.0
+
+
+def _rescale(plane: npt.NDArray[np.float32], low: float, high: float) -> None:
+    if high > low:
+        plane -= np.float32(low)
+        plane /= np.float32(high) - np.float32(low)
+        plane *= np.float32(2)
+        plane -= np.float32(1)
+    else:
+        plane *= np.float32(-1)  # a constant scan, as MONAI's ``rescale_array`` does it
+    plane[np.isnan(plane)] = -1

@@ -1,4 +1,10 @@
-"""From a scan to the network's array, and labels back onto the scan's own planes."""
+"""From a scan to the network's array, and labels back onto the scan's own planes.
+
+Peak memory beyond the source is the network's own array: float32 of the isotropic grid,
+plus a few planes. With ``PUBLISHED_INTENSITY`` the array equals that of the published
+transforms (Orientationd, Spacingd, NormalizeIntensityd, ScaleIntensityd) to rounding, and
+``labels_to_source`` equals Invertd with nearest neighbours.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from inference.intensity import PUBLISHED_INTENSITY, ROBUST_INTENSITY, IntensitySpec, Scaling
+from inference.intensity import (
+    PUBLISHED_INTENSITY,
+    ROBUST_INTENSITY,
+    IntensitySpec,
+    Scaling,
+    normalise,
+)
 from inference.label_map import LabelMap
 from inference.network_grid import NetworkGrid
+from inference.resampling import clear_beyond, sample_linear, sample_nearest
 from inference.volume import Volume
 
 __all__ = [
@@ -44,15 +57,44 @@ class NetworkInput:
 def to_network(
     volume: Volume, spacing_mm: float, intensity: IntensitySpec = ROBUST_INTENSITY
 ) -> NetworkInput:
-    """Resample a scan to the network's grid (linear) and bring it to -1..1."""
-    raise NotImplementedError
+    """Resample a scan to the network's grid (linear) and bring it to -1..1.
+
+    Parameters
+    ----------
+    volume
+        CT numbers on parallel planes, tilted and uneven ones included.
+    spacing_mm
+        Isotropic spacing of the network's grid.
+    intensity
+        How HU become network values.
+    """
+    grid = NetworkGrid.covering(volume.geometry, spacing_mm)
+    values = np.empty(grid.grid_shape, dtype=np.float32)
+    sample_linear(grid.turned_view(volume.hu), grid.to_source(), values, intensity.clamp_hu)
+    normalise(values, intensity)
+    return NetworkInput(grid.network_view(values), grid)
 
 
 def labels_to_source(labels: npt.NDArray[np.uint8], grid: NetworkGrid) -> LabelMap:
-    """Put ``(x, y, z)`` labels onto the source planes, nearest."""
-    raise NotImplementedError
+    """Put ``(x, y, z)`` labels onto every source plane, in place, nearest."""
+    if labels.shape != grid.shape:
+        raise ValueError(f"{labels.shape} labels on a {grid.shape} grid")
+    placed = np.empty(grid.source.shape, dtype=np.uint8)
+    planes = np.ascontiguousarray(grid.grid_view(labels))
+    sample_nearest(planes, grid.from_source(), grid.turned_view(placed))
+    return LabelMap(placed, grid.source)
 
 
 def labels_to_network(label_map: LabelMap, grid: NetworkGrid) -> npt.NDArray[np.uint8]:
-    """Sample a label map of the source at the network's voxels, ``(x, y, z)``, nearest."""
-    raise NotImplementedError
+    """Sample a label map of the source at the network's voxels, ``(x, y, z)``, nearest.
+
+    Voxels of the grid that no source plane reaches (the corners beside a tilted stack) are
+    background.
+    """
+    if not label_map.geometry.matches(grid.source):
+        raise ValueError("the label map does not sit on the grid's source")
+    sampled = np.empty(grid.grid_shape, dtype=np.uint8)
+    where = grid.to_source()
+    sample_nearest(grid.turned_view(label_map.labels), where, sampled)
+    clear_beyond(sampled, where, grid.source.shape)
+    return grid.network_view(sampled)
