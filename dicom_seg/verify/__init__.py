@@ -1,0 +1,1 @@
+"""Reading a Segmentation back: shares no code with what writes it, but the tables."""
