@@ -74,6 +74,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     DISK_FULL = "disk-full"
     LEDGER_UNAVAILABLE = "ledger-unavailable"
+    CANNOT_LISTEN = "cannot-listen"
     SOURCE_MISSING = "source-missing"
     INTERNAL_ERROR = "internal-error"
 

@@ -1,0 +1,62 @@
+"""Identifiers, hidden: the same one is always the same word, and nobody can turn it back."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+from pathlib import Path
+
+KEY_NAME = "identity.key"
+_KEY_BYTES = 32
+_WORD_CHARACTERS = 16
+#: Dotted numbers of six components and more: no IP address, no version.
+_UID = re.compile(r"(?<![\w.])\d+(?:\.\d+){5,}(?!\w)")
+
+
+class IdentityHash:
+    """HMAC-SHA-256 (RFC 2104) of identifiers, with a key of this installation.
+
+    Without the key a Patient ID cannot be found by hashing all that there may be.
+
+    Parameters
+    ----------
+    key
+        Secret bytes.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    @classmethod
+    def load(cls, folder: Path) -> IdentityHash:
+        """With the key in ``folder``; it is made at the first call, readable by its owner only."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / KEY_NAME
+        if not path.exists():
+            partial = folder / f"{KEY_NAME}.{os.getpid()}.partial"
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(os.urandom(_KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                path.hardlink_to(partial)  # another process may have been faster: its key stays
+            except FileExistsError:
+                pass
+            finally:
+                partial.unlink()
+        return cls(path.read_bytes())
+
+    def of(self, identifier: str) -> str:
+        """32 hexadecimal digits."""
+        return hmac.new(self._key, identifier.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def word(self, identifier: str) -> str:
+        """16 hexadecimal digits: for logs and lists; empty for an empty identifier."""
+        return self.of(identifier)[:_WORD_CHARACTERS] if identifier else ""
+
+    def hide_uids(self, text: str) -> str:
+        """``text`` with a word in the place of every UID."""
+        return _UID.sub(lambda match: f"uid:{self.word(match.group())}", text)
