@@ -8,6 +8,7 @@ travels as Segmented Property Type Modifier Code Sequence (PS3.3 C.8.20.2).
 from __future__ import annotations
 
 import csv
+import sys
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -39,9 +40,11 @@ class StructureCode:
     modifier: CodedTerm | None  #: laterality; None where there is one, or the type says it
     region: CodedTerm | None  #: anatomic region, where the type alone does not say it
     region_modifier: CodedTerm | None
-    cielab: tuple[int, int, int]  #: Recommended Display CIELab Value, 16 bit (PS3.3 C.10.7.1.1)
-    doubt: str  #: what is not certain about the codes; empty if nothing
-    verified_by: str  #: where the code was checked
+    #: Recommended Display CIELab Value, 16 bit (PS3.3 C.10.7.1.1): ``Structure.rgb`` with white
+    #: D65, as DCMTK, dcmqi and dcmjs turn it back
+    cielab: tuple[int, int, int]
+    note: str  #: what a reader of the code has to know, doubts among it
+    verified_by: str  #: where the code was checked; empty if it was found nowhere
 
 
 def _term(value: str, meaning: str) -> CodedTerm | None:
@@ -59,7 +62,7 @@ def _load() -> tuple[StructureCode, ...]:
             region=_term(row["region_code"], row["region_meaning"]),
             region_modifier=_term(row["region_modifier_code"], row["region_modifier_meaning"]),
             cielab=(int(row["cielab_L"]), int(row["cielab_a"]), int(row["cielab_b"])),
-            doubt=row["note"],
+            note=row["note"],
             verified_by=row["verified_by"],
         )
         for row in csv.DictReader(table.splitlines())
@@ -72,3 +75,31 @@ STRUCTURE_CODES: tuple[StructureCode, ...] = _load()
 def code_of(structure_id: int) -> StructureCode:
     """How the structure with this id, 1..104, is coded."""
     return STRUCTURE_CODES[structure_id - 1]
+
+
+_PAGE_HEAD = """\
+# Codes of the 104 structures
+Written by `python -m dicom_seg.codes`; the facts are in `dicom_seg/data/anatomy_codes.csv`.
+
+Every segment has the category (91723000, SCT, "Anatomical Structure"); a site may choose
+(123037004, SCT, "Anatomical Structure"), which 3D Slicer and the Imaging Data Commons use. Type
+and side tell the 104 structures apart: the side is a Segmented Property Type Modifier Code
+(24028007 "Right", 7771000 "Left"). All codes are SNOMED CT.
+
+"""
+
+
+def code_table() -> str:
+    """All codes as a Markdown page; ``docs/anatomy_codes.md`` is this text."""
+    lines = ["| id | structure | type | meaning | side | checked in | note |", "| --- " * 7 + "|"]
+    lines += [
+        f"| {code.structure_id} | {code.name} | {code.type.value} | {code.type.meaning} "
+        f"| {code.modifier.meaning if code.modifier else ''} "
+        f"| {code.verified_by.replace(' | ', ', ') or 'nothing'} | {code.note} |"
+        for code in STRUCTURE_CODES
+    ]
+    return _PAGE_HEAD + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(code_table())
