@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_seg.examination import SeriesRules
+from dicom_seg.examination import Outcome, SeriesRules
 from dicom_seg.segmentation import SegKind
 from dicom_seg.series import examine_series
 from inference.reasons import Reason
@@ -41,3 +41,21 @@ def test_every_bright_pixel_of_a_real_series_is_in_the_frame_of_its_own_slice(
     assert {segmenter.left, segmenter.right} <= segmenter.check(read_segmentation(result), planes)
     assert {finding.reason for finding in found.stacks[0].findings} >= findings
     assert found.left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "reason"),
+    [
+        ("dcm_qa_ct_Philips_localizer", Outcome.SKIP, Reason.LOCALIZER),
+        ("dcm_qa_ct_Philips_secondary", Outcome.SKIP, Reason.DERIVED),
+        ("dcmqi/ct-3slice", Outcome.SKIP, Reason.TOO_FEW_SLICES),
+        ("ts_dicom_raw_empty_uids", Outcome.QUARANTINE, Reason.MISSING_IDENTITY),
+    ],
+)
+def test_a_real_series_that_gives_no_result_says_why(name, outcome, reason, shared_data):
+    paths = sorted(path for path in (shared_data / name).iterdir() if path.suffix in (".dcm", ""))
+
+    found = examine_series(paths)
+
+    assert (found.outcome, found.reason) == (outcome, reason)
+    assert {out.path for out in found.left_out} == set(paths)
