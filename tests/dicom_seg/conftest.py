@@ -11,6 +11,7 @@ import csv
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import gdcm
@@ -304,11 +305,13 @@ def _structure_name(segment: pydicom.Dataset) -> str:
     """By code of type and laterality, in the published table."""
     (kind,) = segment.SegmentedPropertyTypeCodeSequence
     side = kind.get("SegmentedPropertyTypeModifierCodeSequence")
-    codes = (str(kind.CodeValue), str(side[0].CodeValue) if side else "")
+    return _names_by_code()[str(kind.CodeValue), str(side[0].CodeValue) if side else ""]
+
+
+@cache
+def _names_by_code() -> dict[tuple[str, str], str]:
     with ANATOMY_CODES.open(encoding="utf-8") as table:
-        (name,) = [
-            row["name"]
-            for row in csv.DictReader(table)
-            if (row["type_code"], row["modifier_code"]) == codes
-        ]
-    return name
+        rows = list(csv.DictReader(table))
+    names = {(row["type_code"], row["modifier_code"]): row["name"] for row in rows}
+    assert len(names) == len(rows)
+    return names
