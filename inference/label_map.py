@@ -55,6 +55,49 @@ class LabelMap:
         total = self.slice_counts().sum(axis=0)
         return tuple(int(i) for i in np.flatnonzero(total) if i != BACKGROUND)
 
+    def boxes(self) -> dict[int, tuple[slice, slice, slice]]:
+        """Bounding box ``(z, y, x)`` of each present structure, by ascending id."""
+        depth, height, width = self.labels.shape
+        planes = np.zeros((depth, 256), dtype=np.bool_)
+        rows = np.zeros((height, 256), dtype=np.bool_)
+        columns = np.zeros((width, 256), dtype=np.bool_)
+        for z, plane in enumerate(self.labels):
+            y, x = np.nonzero(plane)
+            ids = plane[y, x]
+            planes[z, ids] = True
+            rows[y, ids] = True
+            columns[x, ids] = True
+
+        def extent(present: npt.NDArray[np.bool_], structure_id: int) -> slice:
+            found = np.flatnonzero(present[:, structure_id])
+            return slice(int(found[0]), int(found[-1]) + 1)
+
+        return {
+            i: (extent(planes, i), extent(rows, i), extent(columns, i))
+            for i in map(int, np.flatnonzero(planes.any(axis=0)))
+        }
+
+    def centroids_mm(self) -> dict[int, npt.NDArray[np.float64]]:
+        """``(3,)`` LPS centroid of the volume of each present structure, by ascending id."""
+        weights = np.zeros(256)
+        moments = np.zeros((256, 3))
+        grid = self.geometry
+        for plane, origin, ml in zip(
+            self.labels, grid.origins_mm, grid.voxel_volumes_ml(), strict=True
+        ):
+            y, x = np.nonzero(plane)
+            ids = plane[y, x]
+            count = np.bincount(ids, minlength=256)
+            along_rows = np.bincount(ids, weights=y, minlength=256)
+            along_columns = np.bincount(ids, weights=x, minlength=256)
+            weights += ml * count
+            moments += ml * (
+                count[:, None] * origin
+                + along_rows[:, None] * grid.row_step_mm
+                + along_columns[:, None] * grid.column_step_mm
+            )
+        return {int(i): moments[i] / weights[i] for i in np.flatnonzero(weights)}
+
     def volumes_ml(self) -> dict[int, float]:
         """Volume of each present structure in millilitres, true to uneven spacing."""
         per_id = self.geometry.voxel_volumes_ml() @ self.slice_counts()
