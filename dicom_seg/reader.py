@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
+from dicom_seg.errors import SeriesRefusedError
 from dicom_seg.examination import StackPlan
+from dicom_seg.hounsfield import PlaneCounts
+from dicom_seg.pixels import PlaneReader
+from dicom_seg.slice_table import SliceTable
 from inference.finding import Finding
-from inference.volume import Volume
+from inference.reasons import Reason
+from inference.volume import PADDING_HU, Volume
+
+#: Voxels above this are body (or table), below it air and lung.
+BODY_THRESHOLD_HU: Final = -500
+#: Range in which the median of a body lies, whatever the part and the contrast phase.
+BODY_MEDIAN_HU: Final = (-250, 350)
+#: Padding of a higher value than this would hide tissue.
+_TISSUE_HU: Final = -500
+_SAMPLED_VOXELS: Final = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,5 +43,98 @@ def read_stack(
     workers: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> SourceStack:
-    """Decode the planes of ``plan`` in parallel into one int16 volume ``(z, y, x)``."""
-    raise NotImplementedError
+    """Decode the planes of ``plan`` in parallel into one int16 volume ``(z, y, x)``.
+
+    Besides the volume itself no more memory is taken than a few planes.
+
+    Parameters
+    ----------
+    workers
+        Threads; one a usable processor if None.
+    progress
+        Called with the share of planes that are read, 0 to 1, from the calling thread.
+
+    Raises
+    ------
+    SeriesRefusedError
+        `corrupt-pixel-data` naming the instance, `unreadable-file` or `source-missing` if a
+        file has gone, `oom-cpu`.
+    """
+    table = plan.table
+    geometry = table.geometry()
+    try:
+        hu = np.empty(geometry.shape, np.int16)
+    except MemoryError as error:
+        raise SeriesRefusedError(Reason.OOM_CPU, f"a volume of {geometry.shape}") from error
+    counts = _read_planes(table, hu, workers or len(os.sched_getaffinity(0)), progress)
+    findings = (*plan.findings, *_findings(table, hu, counts))
+    return SourceStack(Volume(hu, geometry), plan, findings)
+
+
+def _read_planes(
+    table: SliceTable,
+    hu: npt.NDArray[np.int16],
+    workers: int,
+    progress: Callable[[float], None] | None,
+) -> list[PlaneCounts]:
+    """Fill ``hu``; stops at the first plane that fails."""
+    reader = PlaneReader(table.rows)
+    counts = []
+    with ThreadPoolExecutor(workers, thread_name_prefix="plane") as executor:
+        tasks = [executor.submit(reader.read, row, hu[z]) for z, row in enumerate(table.rows)]
+        try:
+            for task in as_completed(tasks):
+                counts.append(task.result())
+                if progress is not None:
+                    progress(len(counts) / len(tasks))
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
+    return counts
+
+
+def _findings(
+    table: SliceTable, hu: npt.NDArray[np.int16], counts: Sequence[PlaneCounts]
+) -> list[Finding]:
+    findings = []
+    rounded = sum(count.rounded for count in counts)
+    clipped = sum(count.clipped for count in counts)
+    if rounded:
+        findings.append(Finding(Reason.HU_ROUNDED, f"{rounded} voxels"))
+    if clipped:
+        findings.append(Finding(Reason.HU_CLIPPED, f"{clipped} voxels"))
+    implausible = _implausible(hu) or _tissue_as_padding(table, counts)
+    if implausible:
+        findings.append(Finding(Reason.IMPLAUSIBLE_HU, implausible))
+    return findings
+
+
+def _implausible(hu: npt.NDArray[np.int16]) -> str:
+    """What is wrong with the values as those of a body in air; empty if nothing is."""
+    stride = max(1, int(np.ceil(np.sqrt(hu.size / _SAMPLED_VOXELS))))
+    sample = hu[:, ::stride, ::stride]
+    measured = sample[sample != PADDING_HU]
+    if not measured.size:
+        return "every voxel is padding"
+    body = measured[measured > BODY_THRESHOLD_HU]
+    if not body.size:
+        return f"no voxel above {BODY_THRESHOLD_HU} HU"
+    median = float(np.median(body))
+    if not BODY_MEDIAN_HU[0] <= median <= BODY_MEDIAN_HU[1]:
+        return f"median of the body {median:.0f} HU"
+    if int(measured.min()) >= 0:
+        return "no value below 0 HU: no fat and no air"
+    return ""
+
+
+def _tissue_as_padding(table: SliceTable, counts: Sequence[PlaneCounts]) -> str:
+    """Padding is air to the network, whatever its value: said where the value is tissue."""
+    padded = sum(count.padded for count in counts)
+    highest = max(
+        (row.padding[1] * row.rescale_slope + row.rescale_intercept
+         for row in table.rows if row.padding is not None),
+        default=float("-inf"),
+    )  # fmt: skip
+    if padded and highest > _TISSUE_HU:
+        return f"{padded} voxels of padding with a value of up to {highest:.0f} HU"
+    return ""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
+from dicom_seg.errors import SeriesRefusedError
 from dicom_seg.examination import (
     LeftOut,
     Outcome,
@@ -13,6 +17,14 @@ from dicom_seg.examination import (
     SeriesRules,
     StackPlan,
 )
+from dicom_seg.header import quiet_pydicom, read_header
+from dicom_seg.instance import PERSON, Instance, read_instance
+from dicom_seg.provenance import derived_uid, instance_digest
+from dicom_seg.slice_table import SliceTable
+from dicom_seg.stacking import stack_planes
+from dicom_seg.stacks import Stack
+from inference.finding import Finding
+from inference.reasons import Reason, describe
 
 __all__ = [
     "LeftOut",
@@ -22,13 +34,218 @@ __all__ = [
     "SeriesRules",
     "StackPlan",
     "examine_series",
+    "outcome_of",
 ]
 
-_PUBLISHED_RULES = SeriesRules()
+_DEFAULT_RULES: Final = SeriesRules()
+#: Reasons for which an instance or frame stays behind and the rest of its series goes on.
+_NO_FAULT: Final = frozenset(
+    {Reason.NO_DICOM, Reason.NOT_CT, Reason.LOCALIZER, Reason.DERIVED, Reason.OWN_RESULT}
+)
+_SHOWN: Final = 8
 
 
-def examine_series(
-    paths: Sequence[Path], rules: SeriesRules = _PUBLISHED_RULES
+def outcome_of(reason: Reason) -> Outcome:
+    """What becomes of a series that is not processed for this reason."""
+    outcome = describe(reason).outcome
+    if outcome == "skipped":
+        return Outcome.SKIP
+    return Outcome.QUARANTINE if outcome == "quarantined" else Outcome.REFUSE
+
+
+def examine_series(paths: Sequence[Path], rules: SeriesRules = _DEFAULT_RULES) -> SeriesExamination:
+    """Read the headers of ``paths`` and decide what becomes of the series.
+
+    One series is expected. Objects about images, such as Segmentations, reports or a media
+    directory, and files that are not DICOM may lie beside it; they are listed as left out.
+
+    Parameters
+    ----------
+    paths
+        Files in the order of their arrival, which matters in one case only: of two instances
+        with one SOP Instance UID the first is kept.
+    rules
+        Limits of the site.
+
+    Returns
+    -------
+    SeriesExamination
+        Bad input is an outcome, not an exception. Every file is in a stack or left out.
+    """
+    with quiet_pydicom():
+        found = [read_instance(path, rules) for path in dict.fromkeys(paths)]
+        instances = [entry for entry in found if isinstance(entry, Instance)]
+        files = [entry for entry in found if isinstance(entry, LeftOut)]
+        try:
+            return _Series(instances, files).examine(rules)
+        except SeriesRefusedError as error:
+            return _not_processed(error, instances, files)
+
+
+class _Series:
+    """The files of what should be one series, on their way to an outcome."""
+
+    def __init__(self, instances: Sequence[Instance], files: Sequence[LeftOut]) -> None:
+        self._companions = [instance for instance in instances if instance.companion]
+        self._images = [instance for instance in instances if not instance.companion]
+        self._left_out = [*files, *(left for one in self._companions for left in one.left_out)]
+
+    def examine(self, rules: SeriesRules) -> SeriesExamination:
+        """The outcome, unless the series is not processed.
+
+        Raises
+        ------
+        SeriesRefusedError
+            With the reason.
+        """
+        self._check_identities()
+        self._check_faults(self._left_out)
+        identity, differing = self._one_series()
+        images, repeated = _without_repeated(self._images)
+        left_out = [left for image in images for left in image.left_out]
+        self._check_faults(left_out)
+        planes = [plane for image in images for plane in image.planes]
+        if not planes:
+            raise _most_common(left_out)
+        stacking = stack_planes(planes, rules)
+        plans = tuple(
+            _plan(stack, identity, (*differing, *findings))
+            for stack, findings in zip(stacking.stacks, stacking.findings, strict=True)
+        )
+        return SeriesExamination(
+            Outcome.PROCESS,
+            None,
+            f"{len(plans)} stack{'s' if len(plans) > 1 else ''} of"
+            f" {', '.join(str(len(plan.table.rows)) for plan in plans)} planes",
+            identity,
+            plans,
+            (*self._left_out, *repeated, *left_out, *stacking.left_out),
+        )
+
+    def _check_identities(self) -> None:
+        """Quarantine what does not say whose it is: nothing is made up (PS3.3 C.7)."""
+        for image in self._images:
+            if image.missing:
+                name = image.sop_instance_uid or image.path.name
+                raise SeriesRefusedError(
+                    Reason.MISSING_IDENTITY, f"{image.missing} is empty or no UID in {name[:64]}"
+                )
+
+    def _check_faults(self, left_out: Sequence[LeftOut]) -> None:
+        faults = sorted(
+            (left for left in left_out if left.reason not in _NO_FAULT),
+            key=lambda left: (left.reason, left.sop_instance_uid, left.path),
+        )
+        if faults:
+            more = f"; {len(faults)} files are at fault" if len(faults) > 1 else ""
+            raise SeriesRefusedError(faults[0].reason, faults[0].detail + more)
+
+    def _one_series(self) -> tuple[SeriesIdentity, list[Finding]]:
+        """Identity of the series, and a finding if instances tell it differently."""
+        if not self._images:
+            if self._companions or any(left.reason is Reason.NOT_CT for left in self._left_out):
+                raise SeriesRefusedError(Reason.NOT_CT, "no CT image")
+            raise SeriesRefusedError(
+                Reason.NO_DICOM, f"{len(self._left_out)} files, none of them DICOM"
+            )
+        counts = Counter(image.identity.series_instance_uid for image in self._images)
+        if len(counts) > 1:
+            shown = [f"{uid} ({count} instances)" for uid, count in sorted(counts.items())]
+            raise SeriesRefusedError(Reason.MIXED_SERIES, f"{len(counts)} series: {_list(shown)}")
+        identities = {image.identity for image in self._images}
+        if len(identities) > 1:
+            raise SeriesRefusedError(
+                Reason.MIXED_IDENTITY, "one series with several patients or studies"
+            )
+        persons = {image.person for image in self._images}
+        differing = [
+            keyword
+            for keyword, values in zip(PERSON, zip(*persons, strict=True), strict=True)
+            if len(set(values)) > 1
+        ]
+        # An ID that two hospitals gave to two people: the name and the date of birth tell.
+        if "IssuerOfPatientID" in differing or {"PatientName", "PatientBirthDate"} <= {*differing}:
+            raise SeriesRefusedError(
+                Reason.MIXED_IDENTITY, f"one series with several {' and '.join(differing)}"
+            )
+        findings = [Finding(Reason.IDENTITY_DIFFERS, ", ".join(differing))] if differing else []
+        return identities.pop(), findings
+
+
+def _without_repeated(
+    instances: Sequence[Instance],
+) -> tuple[list[Instance], list[LeftOut]]:
+    """The first instance of every SOP Instance UID, and what is left out."""
+    first: dict[str, Instance] = {}
+    left_out = []
+    for instance in instances:
+        uid = instance.sop_instance_uid
+        kept = first.setdefault(uid, instance)
+        if kept is instance:
+            continue
+        reason = Reason.CONFLICTING_INSTANCE
+        if _same_bytes(kept.path, instance.path):
+            reason = Reason.DUPLICATE_INSTANCE
+        left_out.append(LeftOut(instance.path, uid, None, reason, f"first came {kept.path.name}"))
+    return list(first.values()), left_out
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    try:
+        return instance_digest(one) == instance_digest(other)
+    except (OSError, ValueError):
+        return False
+
+
+def _plan(stack: Stack, identity: SeriesIdentity, findings: tuple[Finding, ...]) -> StackPlan:
+    planes = stack.planes
+    more = []
+    lossy = sum(plane.lossy for plane in planes)
+    if lossy:
+        more.append(Finding(Reason.LOSSY_SOURCE, f"{lossy} of {len(planes)} planes"))
+    frame_of_reference = planes[0].frame_of_reference_uid
+    if not frame_of_reference:
+        frame_of_reference = derived_uid("frame of reference", identity.series_instance_uid)
+        more.append(Finding(Reason.FRAME_OF_REFERENCE_DERIVED, frame_of_reference))
+    return StackPlan(
+        table=SliceTable(tuple(plane.row for plane in planes), frame_of_reference),
+        header=read_header(planes[0].row.path),
+        separated_by=stack.separated_by,
+        findings=(*findings, *more),
+    )
+
+
+def _most_common(left_out: Sequence[LeftOut]) -> SeriesRefusedError:
+    """The reason for which most instances or frames are left out."""
+    order = list(Reason)
+    counts = Counter(left.reason for left in left_out)
+    reason = min(counts, key=lambda one: (-counts[one], order.index(one)))
+    first = next(left for left in left_out if left.reason is reason)
+    return SeriesRefusedError(reason, f"{counts[reason]} of {len(left_out)}: {first.detail}")
+
+
+def _not_processed(
+    error: SeriesRefusedError, instances: Iterable[Instance], files: Iterable[LeftOut]
 ) -> SeriesExamination:
-    """Read the headers of ``paths`` and decide what becomes of the series."""
-    raise NotImplementedError
+    """The outcome of a series that is not processed; every file of it is listed."""
+    instances = list(instances)
+    left_out = list(files)
+    for instance in instances:
+        left_out += instance.left_out
+        if instance.planes or not instance.left_out:
+            whole = LeftOut(instance.path, instance.sop_instance_uid, None, error.reason, "")
+            left_out.append(replace(whole, detail="with its series"))
+    identities = {instance.identity for instance in instances if not instance.companion}
+    return SeriesExamination(
+        outcome_of(error.reason),
+        error.reason,
+        error.detail,
+        identities.pop() if len(identities) == 1 else None,
+        (),
+        tuple(left_out),
+    )
+
+
+def _list(values: Sequence[str]) -> str:
+    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return ", ".join(values[:_SHOWN]) + more
