@@ -1,0 +1,283 @@
+"""The Storage SCU: one result to one destination, over an association of its own (PS3.4 B).
+
+pynetdicom counts its response time from the moment a message is queued, so a large object to a
+slow peer would time out while it is being sent; and a peer that stops reading would hold the
+sending thread for ever. Here a watchdog ends the association when nothing has moved in either
+direction for the response time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pynetdicom import AE, build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import MaximumLengthNotification
+
+from inference.reasons import Reason
+from pacs_bridge.config.destinations import DestinationConfig
+from pacs_bridge.deliver.negotiation import Offer, Syntax, accepted, offers
+from pacs_bridge.deliver.store_status import Verdict, verdict
+from pacs_bridge.deliver.transcoding import transcode
+from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.queue import ResultFile
+
+#: A peer that announces no limit, or a higher one, is sent PDUs of this size.
+_MAX_SENT_PDU_BYTES = 1 << 20
+_NEGOTIATION_TIMEOUT_S = 30.0
+_WATCH_INTERVAL_S = 0.25
+_MESSAGE_PRIORITY_MEDIUM = 0
+
+
+class UnreachableError(TransientError):
+    """The destination as a whole cannot be reached or will not talk to us now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What the destination took, and what it said."""
+
+    result: ResultFile
+    syntax: Syntax
+    status: int
+    comment: str  #: of the peer; empty where it gave none
+
+
+class StoreScu:
+    """Sends results to one destination.
+
+    Parameters
+    ----------
+    destination
+        Address, titles, kinds and time limits.
+    calling_ae_title
+        Ours.
+    data_folder
+        Paths of results are relative to it.
+    """
+
+    def __init__(
+        self, destination: DestinationConfig, calling_ae_title: str, data_folder: Path
+    ) -> None:
+        self._destination = destination
+        self._calling_ae_title = calling_ae_title
+        self._data_folder = data_folder
+
+    def send(self, candidates: Sequence[ResultFile]) -> Sent:
+        """Send the one candidate that the site prefers of those that the peer accepts.
+
+        Raises
+        ------
+        UnreachableError
+            ``send-timeout`` if there is no association, ``send-refused`` if the peer rejects it.
+        TransientError
+            ``send-timeout`` if the association breaks or goes silent, ``send-refused`` if the
+            peer is out of resources.
+        PermanentError
+            ``send-refused`` if the peer accepts no kind or refuses the object,
+            ``source-missing`` if a result is not on disk.
+        """
+        wanted = offers(candidates, self._destination)
+        if not wanted:
+            kinds = ", ".join(self._destination.kinds)
+            raise PermanentError(Reason.SEND_REFUSED, f"no result of kind {kinds} was made")
+        with self._associated(wanted) as association:
+            choices = accepted(wanted, _accepted_contexts(association))
+            return self._send_first_taken(association, choices)
+
+    def _send_first_taken(self, association: Association, choices: Sequence[Offer]) -> Sent:
+        """Send each kind in turn, in its best syntax, until the peer takes one."""
+        answer = ""
+        for kind in dict.fromkeys(offer.result.kind for offer in choices):
+            offer = next(each for each in choices if each.result.kind == kind)
+            status, comment = self._store(association, offer)
+            answer = f"{self._peer}: status {status:04X}H for {kind}: {comment or 'no comment'}"
+            meaning = verdict(status)
+            if meaning in (Verdict.SENT, Verdict.SENT_WITH_WARNING):
+                return Sent(offer.result, offer.syntax, status, comment)
+            if meaning is Verdict.TRY_LATER:
+                raise TransientError(Reason.SEND_REFUSED, answer)
+            if meaning is Verdict.REFUSED:
+                break
+        raise PermanentError(Reason.SEND_REFUSED, answer)
+
+    @property
+    def _peer(self) -> str:
+        to = self._destination
+        return f"{to.name} ({to.ae_title} at {to.host}:{to.port})"
+
+    @contextmanager
+    def _associated(self, wanted: Sequence[Offer]) -> Iterator[Association]:
+        """An association with a watchdog, released or aborted in the end."""
+        to = self._destination
+        ae = AE(ae_title=self._calling_ae_title)
+        ae.connection_timeout = to.connect_timeout_s
+        ae.acse_timeout = _NEGOTIATION_TIMEOUT_S
+        ae.dimse_timeout = None  # the watchdog keeps the time
+        ae.network_timeout = None
+        contexts = [
+            build_context(offer.result.sop_class_uid, offer.syntax.value) for offer in wanted
+        ]
+        line = _Line(to.response_timeout_s)
+        try:
+            association = ae.associate(
+                to.host,
+                to.port,
+                contexts=contexts,
+                ae_title=to.ae_title,
+                max_pdu=to.max_pdu_bytes,
+                evt_handlers=line.handlers(),
+            )
+            try:
+                self._check(association, wanted)
+                _limit_sent_pdus(association)
+                with line.watched():
+                    yield association
+                    association.release()
+            finally:
+                if association.is_established:
+                    association.abort()
+        except OSError as error:  # the name of the host has no address
+            raise UnreachableError(Reason.SEND_TIMEOUT, f"{self._peer}: {error}") from error
+        finally:
+            line.close()
+
+    def _check(self, association: Association, wanted: Sequence[Offer]) -> None:
+        """Say why there is no association to work with, if there is none."""
+        if association.is_established:
+            return
+        if association.is_rejected:
+            answer = association.acceptor.primitive
+            raise UnreachableError(
+                Reason.SEND_REFUSED,
+                f"{self._peer}: association rejected: {answer.result_str}, {answer.reason_str}",
+            )
+        if association.rejected_contexts:  # accepted, with nothing that could be sent over it
+            kinds = ", ".join(dict.fromkeys(offer.result.kind for offer in wanted))
+            raise PermanentError(
+                Reason.SEND_REFUSED, f"{self._peer}: accepts no Segmentation of kind {kinds}"
+            )
+        raise UnreachableError(Reason.SEND_TIMEOUT, f"{self._peer}: no association")
+
+    def _store(self, association: Association, offer: Offer) -> tuple[int, str]:
+        """One C-STORE; status and error comment."""
+        stored = Syntax(offer.result.transfer_syntax_uid)
+        path = self._data_folder / offer.result.path
+        if not path.is_file():
+            raise PermanentError(Reason.SOURCE_MISSING, f"result {path.name} is not on disk")
+        # one name a destination: what a crash leaves behind, the next attempt overwrites
+        transcoded = path.with_suffix(f".{self._destination.name}.sending")
+        try:
+            if offer.syntax is not stored:
+                transcode(path, stored, offer.syntax, transcoded)
+                path = transcoded
+            status = association.send_c_store(path, priority=_MESSAGE_PRIORITY_MEDIUM)
+        except (RuntimeError, ValueError) as error:  # the association ended under us
+            raise TransientError(Reason.SEND_TIMEOUT, f"{self._peer}: {error}") from error
+        finally:
+            transcoded.unlink(missing_ok=True)
+        if "Status" not in status:
+            raise TransientError(
+                Reason.SEND_TIMEOUT, f"{self._peer}: association broke or went silent in C-STORE"
+            )
+        return int(status.Status), str(status.get("ErrorComment", ""))
+
+
+class _Line:
+    """The connection under an association: whether bytes move on it, and its end."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._last_s = time.monotonic()
+        self._unsent_bytes = 0
+        self._socket: socket.socket | None = None
+
+    def handlers(self) -> list[tuple[evt.EventType, Callable[[evt.Event], None]]]:
+        """What the association has to tell."""
+        return [
+            (evt.EVT_ACSE_SENT, self._keep_socket),
+            (evt.EVT_DATA_SENT, self._note),
+            (evt.EVT_DATA_RECV, self._note),
+        ]
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """End the connection if nothing moves for the time limit while the body runs."""
+        self._last_s = time.monotonic()
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_WATCH_INTERVAL_S):
+                if self._is_silent():
+                    self._shut()
+                    return
+
+        thread = threading.Thread(target=watch, name="send-watchdog", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def close(self) -> None:
+        """Give the socket back; the library leaves one open whose connection was refused."""
+        if self._socket is not None:
+            self._shut()
+            self._socket.close()
+
+    def _keep_socket(self, event: evt.Event) -> None:
+        transport = event.assoc.dul.socket
+        if self._socket is None and transport is not None and transport.socket is not None:
+            self._socket = transport.socket
+            # Nagle's algorithm would hold the end of each message for a delayed acknowledgement.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _note(self, _event: evt.Event) -> None:
+        self._last_s = time.monotonic()
+
+    def _is_silent(self) -> bool:
+        unsent_bytes = self._kernel_unsent_bytes()
+        if unsent_bytes != self._unsent_bytes:  # given to the kernel is not yet sent
+            self._unsent_bytes = unsent_bytes
+            self._last_s = time.monotonic()
+        return time.monotonic() - self._last_s > self._limit_s
+
+    def _kernel_unsent_bytes(self) -> int:
+        """Bytes that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
+        if self._socket is None or self._socket.fileno() < 0:
+            return 0
+        with suppress(OSError):
+            answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+            return int.from_bytes(answer, sys.byteorder)
+        return 0
+
+    def _shut(self) -> None:
+        """End the connection under whatever thread reads or writes it."""
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _accepted_contexts(association: Association) -> frozenset[tuple[str, str]]:
+    return frozenset(
+        (str(context.abstract_syntax), str(context.transfer_syntax[0]))
+        for context in association.accepted_contexts
+    )
+
+
+def _limit_sent_pdus(association: Association) -> None:
+    """Smaller PDUs than the peer allows are always allowed (PS3.8 D.1); 0 is no limit."""
+    for item in association.acceptor.user_information:
+        if isinstance(item, MaximumLengthNotification):
+            allowed_bytes = item.maximum_length_received or _MAX_SENT_PDU_BYTES
+            item.maximum_length_received = min(allowed_bytes, _MAX_SENT_PDU_BYTES)

@@ -1,0 +1,413 @@
+"""Sending a result over real associations, to peers of every temper."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+from pynetdicom import AE, evt
+
+from inference.reasons import Reason
+from pacs_bridge.config.destinations import DestinationConfig, ResultKind
+from pacs_bridge.deliver.negotiation import Syntax
+from pacs_bridge.deliver.store_scu import StoreScu, UnreachableError
+from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.library_settings import apply_library_settings
+from pacs_bridge.queue import ResultFile
+
+
+@pytest.fixture(autouse=True)
+def _settings() -> None:
+    apply_library_settings()
+
+
+BINARY = "1.2.840.10008.5.1.4.1.1.66.4"
+LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
+
+
+@pytest.fixture
+def labels(rng: np.random.Generator) -> np.ndarray:
+    return (rng.random((3, 64, 64)) > 0.9).astype(np.uint8)
+
+
+def _write(path: Path, kind: ResultKind, labels: np.ndarray) -> ResultFile:
+    """An object of the kind's SOP class with real frames; enough of one to travel."""
+    ds = Dataset()
+    ds.SOPClassUID = BINARY if kind is ResultKind.BINARY else LABELMAP
+    ds.SOPInstanceUID = generate_uid()
+    ds.SeriesInstanceUID = generate_uid()
+    ds.Modality = "SEG"
+    ds.NumberOfFrames, ds.Rows, ds.Columns = labels.shape
+    ds.SamplesPerPixel = 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.PixelRepresentation = 0
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    bits = 1 if kind is ResultKind.BINARY else 8
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = bits, bits, bits - 1
+    if kind is ResultKind.BINARY:
+        ds.PixelData = np.packbits(labels.ravel(), bitorder="little").tobytes()
+        ds["PixelData"].VR = "OB"
+    else:
+        ds.PixelData = labels.tobytes()
+        ds["PixelData"].VR = "OB"
+        ds.compress(RLELossless, generate_instance_uid=False)
+    ds.save_as(path, enforce_file_format=True)
+    return ResultFile(
+        stack=0,
+        kind=kind.value,
+        path=path.name,
+        sop_class_uid=str(ds.SOPClassUID),
+        sop_instance_uid=str(ds.SOPInstanceUID),
+        series_instance_uid=str(ds.SeriesInstanceUID),
+        transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
+        sha256="",
+        size_bytes=path.stat().st_size,
+    )
+
+
+@pytest.fixture
+def results(tmp_path: Path, labels: np.ndarray) -> tuple[ResultFile, ...]:
+    return tuple(_write(tmp_path / f"{kind.value}.dcm", kind, labels) for kind in ResultKind)
+
+
+@dataclass
+class Archive:
+    """A Storage SCP that answers as it is told and keeps what it gets."""
+
+    port: int = 0
+    statuses: list[int] = field(default_factory=list)  # of each coming request, then 0000
+    received: list[Dataset] = field(default_factory=list)
+
+    def store(self, event: evt.Event) -> int:
+        ds = event.dataset
+        ds.file_meta = event.file_meta
+        self.received.append(ds)
+        return self.statuses.pop(0) if self.statuses else 0x0000
+
+
+@pytest.fixture(scope="module")
+def closing() -> Iterator[ThreadPoolExecutor]:
+    """Servers take half a second to stop: not one after the other."""
+    with ThreadPoolExecutor() as executor:
+        yield executor
+
+
+@pytest.fixture
+def archive(closing: ThreadPoolExecutor) -> Iterator[Callable[..., Archive]]:
+    servers = []
+
+    def start(contexts: dict[str, list[str]], **settings: object) -> Archive:
+        made = Archive()
+        ae = AE(ae_title="ARCHIVE")
+        for name, value in settings.items():
+            setattr(ae, name, value)
+        for sop_class, syntaxes in contexts.items():
+            ae.add_supported_context(sop_class, syntaxes)
+        server = ae.start_server(
+            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, made.store)]
+        )
+        made.port = server.server_address[1]
+        servers.append(server)
+        return made
+
+    yield start
+    for server in servers:
+        closing.submit(server.shutdown)
+
+
+def _scu(folder: Path, port: int, **settings: object) -> StoreScu:
+    destination = DestinationConfig.model_validate_json(
+        json.dumps(
+            {"name": "pacs", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": port} | settings
+        )
+    )
+    return StoreScu(destination, "PACSBRIDGE", folder)
+
+
+def test_a_peer_that_takes_everything_gets_the_preferred_kind_as_it_is_on_disk(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    peer = archive({LABELMAP: [*Syntax], BINARY: [*Syntax]})
+
+    sent = _scu(tmp_path, peer.port).send(results)
+
+    assert (sent.result.kind, sent.syntax, sent.status) == ("labelmap", Syntax.RLE, 0)
+    assert peer.received[0].SOPInstanceUID == sent.result.sop_instance_uid
+    assert peer.received[0].file_meta.TransferSyntaxUID == RLELossless
+    assert len(peer.received) == 1
+
+
+def test_the_order_of_kinds_is_the_site_s(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    peer = archive({LABELMAP: [*Syntax], BINARY: [*Syntax]})
+    assert _scu(tmp_path, peer.port, kinds=["binary"]).send(results).result.kind == "binary"
+
+
+def test_a_peer_that_refuses_label_maps_gets_binary(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    peer = archive({BINARY: [Syntax.EXPLICIT_LITTLE]})
+    assert _scu(tmp_path, peer.port).send(results).result.kind == "binary"
+    assert peer.received[0].SOPClassUID == BINARY
+
+
+def test_a_peer_that_takes_label_maps_in_negotiation_only_gets_binary(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    peer = archive({LABELMAP: [*Syntax], BINARY: [*Syntax]})
+    peer.statuses = [0x0122]
+    assert _scu(tmp_path, peer.port).send(results).result.kind == "binary"
+
+
+@pytest.mark.parametrize("syntax", [Syntax.EXPLICIT_LITTLE, Syntax.IMPLICIT_LITTLE])
+def test_a_peer_without_rle_gets_the_same_labels_decompressed_under_the_same_uid(
+    archive: Callable[..., Archive],
+    results: tuple[ResultFile, ...],
+    labels: np.ndarray,
+    tmp_path: Path,
+    syntax: Syntax,
+) -> None:
+    peer = archive({LABELMAP: [syntax]})
+
+    sent = _scu(tmp_path, peer.port).send(results)
+
+    got = peer.received[0]
+    assert (sent.result.kind, sent.syntax) == ("labelmap", syntax)
+    assert got.SOPInstanceUID == sent.result.sop_instance_uid
+    np.testing.assert_array_equal(got.pixel_array, labels)
+    assert {path.name for path in tmp_path.iterdir()} == {"binary.dcm", "labelmap.dcm"}
+
+
+def test_binary_is_deflated_only_where_the_site_allows_it(
+    archive: Callable[..., Archive],
+    results: tuple[ResultFile, ...],
+    labels: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    peer = archive({BINARY: [Syntax.EXPLICIT_LITTLE, Syntax.DEFLATED_EXPLICIT_LITTLE]})
+
+    plain = _scu(tmp_path, peer.port).send(results)
+    deflated = _scu(tmp_path, peer.port, deflated=True).send(results)
+
+    assert plain.syntax is Syntax.EXPLICIT_LITTLE
+    assert deflated.syntax is Syntax.DEFLATED_EXPLICIT_LITTLE
+    assert peer.received[0].PixelData == peer.received[1].PixelData
+    np.testing.assert_array_equal(peer.received[1].pixel_array, labels)
+
+
+def test_a_peer_without_any_segmentation_is_a_refusal_that_names_the_kinds(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    peer = archive({"1.2.840.10008.5.1.4.1.1.2": [Syntax.EXPLICIT_LITTLE]})
+    with pytest.raises(PermanentError, match="labelmap, binary") as refused:
+        _scu(tmp_path, peer.port).send(results)
+    assert refused.value.reason is Reason.SEND_REFUSED
+
+
+@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007, 0x0111])
+def test_a_warning_or_a_duplicate_means_that_the_peer_has_it(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path, status: int
+) -> None:
+    peer = archive({LABELMAP: [*Syntax]})
+    peer.statuses = [status]
+    assert _scu(tmp_path, peer.port).send(results).status == status
+
+
+@pytest.mark.parametrize("status", [0xA700, 0xA7FF, 0x0110])
+def test_a_peer_out_of_resources_is_tried_again(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path, status: int
+) -> None:
+    peer = archive({LABELMAP: [*Syntax]})
+    peer.statuses = [status]
+    with pytest.raises(TransientError, match=f"{status:04X}H") as later:
+        _scu(tmp_path, peer.port).send(results)
+    assert later.value.reason is Reason.SEND_REFUSED
+
+
+@pytest.mark.parametrize("status", [0xA900, 0xC000, 0x0117, 0x0124])
+def test_a_refused_object_is_not_tried_again(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path, status: int
+) -> None:
+    peer = archive({LABELMAP: [*Syntax], BINARY: [*Syntax]})
+    peer.statuses = [status]
+    with pytest.raises(PermanentError, match=f"{status:04X}H"):
+        _scu(tmp_path, peer.port).send(results)
+    assert len(peer.received) == 1
+
+
+def test_a_wrong_called_title_is_said_and_may_be_put_right_by_the_peer(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    peer = archive({LABELMAP: [*Syntax]}, require_called_aet=True)
+    with pytest.raises(UnreachableError, match="Called AE title not recognised") as rejected:
+        _scu(tmp_path, peer.port, ae_title="OTHER").send(results)
+    assert rejected.value.reason is Reason.SEND_REFUSED
+
+
+def test_a_result_that_is_not_on_disk_is_said(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    peer = archive({LABELMAP: [*Syntax]})
+    for result in results:
+        (tmp_path / result.path).unlink()
+    with pytest.raises(PermanentError) as missing:
+        _scu(tmp_path, peer.port).send(results)
+    assert missing.value.reason is Reason.SOURCE_MISSING
+
+
+def test_nobody_at_the_port_is_unreachable(results: tuple[ResultFile, ...], tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    with pytest.raises(UnreachableError) as unreachable:
+        _scu(tmp_path, port).send(results)
+    assert unreachable.value.reason is Reason.SEND_TIMEOUT
+
+
+def test_a_host_without_an_address_is_unreachable(
+    results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(UnreachableError) as unreachable:
+        _scu(tmp_path, 104, host="archive.invalid").send(results)
+    assert unreachable.value.reason is Reason.SEND_TIMEOUT
+
+
+@contextmanager
+def _relay(port: int, forward_bytes: int, then_close: bool) -> Iterator[int]:
+    """A line to the archive that carries so many bytes towards it, then closes or goes dead."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    stop = threading.Event()
+    threads: list[threading.Thread] = []
+    sockets: list[socket.socket] = []
+
+    def carry() -> None:
+        with listener:
+            near, _ = listener.accept()
+        far = socket.create_connection(("127.0.0.1", port))
+        sockets.extend((near, far))
+        back = threading.Thread(target=_copy, args=(far, near))
+        back.start()
+        threads.append(back)
+        left = forward_bytes
+        while left and (data := near.recv(min(left, 65536))):
+            far.sendall(data)
+            left -= len(data)
+        if then_close:
+            near.shutdown(socket.SHUT_RDWR)
+            far.shutdown(socket.SHUT_RDWR)
+        else:
+            stop.wait(60)
+
+    carrier = threading.Thread(target=carry)
+    carrier.start()
+    yield listener.getsockname()[1]
+    stop.set()
+    carrier.join()
+    for each in sockets:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join()
+    for each in sockets:
+        each.close()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+    except OSError:
+        pass
+
+
+@pytest.mark.parametrize("then_close", [True, False], ids=["closes", "goes-dead"])
+@pytest.mark.parametrize("forward_bytes", [2_000, 200_000])
+def test_a_line_that_breaks_or_goes_dead_is_tried_again(
+    archive: Callable[..., Archive],
+    tmp_path: Path,
+    rng: np.random.Generator,
+    then_close: bool,
+    forward_bytes: int,
+) -> None:
+    noise = rng.integers(0, 2, (64, 512, 512)).astype(np.uint8)  # larger than socket buffers
+    result = _write(tmp_path / "binary.dcm", ResultKind.BINARY, noise)
+    peer = archive({BINARY: [*Syntax]})
+    with (
+        _relay(peer.port, forward_bytes, then_close) as port,
+        pytest.raises(TransientError) as broken,
+    ):
+        _scu(tmp_path, port, response_timeout_s=1.0).send((result,))
+    assert broken.value.reason is Reason.SEND_TIMEOUT
+    assert not peer.received
+
+
+def test_a_slow_line_is_not_a_dead_one(
+    archive: Callable[..., Archive], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    noise = rng.integers(0, 2, (16, 512, 512)).astype(np.uint8)  # 512 KiB in PDUs of 16 KiB
+    result = _write(tmp_path / "binary.dcm", ResultKind.BINARY, noise)
+    peer = archive({BINARY: [*Syntax]}, maximum_pdu_size=16384)
+    with _slow_relay(peer.port, bytes_a_step=65536, step_s=0.2) as port:
+        sent = _scu(tmp_path, port, response_timeout_s=1.0).send((result,))
+    assert sent.status == 0
+    np.testing.assert_array_equal(peer.received[0].pixel_array, noise)
+
+
+@contextmanager
+def _slow_relay(port: int, bytes_a_step: int, step_s: float) -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    pause = threading.Event()
+
+    def carry() -> None:
+        with listener:
+            near, _ = listener.accept()
+        with near, socket.create_connection(("127.0.0.1", port)) as far:
+            back = threading.Thread(target=_copy, args=(far, near))
+            back.start()
+            while data := near.recv(bytes_a_step):
+                far.sendall(data)
+                pause.wait(step_s * len(data) / bytes_a_step)
+            far.shutdown(socket.SHUT_WR)
+            back.join()
+
+    carrier = threading.Thread(target=carry)
+    carrier.start()
+    yield listener.getsockname()[1]
+    carrier.join()
+
+
+def test_a_peer_that_accepts_and_never_answers_is_given_up(
+    results: tuple[ResultFile, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs_bridge.deliver.store_scu._NEGOTIATION_TIMEOUT_S", 0.5)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        pytest.raises(UnreachableError) as silent,
+    ):
+        _scu(tmp_path, mute.getsockname()[1]).send(results)
+    assert silent.value.reason is Reason.SEND_TIMEOUT
+
+
+def test_what_was_sent_equals_what_is_on_disk(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    peer = archive({BINARY: [*Syntax]})
+    sent = _scu(tmp_path, peer.port).send(results)
+    on_disk = dcmread(tmp_path / sent.result.path)
+    assert peer.received[0] == on_disk
