@@ -183,6 +183,14 @@ def without_planes(geometry: Geometry, first: int, count: int) -> Geometry:
     )
 
 
+def shifted(geometry: Geometry, first: int, rows: float, columns: float) -> Geometry:
+    """Planes from index ``first`` on lie aside, by so many rows and columns, in their own plane."""
+    aside = rows * geometry.row_step_mm + columns * geometry.column_step_mm
+    origins = geometry.origins_mm.copy()
+    origins[first:] += aside
+    return replace(geometry, origins_mm=origins)
+
+
 def reversed_stack(geometry: Geometry) -> Geometry:
     """The same planes in the opposite order."""
     return replace(geometry, origins_mm=geometry.origins_mm[::-1])

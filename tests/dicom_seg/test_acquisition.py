@@ -13,6 +13,7 @@ from dicom_seg.synthetic.acquisition import (
     covering,
     image_axes,
     reversed_stack,
+    shifted,
     stack,
     tilted,
     turned,
@@ -138,6 +139,16 @@ def test_missing_planes_leave_the_others_where_they_are():
 
     assert gap.shape == (4, 5, 4)
     np.testing.assert_allclose(gap.origins_mm, whole.origins_mm[[0, 1, 4, 5]])
+
+
+def test_shifted_planes_lie_aside_in_their_own_plane():
+    whole = stack((6, 5, 4), (3.0, 0.9, 0.7), CENTRE)
+
+    moved = shifted(whole, 4, rows=2, columns=-3)
+
+    np.testing.assert_allclose(moved.positions_mm, whole.positions_mm)
+    np.testing.assert_allclose(moved.origins_mm[:4], whole.origins_mm[:4])
+    np.testing.assert_allclose(moved.lps_mm([4, 0, 3]), whole.lps_mm([4, 2, 0]))
 
 
 def test_a_reversed_stack_has_the_same_planes():

@@ -24,6 +24,7 @@ from dicom_seg.synthetic.acquisition import (
     PatientPosition,
     Plane,
     reversed_stack,
+    shifted,
     stack,
     tilted,
     turned,
@@ -126,7 +127,7 @@ def _syntax(syntax: PixelSyntax) -> Case:
 
 
 HFS = _upright()
-UNEVEN = [2.0, 4.0, 3.0, 2.5, 5.0, 1.5, 3.0, 2.0, 4.0, 3.5, 2.0, 3.0, 2.5]
+UNEVEN = [2.0, 4.0, 3.0, 2.5, 4.2, 1.5, 3.0, 2.0, 4.0, 3.5, 2.0, 3.0, 2.9]
 BY_SLICE = tuple((1 + z / 8, -1024.0 - z) for z in range(14))
 TILT = frozenset({Reason.GANTRY_TILT})
 NON_UNIFORM = frozenset({Reason.NON_UNIFORM_SPACING})
@@ -150,6 +151,16 @@ CASES = [
         "uneven and tilted",
         tilted(unevenly_spaced(HFS, UNEVEN), 9.0),
         findings=TILT | NON_UNIFORM,
+    ),
+    Case(
+        "uneven with a gap",
+        unevenly_spaced(HFS, [*UNEVEN[:6], 8.5, *UNEVEN[7:]]),
+        findings=NON_UNIFORM | {Reason.MISSING_SLICE},
+    ),
+    Case(
+        "planes aside of the others",
+        shifted(tilted(HFS, 9.0), 9, rows=1.5, columns=2),
+        findings=TILT | {Reason.SHIFTED_PLANES},
     ),
     Case(
         "gap of two slices",
