@@ -48,10 +48,10 @@ def write_ct_series(
     """
     chosen = options or SeriesOptions()
     folder.mkdir(parents=True, exist_ok=True)
-    instances = _instances(volume, chosen)
-    count = volume.geometry.shape[0] if chosen.kind is ObjectKind.CT else 0
+    planes = volume.geometry.shape[0]
+    count = planes if chosen.kind is ObjectKind.CT else len(frame_planes(planes, chosen))
     paths: list[Path] = []
-    for number, ds in enumerate(instances):
+    for number, ds in enumerate(_instances(volume, chosen)):
         path = folder / _file_name(number, count, ds, chosen)
         save(ds, path, chosen.transfer_syntax_uid)
         paths.append(path)
@@ -143,6 +143,6 @@ def _file_name(number: int, count: int, ds: Dataset, options: SeriesOptions) -> 
         return f"{ds.SOPInstanceUID}.dcm"
     prefix = f"s{options.series:02d}_{options.stack:02d}_"
     if options.file_names is FileNames.SHUFFLED:
-        order = np.random.default_rng([options.seed, 1]).permutation(max(count, number + 1))
+        order = np.random.default_rng([options.seed, 1]).permutation(count)
         return f"{prefix}{order[number]:05d}"
     return f"{prefix}{number + 1:05d}.dcm"

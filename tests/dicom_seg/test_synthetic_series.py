@@ -367,11 +367,13 @@ def test_the_frame_of_reference_of_the_geometry_is_kept(tmp_path):
     assert pydicom.dcmread(path).FrameOfReferenceUID == "2.25.42"
 
 
-def test_file_names_tell_nothing_when_shuffled(tmp_path, volume):
-    options = SeriesOptions(file_names=FileNames.SHUFFLED)
+@pytest.mark.parametrize("kind", ObjectKind, ids=lambda k: k.name)
+def test_file_names_tell_nothing_when_shuffled(tmp_path, volume, kind):
+    options = SeriesOptions(kind=kind, file_names=FileNames.SHUFFLED, frames_per_instance=1)
 
     paths = write_ct_series(volume, tmp_path, options)
 
+    assert len(set(paths)) == 5
     assert [p.name for p in paths] != sorted(p.name for p in paths)
     assert {p.suffix for p in paths} == {""}
 
