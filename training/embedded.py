@@ -1,0 +1,106 @@
+"""The small model that comes with the package, made from synthetic patients alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from inference.manifest import ModelManifest
+from inference.model_store import ModelStore
+from inference.network import NetworkSpec, build_network
+from inference.preprocessing import IntensitySpec, Scaling
+from training.loop import Plan, TrainingState, train
+from training.patches import PatchSource
+from training.synthetic_cases import CaseRecipe, make_cases
+
+MODEL_NAME = "synthetic-3mm"
+#: Patients of the training set; evaluation takes seeds from elsewhere.
+TRAINING_SEEDS = range(1000, 1100)
+INTENDED_USE = "Demonstration on synthetic data only; not for patients."
+
+#: Soft tissue fills a good part of -1..1; lung and air, and dense bone, keep apart.
+RECIPE = CaseRecipe(
+    spacing_mm=3.0,
+    intensity=IntensitySpec(clamp_hu=(-512, 1024), scaling=Scaling.CLAMP_RANGE),
+)
+NETWORK = NetworkSpec(
+    init_filters=16, blocks_down=(1, 2, 2, 4), blocks_up=(1, 1, 1), dropout_prob=0.0
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedRun:
+    """One training of the embedded model."""
+
+    seed: int
+    folder: Path  #: cases, checkpoint and the finished model
+    cases: range = TRAINING_SEEDS
+    steps: int = 1_000_000
+    minutes: float = math.inf
+    workers: int = 2
+
+    @property
+    def plan(self) -> Plan:
+        """Small windows first, then those of inference."""
+        return Plan(
+            steps=self.steps,
+            seconds=self.minutes * 60,
+            early_window=64,
+            early_share=0.55,
+        )
+
+    @property
+    def command(self) -> str:
+        """What to type for this run."""
+        limit = f"--steps {self.steps}"
+        if math.isfinite(self.minutes):
+            limit = f"--minutes {self.minutes:g}"
+        return f"python -m training embedded --seed {self.seed} {limit} --out DIR"
+
+
+def run_embedded(run: EmbeddedRun, log: Callable[[str], None] = print) -> ModelManifest:
+    """Make the cases, train, and store the model in ``run.folder/models``.
+
+    A run that was stopped goes on from its checkpoint.
+
+    Returns
+    -------
+    ModelManifest
+        Of the stored model.
+    """
+    cases = make_cases(run.cases, RECIPE, run.folder / "cases", run.workers)
+    torch.manual_seed(run.seed)
+    state = TrainingState.start(build_network(NETWORK), run.plan)
+    checkpoint = run.folder / "checkpoint.pt"
+    if checkpoint.exists():
+        state.load(checkpoint)
+    train(state, PatchSource(cases, run.seed), run.plan, checkpoint, log)
+    return store_model(state, run, ModelStore(run.folder / "models"))
+
+
+def store_model(state: TrainingState, run: EmbeddedRun, store: ModelStore) -> ModelManifest:
+    """Put the averaged weights into ``store`` as half precision."""
+    weights = {key: value.half() for key, value in state.average.state_dict().items()}
+    manifest = ModelManifest(
+        name=MODEL_NAME,
+        version="1",
+        spacing_mm=RECIPE.spacing_mm,
+        intensity=RECIPE.intensity,
+        network=NETWORK,
+        source="trained by this project on its synthetic patients",
+        licence="Apache-2.0; no patient data",
+        intended_use=INTENDED_USE,
+        demonstration=True,
+        training=(
+            ("command", run.command),
+            ("seed", str(run.seed)),
+            ("steps", str(state.step)),
+            ("minutes", f"{state.elapsed_s / 60:.0f}"),
+            ("data", f"synthetic patients {run.cases.start} to {run.cases.stop - 1}"),
+        ),
+    )
+    return store.add(manifest, weights, replace=True)
