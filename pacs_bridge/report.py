@@ -19,10 +19,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter
 
 from inference.finding import Finding
-from inference.identity import SegmenterIdentity
-from inference.label_map import LabelMap
 from inference.reasons import Reason
-from inference.structures import structure
+from pacs_bridge.stopwatch import Stage
 
 REPORT_NAME = "report.json"
 SCHEMA: Literal["pacs-bridge/report/1"] = "pacs-bridge/report/1"
@@ -110,7 +108,7 @@ class ModelReport:
     demonstration: bool
     intended_use: str
     source: str
-    parameters: tuple[tuple[str, str], ...]
+    parameters: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +138,42 @@ class SoftwareReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """What came of a series as a whole."""
+
+    outcome: Literal["process", "skip", "refuse", "quarantine"]
+    reason: Reason | None  #: None where there is a result
+    detail: str
+
+    @property
+    def has_result(self) -> bool:
+        """Whether there is something to deliver."""
+        return self.outcome == "process"
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesNames:
+    """Which series, and which revision of it; UIDs are empty where there is no one series."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesReport:
     """The whole of ``report.json``."""
 
     schema: Literal["pacs-bridge/report/1"] = field(default=SCHEMA, kw_only=True)
     created: datetime
-    outcome: str  #: process, skip, refuse, quarantine or fail
-    reason: Reason | None
-    detail: str
-    study_instance_uid: str
-    series_instance_uid: str
-    revision: int
+    ending: Ending
+    series: SeriesNames
     software: SoftwareReport
     model: ModelReport | None
     parameters: Mapping[str, str]
     stacks: tuple[StackReport, ...]
     left_out: tuple[LeftOutInstance, ...]
-    timings_s: Mapping[str, float]
+    timings_s: Mapping[Stage, float]
     peak_memory_bytes: int
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -183,29 +200,6 @@ class SeriesReport:
             If the file is not a report of this schema.
         """
         return _adapter().validate_json(path.read_bytes())
-
-
-def structure_volumes(labels: LabelMap, truncated: frozenset[int]) -> tuple[StructureVolume, ...]:
-    """Volume of each structure that is present; ``truncated`` ids touch the border."""
-    return tuple(
-        StructureVolume(
-            id=each, name=structure(each).name, volume_ml=round(ml, 3), truncated=each in truncated
-        )
-        for each, ml in labels.volumes_ml().items()
-    )
-
-
-def model_report(identity: SegmenterIdentity) -> ModelReport:
-    """What the report says of the segmenter."""
-    return ModelReport(
-        name=identity.name,
-        version=identity.version,
-        digest=identity.digest,
-        demonstration=identity.demonstration,
-        intended_use=identity.intended_use,
-        source=identity.source,
-        parameters=identity.parameters,
-    )
 
 
 def report_json_schema() -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Stopwatch:
 
     def seconds(self) -> dict[Stage, float]:
         """Seconds of every stage that ran, in the order of ``Stage``."""
-        return {stage: self._seconds[stage] for stage in Stage if stage in self._seconds}
+        return {stage: round(self._seconds[stage], 3) for stage in Stage if stage in self._seconds}
 
     def peak_memory_bytes(self) -> int:
         """Highest resident memory of this process since the stopwatch was made.

@@ -1,0 +1,46 @@
+"""How a command ends: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import click
+
+from inference.reasons import Reason, describe
+
+DONE = 0
+FAILED = 1
+WRONG_CALL = 2
+
+
+@contextmanager
+def coded_failures(as_json: bool) -> Iterator[None]:
+    """Turn coded errors of the body into a message and exit status 1."""
+    from dicom_seg.errors import SegmentationError
+    from inference.errors import InferenceError
+    from pacs_bridge.errors import BridgeError
+
+    try:
+        yield
+    except (BridgeError, InferenceError, SegmentationError) as error:
+        end_failed(error.reason, error.detail, as_json)
+
+
+def end_failed(reason: Reason, detail: str, as_json: bool) -> NoReturn:
+    """Say why, and exit with status 1."""
+    text = describe(reason)
+    if as_json:
+        click.echo(json.dumps({"outcome": text.outcome, "reason": reason, "detail": detail}))
+    else:
+        click.echo(f"{text.outcome}: {reason}: {detail}")
+        click.echo(f"{text.meaning}. Advice: {text.advice}.", err=True)
+    raise click.exceptions.Exit(FAILED)
+
+
+def end_wrong_call(message: str) -> NoReturn:
+    """Say what is wrong with the call or the configuration, and exit with status 2."""
+    click.echo(message, err=True)
+    raise click.exceptions.Exit(WRONG_CALL)

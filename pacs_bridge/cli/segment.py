@@ -1,0 +1,174 @@
+"""``pacs-bridge segment``: one series, from files to files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pacs_bridge.cli.outcome import FAILED, coded_failures, end_wrong_call
+from pacs_bridge.cli.progress import series_progress
+
+if TYPE_CHECKING:
+    from inference.segmenter import Segmenter
+    from pacs_bridge.report import SeriesReport, StackReport
+
+_NIFTI_SUFFIXES = (".nii", ".nii.gz")
+_LISTED = 20  # instances left out, in text; the report has all of them
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentCall:
+    """The options of one call."""
+
+    source: Path
+    folder: Path
+    model_name: str | None
+    models_folder: Path | None
+    kinds: tuple[str, ...]
+    device: str
+    min_slices: int | None
+    parity: bool
+    as_json: bool
+    quiet: bool
+
+
+@click.command()
+@click.argument("source", metavar="INPUT", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--out",
+    "folder",
+    metavar="DIR",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the results and report.json; made if needed.",
+)
+@click.option("--model", "model_name", metavar="NAME", help="One of `pacs-bridge model list`.")
+@click.option(
+    "--models",
+    "models_folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the model store.",
+)
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["binary", "labelmap"]),
+    help="Kind of Segmentation; give it twice for both, which is the default.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--min-slices", type=click.IntRange(min=1), help="Skip stacks with fewer slices.")
+@click.option("--parity", is_flag=True, help="The published intensity chain to the letter.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def segment(**options: Any) -> None:
+    """Segment one CT series.
+
+    INPUT is a folder of DICOM files in any order (searched with its sub-folders), one DICOM
+    file, or a NIfTI file. DICOM gives Segmentations, NIfTI gives its labels as NIfTI.
+    Exits with 1 and a reason code where there is no result.
+    """
+    call = SegmentCall(**options)
+    with coded_failures(call.as_json):
+        report = _run(call)
+    if call.as_json:
+        click.echo(report.to_json().decode().rstrip())
+    else:
+        _print(report, call.folder)
+    if not report.ending.has_result:
+        raise click.exceptions.Exit(FAILED)
+
+
+def _run(call: SegmentCall) -> SeriesReport:
+    from dicom_seg.segmentation import SegKind
+    from dicom_seg.series import SeriesRules
+    from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
+    from pacs_bridge.process_nifti import process_nifti
+
+    try:
+        call.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        end_wrong_call(f"--out {call.folder}: {error.strerror}")
+    if call.source.is_dir() and call.folder.resolve() == call.source.resolve():
+        end_wrong_call("--out must be another folder than INPUT")
+    created = datetime.now(UTC)
+    is_nifti = call.source.name.endswith(_NIFTI_SUFFIXES) and call.source.is_file()
+    segmenter = _segmenter(call)
+    with series_progress(call.quiet) as progress:
+        if is_nifti:
+            return process_nifti(call.source, segmenter, call.folder, created, progress)
+        rules = SeriesRules(min_slices=call.min_slices) if call.min_slices else SeriesRules()
+        kinds = tuple(SegKind(kind) for kind in dict.fromkeys(call.kinds)) or tuple(SegKind)
+        paths, root = _input_files(call.source, call.folder)
+        return process_series(
+            SeriesSource(paths, created, root),
+            segmenter,
+            ProcessOptions(kinds=kinds, rules=rules),
+            call.folder,
+            progress,
+        )
+
+
+def _segmenter(call: SegmentCall) -> Segmenter:
+    from pacs_bridge.models import (
+        SegmenterChoice,
+        UnknownDeviceError,
+        default_models_folder,
+        model_stores,
+        open_segmenter,
+        preferred_model,
+    )
+
+    stores = model_stores(call.models_folder or default_models_folder())
+    name = call.model_name or preferred_model(stores)
+    try:
+        segmenter = open_segmenter(name, stores, SegmenterChoice(call.device, call.parity))
+    except UnknownDeviceError as error:
+        end_wrong_call(f"--device {call.device}: {error}")
+    if segmenter.identity.demonstration:
+        click.echo(f"{name} is for demonstration: {segmenter.identity.intended_use}", err=True)
+    return segmenter
+
+
+def _input_files(source: Path, out: Path) -> tuple[tuple[Path, ...], Path]:
+    """Every file of the input; results of an earlier call inside it are not input."""
+    if source.is_file():
+        return (source,), source.parent
+    inside = out.resolve()
+    files = (path for path in source.rglob("*") if path.is_file())
+    nested = inside != source.resolve() and inside.is_relative_to(source.resolve())
+    return tuple(
+        sorted(path for path in files if not (nested and path.resolve().is_relative_to(inside)))
+    ), source
+
+
+def _print(report: SeriesReport, folder: Path) -> None:
+    for number, stack in enumerate(report.stacks):
+        _print_stack(number, stack, folder)
+    if report.ending.reason is not None:
+        click.echo(f"{report.ending.outcome}: {report.ending.reason}: {report.ending.detail}")
+    for each in report.left_out[:_LISTED]:
+        frame = f" frame {each.frame_number}" if each.frame_number else ""
+        click.echo(f"  left out: {each.file}{frame}: {each.reason}: {each.detail}")
+    if len(report.left_out) > _LISTED:
+        click.echo(f"  and {len(report.left_out) - _LISTED} more left out")
+    click.echo(f"report: {folder / 'report.json'}")
+
+
+def _print_stack(number: int, stack: StackReport, folder: Path) -> None:
+    z, y, x = stack.shape
+    name = f"stack {number}" + (f" ({stack.separated_by})" if stack.separated_by else "")
+    spacing = " x ".join(f"{mm:.3g}" for mm in reversed(stack.spacing_mm))
+    click.echo(f"{name}: {x} x {y} x {z}, {spacing} mm, {len(stack.structures)} structures")
+    for finding in stack.findings:
+        click.echo(f"  finding: {finding.reason}: {finding.detail}")
+    if stack.reason is not None:
+        click.echo(f"  no result: {stack.reason}")
+    for output in stack.outputs:
+        size_mb = output.size_bytes / 1e6
+        click.echo(f"  {output.kind}: {folder / output.file} ({size_mb:.1f} MB)")

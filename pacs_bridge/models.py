@@ -1,0 +1,105 @@
+"""Which models this machine has, and a segmenter made of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.intensity import PUBLISHED_INTENSITY
+from inference.model_store import ModelStore, embedded_store, locate
+from inference.postprocessing import NO_POSTPROCESSING, PostprocessingSpec
+from inference.segmenter import Segmenter, SegmenterOptions, SegResNetSegmenter
+
+#: Names the folder of the model store for commands that are given none.
+MODELS_VARIABLE = "PACS_BRIDGE_MODELS"
+#: Taken in this order where no model is named; after them whatever the package carries.
+PREFERRED_MODELS = ("wholebody-1.5mm", "wholebody-3mm")
+
+
+def default_models_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """``$PACS_BRIDGE_MODELS``, or ``pacs-bridge/models`` in the user's data folder (XDG)."""
+    variables = os.environ if environ is None else environ
+    if named := variables.get(MODELS_VARIABLE):
+        return Path(named)
+    data = variables.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(data) / "pacs-bridge" / "models"
+
+
+def model_stores(folder: Path | None) -> tuple[ModelStore, ...]:
+    """The store in ``folder``, if there is one, then the models that the package carries."""
+    embedded = embedded_store()
+    return (embedded,) if folder is None else (ModelStore(folder), embedded)
+
+
+def known_models(stores: Sequence[ModelStore]) -> tuple[str, ...]:
+    """Names of all models, sorted."""
+    return tuple(sorted({name for store in stores for name in store.names()}))
+
+
+def preferred_model(stores: Sequence[ModelStore]) -> str:
+    """The model to take where none is named: published weights before demonstration ones.
+
+    Raises
+    ------
+    ModelError
+        ``unknown-model`` if there is no model at all.
+    """
+    known = known_models(stores)
+    for name in (*PREFERRED_MODELS, *embedded_store().names(), *known):
+        if name in known:
+            return name
+    locate(PREFERRED_MODELS[0], stores)  # says that there is none
+    raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterChoice:
+    """How a model is to run."""
+
+    device: str = "auto"  #: auto, cpu, cuda or cuda:N
+    parity: bool = False  #: the published intensity chain to the letter
+    postprocessing: PostprocessingSpec = NO_POSTPROCESSING
+
+
+def open_segmenter(name: str, stores: Sequence[ModelStore], choice: SegmenterChoice) -> Segmenter:
+    """Load a model, checked, onto its device.
+
+    Raises
+    ------
+    ModelError
+        ``unknown-model``, ``model-checksum`` and their like.
+    UnknownDeviceError
+        If this machine has no such device.
+    """
+    model = locate(name, stores).load(name)
+    options = SegmenterOptions(
+        device=found_device(choice.device),
+        intensity=PUBLISHED_INTENSITY if choice.parity else None,
+        postprocessing=choice.postprocessing,
+    )
+    return SegResNetSegmenter(model, options)
+
+
+class UnknownDeviceError(ValueError):
+    """A device that this machine does not have."""
+
+
+def found_device(wanted: str) -> str:
+    """The device as torch names it; ``auto`` is a GPU where there is one.
+
+    Raises
+    ------
+    UnknownDeviceError
+        If this machine has no such device.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = wanted.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind not in ("cpu", "cuda") or int(number or 0) >= count:
+        raise UnknownDeviceError(f"no device {wanted!r} on this machine")
+    return wanted

@@ -1,0 +1,189 @@
+"""The whole flow, from the files of one series to checked results.
+
+::
+
+    files -> examine -> skip, refuse, quarantine
+                     -> each stack: read -> segment -> check -> encode -> verify
+                     -> report
+
+It knows no queue, no ledger and no peer: ``segment``, the worker and every other door call it.
+What stops a whole series is raised; the caller turns it into an exit code or a job state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from dicom_seg.provenance import AlgorithmIdentity, SourceInstance, source_instances
+from dicom_seg.reader import read_stack
+from dicom_seg.segmentation import Predecessor, SegKind, SegRequest, write_segmentation
+from dicom_seg.series import Outcome, SeriesRules, StackPlan, examine_series
+from dicom_seg.verification import verify_segmentation
+from inference.identity import SegmenterIdentity
+from inference.label_map import LabelMap
+from inference.quality import check_labels, touches_border
+from inference.segmenter import Segmenter
+from pacs_bridge.report import OutputFile, SeriesReport, SoftwareReport, StackReport
+from pacs_bridge.report_parts import (
+    demonstration_findings,
+    ending,
+    left_out_instances,
+    model_report,
+    rule_texts,
+    segmentation_output,
+    series_names,
+    stack_report,
+    structure_volumes,
+)
+from pacs_bridge.stopwatch import ProgressReport, Stage, Stopwatch, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesSource:
+    """The files of one series, and what is known of them beside their bytes."""
+
+    paths: tuple[Path, ...]
+    created: datetime  #: written into the results: the same moment gives the same bytes again
+    root: Path | None = None  #: the report names files relative to it; None: by name alone
+    revision: int = 1
+    #: results of the revision that this one replaces, by stack (from 0) and kind
+    predecessors: Mapping[tuple[int, SegKind], Predecessor] = field(default_factory=dict)
+    digests: tuple[SourceInstance, ...] = ()  #: as received; those missing are taken from files
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """What a site chooses about processing."""
+
+    kinds: tuple[SegKind, ...] = (SegKind.LABELMAP, SegKind.BINARY)
+    rules: SeriesRules = field(default_factory=SeriesRules)
+    series_description: str | None = None  #: None: says that the result is investigational
+    content_description: str | None = None  #: the same
+
+
+def process_series(
+    source: SeriesSource,
+    segmenter: Segmenter,
+    options: ProcessOptions,
+    folder: Path,
+    progress: ProgressReport = no_progress,
+) -> SeriesReport:
+    """Segment a series into ``folder``: verified Segmentations and ``report.json``.
+
+    Nothing lies in ``folder`` that was not verified. A series that is skipped, refused or
+    quarantined gives a report that says so, and no other file.
+
+    Raises
+    ------
+    SegmentationError
+        ``corrupt-pixel-data``, ``seg-encode``, ``verification-failed`` and their like.
+    InferenceError
+        ``model-error``, ``oom-cpu``, ``oom-gpu``.
+    OSError
+        If ``folder`` cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(source, segmenter, options, folder, Stopwatch(progress))
+    with run.watch.stage(Stage.EXAMINE):
+        examination = examine_series(source.paths, options.rules)
+    stacks: tuple[StackReport, ...] = ()
+    if examination.outcome is Outcome.PROCESS:
+        stacks = tuple(run.stack(number, plan) for number, plan in enumerate(examination.stacks))
+    report = SeriesReport(
+        created=source.created,
+        ending=ending(examination, stacks),
+        series=series_names(examination, source.revision),
+        software=SoftwareReport.of_this_process(),
+        model=model_report(segmenter.identity) if stacks else None,
+        parameters=rule_texts(options.rules),
+        stacks=stacks,
+        left_out=left_out_instances(examination, source.root),
+        timings_s=run.watch.seconds(),
+        peak_memory_bytes=run.watch.peak_memory_bytes(),
+    )
+    report.write(folder)
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the stacks of one series share."""
+
+    source: SeriesSource
+    segmenter: Segmenter
+    options: ProcessOptions
+    folder: Path
+    watch: Stopwatch
+
+    def stack(self, number: int, plan: StackPlan) -> StackReport:
+        """From one plan to its verified Segmentations."""
+        with self.watch.stage(Stage.READ) as progress:
+            stack = read_stack(plan, progress=progress)
+        with self.watch.stage(Stage.SEGMENT) as progress:
+            labels = self.segmenter.segment(stack.volume, progress)
+        with self.watch.stage(Stage.CHECK):
+            truncated = frozenset(touches_border(labels))
+            structures = structure_volumes(labels, truncated)
+            of_pixels = [finding for finding in stack.findings if finding not in plan.findings]
+            findings = (*of_pixels, *check_labels(labels))
+            sources = self._sources(plan)
+        requests = [
+            SegRequest(
+                kind=kind,
+                algorithm=algorithm_identity(self.segmenter.identity),
+                created=self.source.created,
+                findings=findings,
+                truncated=truncated,
+                revision=self.source.revision,
+                predecessor=self.source.predecessors.get((number, kind)),
+                sources=sources,
+                series_description=self.options.series_description,
+                content_description=self.options.content_description,
+            )
+            for kind in self.options.kinds
+            if structures
+        ]
+        outputs = tuple(self._segmentation(number, labels, plan, each) for each in requests)
+        remarks = (*plan.findings, *findings, *demonstration_findings(self.segmenter.identity))
+        return stack_report(plan, labels.geometry, remarks, structures, outputs)
+
+    def _segmentation(
+        self, number: int, labels: LabelMap, plan: StackPlan, request: SegRequest
+    ) -> OutputFile:
+        """Write, read back, and only then give it its name."""
+        stack = f"stack{number}-" if plan.separated_by else ""
+        path = self.folder / f"{stack}seg-{request.kind}.dcm"
+        partial = path.with_suffix(".partial")
+        try:
+            with self.watch.stage(Stage.ENCODE):
+                encoded = write_segmentation(labels, plan, request, partial)
+            with self.watch.stage(Stage.VERIFY):
+                verify_segmentation(partial, labels, plan, request)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return segmentation_output(encoded, path.name)
+
+    def _sources(self, plan: StackPlan) -> tuple[SourceInstance, ...]:
+        """The instances of one stack with their digests: as received, or of the files."""
+        files = {row.sop_instance_uid: row.path for row in plan.table.rows}
+        received = tuple(each for each in self.source.digests if each.sop_instance_uid in files)
+        for each in received:
+            del files[each.sop_instance_uid]
+        return received + source_instances(tuple(files.items()))
+
+
+def algorithm_identity(identity: SegmenterIdentity) -> AlgorithmIdentity:
+    """The segmenter as a Segmentation names it (PS3.3 10.16)."""
+    return AlgorithmIdentity(
+        name=identity.name,
+        version=identity.version,
+        digest=identity.digest,
+        source=identity.source,
+        parameters=identity.parameters,
+        demonstration=identity.demonstration,
+        intended_use=identity.intended_use,
+    )
