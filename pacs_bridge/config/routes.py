@@ -43,6 +43,12 @@ class SelectConfig(Section):
         return self
 
 
+def _check_structures(names: Iterable[str]) -> None:
+    unknown = [name for name in names if name != ALL_STRUCTURES and name not in STRUCTURE_BY_NAME]
+    if unknown:
+        raise ValueError(f"no such structure: {', '.join(map(repr, unknown))}")
+
+
 class PostprocessingConfig(Section):
     """Cleaning of the label map, by structure name or ``all``; nothing by default."""
 
@@ -79,9 +85,3 @@ class RouteConfig(Section):
         if len(set(names)) != len(names):
             raise ValueError("each destination once")
         return names
-
-
-def _check_structures(names: Iterable[str]) -> None:
-    unknown = [name for name in names if name != ALL_STRUCTURES and name not in STRUCTURE_BY_NAME]
-    if unknown:
-        raise ValueError(f"no such structure: {', '.join(map(repr, unknown))}")
