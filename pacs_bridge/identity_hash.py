@@ -11,8 +11,9 @@ from pathlib import Path
 KEY_NAME = "identity.key"
 _KEY_BYTES = 32
 _WORD_CHARACTERS = 16
-#: Dotted numbers of six components and more: no IP address, no version.
-_UID = re.compile(r"(?<![\w.])\d+(?:\.\d+){5,}(?!\w)")
+#: Dotted numbers of six components and more, or under 2.25: no IP address, no version, and none
+#: of the UIDs that the Standard itself defines.
+_UID = re.compile(r"(?<![\w.])(?!1\.2\.840\.10008\.)(?:\d+(?:\.\d+){5,}|2\.25\.\d+)(?!\w)")
 
 
 class IdentityHash:

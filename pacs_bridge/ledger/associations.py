@@ -46,6 +46,7 @@ class AssociationEnd:
     outcome: AssociationOutcome
     newest_id: int  #: the association that was opened last, up to now
     refused_series: tuple[str, ...] = ()  #: series of which it sent something that was not kept
+    has_unknown_loss: bool = False  #: it also sent something of which not even the series is known
 
 
 class AssociationBook:
@@ -95,7 +96,7 @@ class AssociationBook:
             "SELECT series_instance_uid FROM touches WHERE association_id = ?", (end.id,)
         ).fetchall()
         lost = set(end.refused_series)
-        if end.outcome is AssociationOutcome.ABORTED:
+        if end.outcome is AssociationOutcome.ABORTED or end.has_unknown_loss:
             lost.update(row[0] for row in touched)
         for row in touched:
             if row[0] not in lost:

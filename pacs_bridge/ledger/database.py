@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +22,7 @@ _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLI
 class Database:
     """One SQLite file in WAL mode with ``synchronous=FULL``: what is committed is on the disk.
 
-    Every thread has a connection of its own, and every process may open the file.
+    Any number of threads and processes may use it: a transaction borrows a connection.
 
     Parameters
     ----------
@@ -44,12 +44,11 @@ class Database:
         self.path = path
         self.clock = clock
         self._busy_timeout_s = busy_timeout_s
-        self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
+        self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         with _translated():
             path.parent.mkdir(parents=True, exist_ok=True)
-            migrate(self._connection(), migrations)
+            with self._borrowed() as connection:
+                migrate(connection, migrations)
         self._forget_other_boots()
 
     @contextmanager
@@ -63,8 +62,7 @@ class Database:
         PermanentError
             If the file is damaged.
         """
-        with _translated():
-            connection = self._connection()
+        with _translated(), self._borrowed() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -77,8 +75,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """One consistent view of the file. Raises as ``write`` does."""
-        with _translated():
-            connection = self._connection()
+        with _translated(), self._borrowed() as connection:
             connection.execute("BEGIN")
             try:
                 yield connection
@@ -91,29 +88,34 @@ class Database:
         return time_text(self.clock.now())
 
     def close(self) -> None:
-        """Close every connection that any thread opened."""
-        with self._lock:
-            for connection in self._opened:
-                connection.close()
-            self._opened.clear()
-            self._local = threading.local()
+        """Close the file; no transaction may be open."""
+        with suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
 
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(
-                self.path,
-                timeout=self._busy_timeout_s,
-                isolation_level=None,
-                check_same_thread=False,  # for close(); only its own thread uses it
-            )
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            self._local.connection = connection
-            with self._lock:
-                self._opened.append(connection)
+    @contextmanager
+    def _borrowed(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else has, for as long as the body runs."""
+        try:
+            connection = self._idle.get_nowait()
+        except queue.Empty:
+            connection = self._connect()
+        try:
+            yield connection
+        finally:
+            self._idle.put(connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._busy_timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
         return connection
 
     def _forget_other_boots(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from inference.reasons import Reason
 from pacs_bridge.ledger.associations import AssociationRecord
@@ -21,6 +22,7 @@ class Arrival:
     """An instance that lies in the spool's landing folder, durable, and waits to be entered."""
 
     association: AssociationRecord
+    landed_path: Path
     sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str
@@ -65,10 +67,20 @@ _REASONS = {
     Fate.OWN_RESULT: Reason.OWN_RESULT,
 }
 
-#: Moves the file of an arrival to where its fate sends it and gives the path, relative to the
-#: data folder; None where nothing is kept. Called inside the transaction: what is in the ledger
-#: is on the disk.
-Placer = Callable[[Arrival, Fate], str | None]
+
+class Placer(Protocol):
+    """Moves the files of arrivals, inside the transaction: what it holds is on the disk."""
+
+    def place(self, arrival: Arrival, fate: Fate) -> str | None:
+        """Move a file to where its fate sends it and give the path, relative to the data folder.
+
+        None where nothing is kept: the file then stays where it landed, for its owner to delete.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Make the moves durable; called once, before the transaction is committed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +114,7 @@ class InstanceBook:
         self._database = database
         self._folder = database.path.parent
 
-    def enter(self, arrivals: Sequence[Arrival], place: Placer) -> list[Fate]:
+    def enter(self, arrivals: Sequence[Arrival], placer: Placer) -> list[Fate]:
         """Decide the fate of each arrival and write it down, all in one transaction.
 
         When this returns, everything that was kept or quarantined is durable, file and row.
@@ -116,7 +128,9 @@ class InstanceBook:
         """
         with self._database.write() as connection:
             entry = _Entry(connection, self._database.now_text(), self._folder)
-            return [entry.enter(arrival, place) for arrival in arrivals]
+            fates = [entry.enter(arrival, placer) for arrival in arrivals]
+            placer.settle()
+            return fates
 
     def sources(self, series_instance_uid: str, revision: int) -> tuple[SpooledInstance, ...]:
         """The instances of a series up to a revision, by SOP Instance UID."""
@@ -147,6 +161,16 @@ class InstanceBook:
             ).fetchall()
         return {row[0] for row in rows}
 
+    def is_entered(self, sop_instance_uid: str, path: str) -> bool:
+        """Whether a row stands for this instance at this path, relative to the data folder."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT 1 FROM instances WHERE sop_instance_uid = ? AND path = ?"
+                " UNION ALL SELECT 1 FROM quarantine WHERE path = ?",
+                (sop_instance_uid, path, path),
+            ).fetchone()
+        return row is not None
+
     def is_own_result(self, sop_instance_uid: str) -> bool:
         """Whether we made the object of this UID; if so it is counted as having come back."""
         with self._database.read() as connection:
@@ -167,7 +191,7 @@ class _Entry:
         self._now = now
         self._folder = folder
 
-    def enter(self, arrival: Arrival, place: Placer) -> Fate:
+    def enter(self, arrival: Arrival, placer: Placer) -> Fate:
         self._note_association(arrival.association)
         known = self._connection.execute(
             "SELECT digest, path, deleted_at, series_instance_uid FROM instances"
@@ -176,7 +200,7 @@ class _Entry:
         ).fetchone()
         fate = self._fate(arrival, known)
         is_lost = fate is Fate.KNOWN and known is not None and self._is_lost(known)
-        path = place(arrival, Fate.KEPT if is_lost else fate) or ""
+        path = placer.place(arrival, Fate.KEPT if is_lost else fate) or ""
         if fate.is_quarantine:
             self._quarantine(arrival, fate, path)
         if fate is Fate.KEPT:

@@ -1,0 +1,143 @@
+"""The collector: decides when a series is complete, and what is done with it.
+
+A series is quiet when no association is open that sent some of it. It is complete when it has
+been quiet for the quiet period, by steady time: the clock of the machine may step. It is held as
+incomplete when an association was aborted and no later one made up for it, when fewer instances
+are here than the sender says, or when the series came with two identities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from inference.reasons import Reason
+from pacs_bridge.clock import Clock
+from pacs_bridge.config.bridge import CollectorConfig
+from pacs_bridge.config.routes import RouteConfig
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.ledger.series import OpenRevision, Verdict
+from pacs_bridge.log import Log
+from pacs_bridge.queue import JobRequest, State
+from pacs_bridge.receive.selection import select_route
+
+_S_PER_H = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """Since when nothing has happened to a revision."""
+
+    activity: int
+    since_s: float  #: steady
+
+
+class Collector:
+    """Looks at every open series, now and then.
+
+    Parameters
+    ----------
+    ledger
+        Opened by this process.
+    config
+        Quiet period and how long incomplete series are held.
+    routes
+        In their order.
+    clock
+        Its steady time counts the quiet period.
+    log
+        Tells what became of each series.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        config: CollectorConfig,
+        routes: Sequence[RouteConfig],
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._ledger = ledger
+        self._config = config
+        self._routes = tuple(routes)
+        self._clock = clock
+        self._log = log
+        self._silences: dict[tuple[str, int], _Silence] = {}
+
+    def look(self) -> None:
+        """Look once.
+
+        Raises
+        ------
+        TransientError
+            If the ledger cannot be used now; the next look makes up for it.
+        """
+        now_s = self._clock.steady_s()
+        revisions = self._ledger.series.open_revisions()
+        silences = {}
+        for revision in revisions:
+            key = (revision.series_instance_uid, revision.revision)
+            silence = self._silences.get(key)
+            if silence is None or silence.activity != revision.activity:
+                silence = _Silence(revision.activity, now_s)
+            silences[key] = silence
+            self._judge(revision, now_s - silence.since_s)
+        self._silences = silences
+        given_up = self._config.give_up_incomplete_after_h * _S_PER_H
+        for series in self._ledger.series.give_up_incomplete(given_up):
+            self._log.warning("series-given-up", series=series)
+
+    def _judge(self, revision: OpenRevision, silent_s: float) -> None:
+        if revision.open_associations:
+            if revision.state is State.QUIET:
+                self._ledger.series.conclude(revision, Verdict(State.RECEIVING))
+        elif silent_s >= self._config.quiet_period_s:
+            verdict = self._verdict(revision)
+            if self._ledger.series.conclude(revision, verdict):
+                self._tell(revision, verdict)
+        elif revision.state is State.RECEIVING:
+            self._ledger.series.conclude(revision, Verdict(State.QUIET))
+
+    def _verdict(self, revision: OpenRevision) -> Verdict:
+        if revision.hold_reason is not None:
+            return Verdict(State.INCOMPLETE, revision.hold_reason, "held for an operator")
+        if revision.is_interrupted:
+            return Verdict(
+                State.INCOMPLETE,
+                Reason.INCOMPLETE,
+                f"{revision.instance_count} instances here; an association was aborted or an"
+                " instance refused",
+            )
+        expected = revision.expected_instances
+        if expected is not None and revision.instance_count < expected:
+            return Verdict(
+                State.INCOMPLETE,
+                Reason.INCOMPLETE,
+                f"{revision.instance_count} of {expected} instances here",
+            )
+        route = select_route(self._routes, revision.facts, revision.slice_count)
+        if route is None:
+            return Verdict(State.SKIPPED, Reason.NOT_SELECTED, "no route describes it")
+        return Verdict(
+            State.READY,
+            job=JobRequest(
+                series_instance_uid=revision.series_instance_uid,
+                revision=revision.revision,
+                route=route.name,
+                model=route.model,
+                destinations=route.destinations,
+                priority=route.priority,
+            ),
+        )
+
+    def _tell(self, revision: OpenRevision, verdict: Verdict) -> None:
+        self._log.info(
+            f"series-{verdict.state}",
+            series=revision.series_instance_uid,
+            revision=revision.revision,
+            instances=revision.instance_count,
+            slices=revision.slice_count,
+            reason=verdict.reason,
+            detail=verdict.detail,
+            route="" if verdict.job is None else verdict.job.route,
+        )

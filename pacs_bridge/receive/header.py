@@ -1,0 +1,169 @@
+"""The few attributes of an instance that the listener looks at; nothing else is decoded."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import dcmread, read_dataset
+from pydicom.tag import BaseTag, Tag
+
+from pacs_bridge.ledger.facts import SeriesFacts
+
+#: PS3.5 9.1: at most 64 characters, numbers between dots. Leading zeros are common in the field
+#: and harmless, since no UID ever becomes part of a path.
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_UID_MAX_CHARACTERS = 64
+_NUMBER_OF_FRAMES = Tag(0x0028, 0x0008)
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_IMPLICIT = "1.2.840.10008.1.2"
+_T = TypeVar("_T")
+_TAGS: list[BaseTag | int] = [
+    Tag(tag)
+    for tag in (
+        0x00080005,  # Specific Character Set
+        0x00080008,  # Image Type
+        0x00080016,  # SOP Class UID
+        0x00080018,  # SOP Instance UID
+        0x00080060,  # Modality
+        0x00080070,  # Manufacturer
+        0x00081030,  # Study Description
+        0x0008103E,  # Series Description
+        0x00100020,  # Patient ID
+        0x00180015,  # Body Part Examined
+        0x00180050,  # Slice Thickness
+        0x00181030,  # Protocol Name
+        0x00181210,  # Convolution Kernel
+        0x0020000D,  # Study Instance UID
+        0x0020000E,  # Series Instance UID
+        0x00201209,  # Number of Series Related Instances
+        0x00280008,  # Number of Frames
+    )
+]
+
+
+class HeaderError(Exception):
+    """The data set cannot be understood; the message quotes nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceHeader:
+    """What the listener knows of an instance. Empty where the data set says nothing."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    patient_id: str
+    frame_count: int
+    expected_instances: int | None
+    facts: SeriesFacts
+
+
+def is_valid_uid(text: str) -> bool:
+    """Whether ``text`` can be a UID."""
+    return len(text) <= _UID_MAX_CHARACTERS and _UID.fullmatch(text) is not None
+
+
+def read_header(
+    head: bytes, transfer_syntax_uid: str, calling_ae_title: str, whole: Path | None = None
+) -> InstanceHeader:
+    """The attributes of an instance.
+
+    Parameters
+    ----------
+    head
+        The beginning of its data set.
+    transfer_syntax_uid
+        How the data set is encoded.
+    calling_ae_title
+        Who sent it.
+    whole
+        The file that holds all of it, for the odd one whose head is not enough.
+
+    Raises
+    ------
+    HeaderError
+        If the data set cannot be parsed up to Number of Frames, whatever its bytes are.
+    """
+    file = io.BytesIO(head)
+    found = _parse(file, transfer_syntax_uid)
+    if file.tell() >= len(head) and whole is not None:
+        found = _understood(lambda: _read_file(whole))
+    return _understood(lambda: _header(found, calling_ae_title))
+
+
+def _read_file(path: Path) -> Dataset:
+    return dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+
+
+def _parse(file: BinaryIO, transfer_syntax_uid: str) -> Dataset:
+    return _understood(
+        lambda: read_dataset(
+            file,
+            is_implicit_VR=transfer_syntax_uid == _IMPLICIT,
+            is_little_endian=transfer_syntax_uid != _BIG_ENDIAN,
+            stop_when=lambda tag, _vr, _length: tag > _NUMBER_OF_FRAMES,
+            specific_tags=_TAGS,
+        )
+    )
+
+
+def _understood(parse: Callable[[], _T]) -> _T:
+    """Whatever a parser throws at hostile bytes is one thing here: not to be understood."""
+    try:
+        return parse()
+    except Exception as error:
+        raise HeaderError(f"not to be parsed: {type(error).__name__}") from error
+
+
+def _header(ds: Dataset, calling_ae_title: str) -> InstanceHeader:
+    return InstanceHeader(
+        sop_class_uid=_text(ds, "SOPClassUID"),
+        sop_instance_uid=_text(ds, "SOPInstanceUID"),
+        study_instance_uid=_text(ds, "StudyInstanceUID"),
+        series_instance_uid=_text(ds, "SeriesInstanceUID"),
+        patient_id=_text(ds, "PatientID"),
+        frame_count=max(_number(ds, "NumberOfFrames") or 1, 1),
+        expected_instances=_number(ds, "NumberOfSeriesRelatedInstances"),
+        facts=SeriesFacts(
+            calling_ae_title=calling_ae_title,
+            modality=_text(ds, "Modality"),
+            image_type=_texts(ds, "ImageType"),
+            body_part=_text(ds, "BodyPartExamined"),
+            series_description=_text(ds, "SeriesDescription"),
+            study_description=_text(ds, "StudyDescription"),
+            protocol_name=_text(ds, "ProtocolName"),
+            kernel="\\".join(_texts(ds, "ConvolutionKernel")),
+            manufacturer=_text(ds, "Manufacturer"),
+            slice_thickness_mm=_decimal(ds, "SliceThickness"),
+        ),
+    )
+
+
+def _texts(ds: Dataset, keyword: str) -> tuple[str, ...]:
+    value = ds.get(keyword)
+    if value is None or value == "":
+        return ()
+    values = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else value
+    return tuple(str(one).strip(" \0") for one in values)
+
+
+def _text(ds: Dataset, keyword: str) -> str:
+    values = _texts(ds, keyword)
+    return values[0] if values else ""
+
+
+def _number(ds: Dataset, keyword: str) -> int | None:
+    text = _text(ds, keyword)
+    return int(text) if text else None
+
+
+def _decimal(ds: Dataset, keyword: str) -> float | None:
+    text = _text(ds, keyword)
+    return float(text) if text else None
