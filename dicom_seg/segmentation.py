@@ -19,6 +19,7 @@ from dicom_seg.errors import SegmentationError
 from dicom_seg.examination import StackPlan
 from dicom_seg.provenance import ResultIdentity, source_instances
 from dicom_seg.seg.attributes import build_attributes
+from dicom_seg.seg.copied import text_of
 from dicom_seg.seg.file import (
     attribute_bytes,
     deflated,
@@ -121,7 +122,7 @@ def result_identity(plan: StackPlan, request: SegRequest) -> ResultIdentity:
         name = Path(error.filename).name if error.filename else ""
         raise SegmentationError(Reason.SOURCE_MISSING, f"{name}: {error.strerror}") from error
     return ResultIdentity(
-        series_instance_uid=str(plan.header.get("SeriesInstanceUID", "")),
+        series_instance_uid=text_of(plan.header, "SeriesInstanceUID"),
         sources=sources,
         model_digest=request.algorithm.digest,
         parameters=request.algorithm.parameters,

@@ -13,7 +13,7 @@ from dicom_seg.codes import CodedTerm
 from dicom_seg.errors import SegmentationError
 from dicom_seg.examination import StackPlan
 from dicom_seg.provenance import ResultIdentity, derived_uid
-from dicom_seg.seg.copied import copy_source_attributes
+from dicom_seg.seg.copied import copy_source_attributes, text_of
 from dicom_seg.seg.equipment import add_equipment
 from dicom_seg.seg.frames import FramePlan
 from dicom_seg.seg.functional_groups import shared_groups
@@ -65,12 +65,12 @@ def frame_of_reference_uid(plan: StackPlan) -> str:
     uid = plan.table.frame_of_reference_uid
     if uid:
         return uid
-    series_uid = str(plan.header.get("SeriesInstanceUID", ""))
+    series_uid = text_of(plan.header, "SeriesInstanceUID")
     return derived_uid("frame of reference", series_uid, plan.separated_by)
 
 
 def _require_source_uids(plan: StackPlan) -> None:
-    if not str(plan.header.get("SeriesInstanceUID", "")).strip():
+    if not text_of(plan.header, "SeriesInstanceUID"):
         raise SegmentationError(Reason.MISSING_IDENTITY, "SeriesInstanceUID is empty")
     for row in plan.table.rows:
         if not row.sop_instance_uid or not row.sop_class_uid:
@@ -95,7 +95,7 @@ def _add_identity(dataset: Dataset, request: SegRequest, identity: ResultIdentit
 
 def _in_time_zone_of(dataset: Dataset, created: datetime) -> datetime:
     """All times of an object share Timezone Offset From UTC (PS3.3 C.12.1.1.8)."""
-    offset = str(dataset.get("TimezoneOffsetFromUTC", "") or "")
+    offset = text_of(dataset, "TimezoneOffsetFromUTC")
     if created.tzinfo is None:
         return created
     with suppress(ValueError):
@@ -162,7 +162,7 @@ def _add_image(dataset: Dataset, plan: StackPlan, frames: FramePlan, request: Se
 
 def _is_lossy(plan: StackPlan) -> bool:
     """What was compressed with loss once stays so in all that is derived from it."""
-    return str(plan.header.get("LossyImageCompression", "")) == "01" or any(
+    return text_of(plan.header, "LossyImageCompression") == "01" or any(
         finding.reason is Reason.LOSSY_SOURCE for finding in plan.findings
     )
 

@@ -68,6 +68,12 @@ def _copy(source: Dataset, target: Dataset, attribute: _CopiedAttribute) -> None
         target.add_new(tag, dictionary_VR(tag), None)
 
 
+def text_of(dataset: Dataset, keyword: str) -> str:
+    """The value without padding; empty where there is none."""
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip(" \0")
+
+
 def _is_blank(stored: DataElement | RawDataElement) -> bool:
     value = stored.value
     if isinstance(value, bytes):

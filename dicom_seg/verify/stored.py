@@ -15,6 +15,7 @@ from typing import BinaryIO, Final
 
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
@@ -33,6 +34,7 @@ _UNREADABLE: Final = (
     LookupError,
     AttributeError,
     RuntimeError,
+    InvalidDicomError,
     struct.error,
     zlib.error,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -118,18 +119,35 @@ def first(holders: list[Dataset], sequence: str, keyword: str) -> list[float]:
     raise KeyError(keyword)
 
 
+def write_source(source: str, options: SeriesOptions, folder: Path) -> list[Path]:
+    if source == "multiframe":
+        options = replace(options, kind=ObjectKind.ENHANCED_CT)
+    geometry = geometry_of(source)
+    volume = Volume(np.full(geometry.shape, 40, dtype=np.int16), geometry)
+    return write_ct_series(volume, folder, options)
+
+
+@pytest.fixture(scope="session")
+def plain_series(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
+    """Files of each kind of source, written once: not to be changed."""
+
+    @cache
+    def files(source: str) -> list[Path]:
+        return write_source(source, SeriesOptions(), tmp_path_factory.mktemp(source))
+
+    return files
+
+
 @pytest.fixture
-def make_case(tmp_path: Path) -> Callable[..., SegCase]:
-    """``make("tilted", options)``: also "even", "uneven" and "multiframe"."""
+def make_case(tmp_path: Path, plain_series: Callable[[str], list[Path]]) -> Callable[..., SegCase]:
+    """``make("tilted")``: also "even", "uneven", "multiframe"; with options, files of its own."""
 
     def make(source: str = "even", options: SeriesOptions | None = None) -> SegCase:
-        options = options or SeriesOptions()
-        if source == "multiframe":
-            options = replace(options, kind=ObjectKind.ENHANCED_CT)
         folder = tmp_path / f"case{len(list(tmp_path.iterdir()))}"
-        geometry = geometry_of(source)
-        volume = Volume(np.full(geometry.shape, 40, dtype=np.int16), geometry)
-        paths = write_ct_series(volume, folder / "ct", options)
+        folder.mkdir()
+        paths = plain_series(source)
+        if options is not None:
+            paths = write_source(source, options, folder / "ct")
         plan = plan_of(paths)
         return SegCase(paths, plan, labels_on(plan.table.geometry()), folder)
 
