@@ -9,8 +9,9 @@ from pathlib import Path
 
 from inference.intensity import PUBLISHED_INTENSITY
 from inference.model_store import ModelStore, embedded_store, locate
-from inference.postprocessing import NO_POSTPROCESSING, PostprocessingSpec
+from inference.postprocessing import NO_POSTPROCESSING, CleanUp, PostprocessingSpec
 from inference.segmenter import Segmenter, SegmenterOptions, SegResNetSegmenter
+from pacs_bridge.config.routes import ALL_STRUCTURES, PostprocessingConfig
 
 #: Names the folder of the model store for commands that are given none.
 MODELS_VARIABLE = "PACS_BRIDGE_MODELS"
@@ -103,3 +104,48 @@ def found_device(wanted: str) -> str:
     if kind not in ("cpu", "cuda") or int(number or 0) >= count:
         raise UnknownDeviceError(f"no device {wanted!r} on this machine")
     return wanted
+
+
+class WarmSegmenters:
+    """The last segmenter that was used, ready for the next series.
+
+    Parameters
+    ----------
+    stores
+        Where models are looked for, in this order.
+    device
+        As in ``SegmenterChoice``.
+    """
+
+    def __init__(self, stores: Sequence[ModelStore], device: str) -> None:
+        self._stores = tuple(stores)
+        self._device = device
+        self._warm: tuple[str, PostprocessingSpec, Segmenter] | None = None
+
+    def get(self, model: str, cleanup: PostprocessingConfig | None = None) -> Segmenter:
+        """The segmenter of a model with a route's postprocessing. Raises as ``open_segmenter``."""
+        wanted = postprocessing_spec(cleanup) if cleanup else NO_POSTPROCESSING
+        if self._warm is None or self._warm[:2] != (model, wanted):
+            self._warm = None  # two models at once may be one too many for the memory
+            choice = SegmenterChoice(self._device, postprocessing=wanted)
+            self._warm = (model, wanted, open_segmenter(model, self._stores, choice))
+        return self._warm[2]
+
+
+def postprocessing_spec(cleanup: PostprocessingConfig) -> PostprocessingSpec:
+    """A route's clean-up, structure by structure; what holds for all holds for those named too."""
+
+    def of(name: str) -> CleanUp:
+        names = {ALL_STRUCTURES, name}
+        volumes = [ml for each, ml in cleanup.min_volume_ml.items() if each in names]
+        return CleanUp(
+            largest_component=not names.isdisjoint(cleanup.largest_component),
+            minimum_ml=cleanup.min_volume_ml.get(name, max(volumes, default=0.0)),
+            fill_holes=not names.isdisjoint(cleanup.fill_holes),
+        )
+
+    named = {*cleanup.largest_component, *cleanup.fill_holes, *cleanup.min_volume_ml}
+    return PostprocessingSpec(
+        default=of(ALL_STRUCTURES),
+        by_structure=tuple((name, of(name)) for name in sorted(named - {ALL_STRUCTURES})),
+    )

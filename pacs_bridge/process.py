@@ -26,7 +26,13 @@ from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap
 from inference.quality import check_labels, touches_border
 from inference.segmenter import Segmenter
-from pacs_bridge.report import OutputFile, SeriesReport, SoftwareReport, StackReport
+from pacs_bridge.report import (
+    LeftOutInstance,
+    OutputFile,
+    SeriesReport,
+    SoftwareReport,
+    StackReport,
+)
 from pacs_bridge.report_parts import (
     demonstration_findings,
     ending,
@@ -52,6 +58,7 @@ class SeriesSource:
     #: results of the revision that this one replaces, by stack (from 0) and kind
     predecessors: Mapping[tuple[int, SegKind], Predecessor] = field(default_factory=dict)
     digests: tuple[SourceInstance, ...] = ()  #: as received; those missing are taken from files
+    set_aside: tuple[LeftOutInstance, ...] = ()  #: what belongs to the series and is not in paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ def process_series(
         model=model_report(segmenter.identity) if stacks else None,
         parameters=rule_texts(options.rules),
         stacks=stacks,
-        left_out=left_out_instances(examination, source.root),
+        left_out=(*left_out_instances(examination, source.root), *source.set_aside),
         timings_s=run.watch.seconds(),
         peak_memory_bytes=run.watch.peak_memory_bytes(),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from pacs_bridge.cli.segment import segment
+from pacs_bridge.cli.serve import listen, send, serve, work
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -21,4 +22,5 @@ def main() -> None:
     """
 
 
-main.add_command(segment)
+for command in (listen, segment, send, serve, work):
+    main.add_command(command)

@@ -6,40 +6,34 @@ closes for the whole destination, with growing waits, and any success opens it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pacs_bridge.retry_policy import RetryPolicy
 
 
-class DestinationGates:
-    """Which destinations may be tried now.
+class Gate:
+    """Whether one destination may be tried now; for one thread.
 
     Parameters
     ----------
-    policies
-        Waiting times by name of the destination.
+    policy
+        How long to stay closed after so many failures.
     """
 
-    def __init__(self, policies: Mapping[str, RetryPolicy]) -> None:
-        self._policies = dict(policies)
-        self._failures: dict[str, int] = {}
-        self._closed_until_s: dict[str, float] = {}
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._failures = 0
+        self._closed_until_s = 0.0
 
-    def open_at(self, now_s: float) -> tuple[str, ...]:
-        """Names of the destinations that may be tried at ``now_s`` steady seconds."""
-        return tuple(
-            name for name in self._policies if self._closed_until_s.get(name, now_s) <= now_s
-        )
+    def is_open(self, now_s: float) -> bool:
+        """Whether the destination may be tried at ``now_s`` steady seconds."""
+        return self._failures == 0 or now_s >= self._closed_until_s
 
-    def failed(self, name: str, now_s: float) -> float:
-        """Close the gate after a failure; gives the seconds that it stays closed."""
-        failures = self._failures.get(name, 0) + 1
-        self._failures[name] = failures
-        wait_s = self._policies[name].wait_s(failures)
-        self._closed_until_s[name] = now_s + wait_s
+    def failed(self, now_s: float) -> float:
+        """Close after a failure; gives the seconds that the gate stays closed."""
+        self._failures += 1
+        wait_s = self._policy.wait_s(self._failures)
+        self._closed_until_s = now_s + wait_s
         return wait_s
 
-    def succeeded(self, name: str) -> None:
-        """Open the gate: the destination answers."""
-        self._failures.pop(name, None)
-        self._closed_until_s.pop(name, None)
+    def succeeded(self) -> None:
+        """Open: the destination answers."""
+        self._failures = 0

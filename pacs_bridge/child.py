@@ -1,0 +1,40 @@
+"""What every process of the service does at its beginning and its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+
+from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.library_settings import apply_library_settings
+from pacs_bridge.log import JsonLog
+
+
+def leave_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set; to be called in the main thread."""
+    leave = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: leave.set())
+    return leave
+
+
+def wait_until_set(leave: threading.Event) -> None:
+    """Wait; a wait without end would keep signals from their handler."""
+    while not leave.wait(1.0):
+        pass
+
+
+def open_log(config: BridgeConfig) -> JsonLog:
+    """The log of this process, and libraries that keep to it."""
+    apply_library_settings()
+    log = JsonLog.open(config.log.file, IdentityHash.load(config.data_folder), config.log.level)
+    log.catch_strays()
+    return log
+
+
+def process_name(pid: int | None = None) -> str:
+    """What this process, or another one of this machine, calls itself in leases."""
+    return f"{socket.gethostname()}:{os.getpid() if pid is None else pid}"

@@ -1,0 +1,121 @@
+"""``pacs-bridge serve``, and the commands of its single processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pacs_bridge.cli.configuration import config_option, loaded
+from pacs_bridge.cli.outcome import end_wrong_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _ready_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--ready-fd", type=int, hidden=True, help="Told when it is ready.")(command)
+
+
+@click.command()
+@config_option
+def serve(config_path: Path) -> None:
+    """Run the whole service of one machine: listener, workers, sender.
+
+    Prints one line when associations are accepted and models are loaded. SIGTERM lets
+    associations and deliveries finish and gives jobs back; then it ends with status 0.
+    """
+    from pacs_bridge.child import leave_on_signals, open_log
+    from pacs_bridge.ledger.ledger import Ledger
+    from pacs_bridge.startup import child_specs, startup_faults
+    from pacs_bridge.supervisor import Supervisor, WrongConfigurationError
+
+    config = loaded(config_path)
+    faults = startup_faults(config)
+    if faults:
+        end_wrong_call("\n".join([f"{config_path}:", *(f"  {fault}" for fault in faults)]))
+    leave = leave_on_signals()
+    log = open_log(config)
+    ledger = Ledger.open(config.ledger_path)
+    supervisor = Supervisor(
+        child_specs(config, config_path.resolve()),
+        log,
+        drain_s=config.listener.drain_timeout_s + 10.0,
+        on_death=ledger.jobs.presume_dead,
+    )
+
+    def announce(said: dict[str, str]) -> None:
+        workers = sum(name.startswith("worker") for name in said)
+        click.echo(
+            f"ready: {config.listener.ae_title} at {config.listener.bind}:{said['listener']},"
+            f" {workers} worker{'s' if workers > 1 else ''},"
+            f" to {', '.join(each.name for each in config.destinations)}"
+        )
+
+    try:
+        supervisor.run(leave, announce)
+    except WrongConfigurationError as error:
+        end_wrong_call(f"{config_path}: the process {error} cannot run as configured")
+    finally:
+        ledger.close()
+
+
+@click.command(hidden=True)
+@config_option
+@_ready_option
+def listen(config_path: Path, ready_fd: int | None) -> None:
+    """Run the listener alone."""
+    from pacs_bridge.receive.service import run_listener
+
+    config = loaded(config_path)
+    with _configuration_faults():
+        run_listener(config, lambda port: _tell_ready(ready_fd, str(port)))
+
+
+@click.command()
+@config_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_ready_option
+def work(config_path: Path, device: str, ready_fd: int | None) -> None:
+    """Run one more worker beside those of `serve`."""
+    from pacs_bridge.worker_service import run_worker
+
+    config = loaded(config_path)
+    with _configuration_faults():
+        run_worker(config, device, lambda: _tell_ready(ready_fd))
+
+
+@click.command(hidden=True)
+@config_option
+@_ready_option
+def send(config_path: Path, ready_fd: int | None) -> None:
+    """Run the sender alone."""
+    from pacs_bridge.deliver.service import run_sender
+
+    config = loaded(config_path)
+    with _configuration_faults():
+        run_sender(config, lambda: _tell_ready(ready_fd))
+
+
+@contextmanager
+def _configuration_faults() -> Iterator[None]:
+    """What no restart will help, as status 2."""
+    from inference.errors import InferenceError
+    from pacs_bridge.errors import PermanentError
+    from pacs_bridge.models import UnknownDeviceError
+
+    try:
+        yield
+    except (PermanentError, InferenceError, UnknownDeviceError) as error:
+        end_wrong_call(str(error))
+
+
+def _tell_ready(descriptor: int | None, word: str = "ready") -> None:
+    """Write a line to the descriptor that the supervisor reads, if there is one."""
+    if descriptor is not None:
+        os.write(descriptor, f"{word}\n".encode())
+        os.close(descriptor)

@@ -1,0 +1,153 @@
+"""The sender: results from the outbox to their destinations, for as many days as it takes.
+
+Every destination has a thread of its own, so that one that is down or slow holds up no other,
+and a gate, so that one that is down is asked once a waiting step and not once a result. No
+delivery ever causes another inference: what is sent was made and verified before.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from pacs_bridge.clock import Clock
+from pacs_bridge.config.destinations import DestinationConfig, RetryConfig
+from pacs_bridge.deliver.gate import Gate
+from pacs_bridge.deliver.store_scu import Sent, StoreScu, UnreachableError
+from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.lease import KeptLease
+from pacs_bridge.log import Log
+from pacs_bridge.queue import DeliveryClaim, LeaseLostError, Outbox
+from pacs_bridge.retry_policy import RetryPolicy
+
+#: A sender that has not been heard of for so long is presumed dead.
+LEASE_S = 60.0
+_HEARTBEATS_A_LEASE = 4
+
+
+def delivery_policy(retry: RetryConfig) -> RetryPolicy:
+    """Waiting times of one delivery, in days rather than attempts."""
+    return RetryPolicy(
+        first_wait_s=retry.first_wait_s,
+        max_wait_s=retry.max_wait_s,
+        give_up_after_s=retry.give_up_after_h * 3600,
+    )
+
+
+class DestinationSender:
+    """Works off the deliveries to one destination.
+
+    Parameters
+    ----------
+    destination
+        Where to.
+    scu
+        Sends one result there.
+    outbox
+        Gives the deliveries and takes their outcome.
+    clock
+        For the gate.
+    log
+        Told each attempt.
+    """
+
+    def __init__(
+        self,
+        destination: DestinationConfig,
+        scu: StoreScu,
+        outbox: Outbox,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._name = destination.name
+        self._scu = scu
+        self._outbox = outbox
+        self._clock = clock
+        self._log = log
+        self._policy = delivery_policy(destination.retry)
+        self._gate = Gate(self._policy)
+
+    def run(self, sender: str, leave: threading.Event, poll_s: float) -> None:
+        """Send what is due until ``leave`` is set; the delivery in hand is finished."""
+        while not leave.is_set():
+            try:
+                busy = self.send_one(sender)
+            except TransientError as error:  # the ledger; deliveries themselves are settled
+                self._log.warning("outbox-unavailable", reason=error.reason, detail=error.detail)
+                busy = False
+            if not busy:
+                leave.wait(poll_s)
+
+    def send_one(self, sender: str) -> bool:
+        """Send the most urgent delivery; False if none is due or the gate is closed."""
+        if not self._gate.is_open(self._clock.steady_s()):
+            return False
+        claim = self._outbox.claim(sender, LEASE_S, [self._name])
+        if claim is None:
+            return False
+        lease = KeptLease(
+            lambda: self._outbox.heartbeat(claim, LEASE_S), LEASE_S / _HEARTBEATS_A_LEASE
+        )
+        try:
+            with lease:
+                self._settle(claim)
+        except LeaseLostError:
+            self._log.warning("delivery-lost", delivery=claim.delivery_id)
+        return True
+
+    def _settle(self, claim: DeliveryClaim) -> None:
+        """From a claimed delivery to its next state."""
+        try:
+            sent = self._scu.send(claim.candidates)
+        except UnreachableError as error:
+            # The destination is at fault, not this result: it is due again before the gate
+            # opens, so that the most urgent one goes first when the destination is back.
+            wait_s = self._gate.failed(self._clock.steady_s())
+            self._failed(claim, error, self._shorter_than(wait_s), wait_s)
+        except TransientError as error:
+            # Perhaps this result: others have their turn before it is tried again.
+            wait_s = self._gate.failed(self._clock.steady_s())
+            self._failed(claim, error, self._policy, wait_s)
+        except PermanentError as error:
+            self._outbox.park(claim, error.reason, error.detail)
+            self._log.error(
+                "delivery-dead",
+                delivery=claim.delivery_id,
+                destination=self._name,
+                reason=error.reason,
+                detail=error.detail,
+            )
+        else:
+            self._gate.succeeded()
+            self._outbox.sent(claim, sent.result)
+            self._note(claim, sent)
+
+    def _shorter_than(self, wait_s: float) -> RetryPolicy:
+        shorter_s = 0.9 * wait_s
+        return RetryPolicy(shorter_s, shorter_s, self._policy.give_up_after_s)
+
+    def _failed(
+        self, claim: DeliveryClaim, error: TransientError, policy: RetryPolicy, wait_s: float
+    ) -> None:
+        state = self._outbox.retry(claim, error.reason, error.detail, policy)
+        self._log.warning(
+            "delivery-failed",
+            delivery=claim.delivery_id,
+            destination=self._name,
+            state=state,
+            reason=error.reason,
+            detail=error.detail,
+            destination_waits_s=wait_s,
+        )
+
+    def _note(self, claim: DeliveryClaim, sent: Sent) -> None:
+        tell: Callable[..., None] = self._log.info if sent.status == 0 else self._log.warning
+        tell(
+            "delivery-sent",
+            delivery=claim.delivery_id,
+            destination=self._name,
+            kind=sent.result.kind,
+            transfer_syntax=sent.syntax.name,
+            status=f"{sent.status:04X}H",
+            bytes=sent.result.size_bytes,
+        )

@@ -1,0 +1,63 @@
+"""The sender as a process of its own. Nothing here imports what computes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from pacs_bridge.child import leave_on_signals, open_log, process_name, wait_until_set
+from pacs_bridge.clock import SystemClock
+from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.config.destinations import DestinationConfig
+from pacs_bridge.deliver.sender import DestinationSender
+from pacs_bridge.deliver.store_scu import StoreScu
+from pacs_bridge.ledger.ledger import Ledger
+
+_POLL_S = 0.5
+
+
+def run_sender(config: BridgeConfig, announce: Callable[[], None] = lambda: None) -> None:
+    """Send until SIGTERM or SIGINT; deliveries in hand are finished. In the main thread.
+
+    Parameters
+    ----------
+    config
+        The whole configuration.
+    announce
+        Called once deliveries are worked off.
+
+    Raises
+    ------
+    BridgeError
+        If the ledger cannot be opened.
+    Exception
+        Whatever a destination's thread died of: a fault of this software.
+    """
+    leave = leave_on_signals()
+    log = open_log(config)
+    ledger = Ledger.open(config.ledger_path)
+    faults: list[BaseException] = []
+
+    def work(destination: DestinationConfig) -> None:
+        calling = destination.calling_ae_title or config.listener.ae_title
+        scu = StoreScu(destination, calling, config.data_folder)
+        sender = DestinationSender(destination, scu, ledger.outbox, SystemClock(), log)
+        try:
+            sender.run(f"{process_name()}:{destination.name}", leave, _POLL_S)
+        except BaseException as error:  # with one thread dead the process must not look alive
+            faults.append(error)
+            leave.set()
+
+    threads = [
+        threading.Thread(target=work, args=(each,), name=f"send-{each.name}")
+        for each in config.destinations
+    ]
+    for thread in threads:
+        thread.start()
+    announce()
+    wait_until_set(leave)
+    for thread in threads:
+        thread.join()
+    ledger.close()
+    if faults:
+        raise faults[0]

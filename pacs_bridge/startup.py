@@ -1,0 +1,71 @@
+"""What is looked at before the service starts, so that all that is wrong is said at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from inference.errors import InferenceError
+from inference.model_store import locate
+from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.config.load import ConfigFault, check_models
+from pacs_bridge.models import known_models, model_stores
+from pacs_bridge.supervisor import ChildSpec
+
+
+def startup_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
+    """Everything that would keep the service from working: models, port, folders."""
+    return (*_model_faults(config), *_port_faults(config), *_folder_faults(config))
+
+
+def child_specs(config: BridgeConfig, config_path: Path) -> tuple[ChildSpec, ...]:
+    """The processes of one machine: listener, a worker a device, sender."""
+    file = ("--config", str(config_path))
+    return (
+        ChildSpec("listener", ("listen", *file)),
+        *(
+            ChildSpec(f"worker{number}", ("work", *file, "--device", device))
+            for number, device in enumerate(config.workers.devices)
+        ),
+        ChildSpec("sender", ("send", *file)),
+    )
+
+
+def _model_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
+    stores = model_stores(config.models.folder)
+    unknown = check_models(config, known_models(stores))
+    if unknown:
+        return unknown
+    faults = []
+    for index, route in enumerate(config.routes):
+        try:
+            locate(route.model, stores).manifest(route.model)
+        except InferenceError as error:
+            faults.append(ConfigFault(f"routes[{index}].model", str(error)))
+    return tuple(faults)
+
+
+def _port_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
+    listener = config.listener
+    family = socket.AF_INET6 if ":" in listener.bind else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listener.bind, listener.port))
+            probe.listen(1)
+        except OSError as error:
+            where = f"{listener.bind}:{listener.port}"
+            return (ConfigFault("listener.port", f"cannot listen at {where}: {error.strerror}"),)
+    return ()
+
+
+def _folder_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
+    folder = config.data_folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return (ConfigFault("data_folder", f"{folder}: {error.strerror}"),)
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return (ConfigFault("data_folder", f"{folder}: cannot be written"),)
+    return ()

@@ -1,0 +1,287 @@
+"""The worker: claims a job, processes its series, and says what became of it.
+
+This is the only place that turns errors into job states. What is not foreseen here is a fault
+of this software: the process dies, its lease runs out, and another worker gets the job.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from dicom_seg.errors import SegmentationError
+from dicom_seg.provenance import SourceInstance
+from dicom_seg.segmentation import Predecessor, SegKind
+from inference.errors import InferenceError
+from inference.reasons import Reason
+from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.lease import KeptLease
+from pacs_bridge.ledger.instances import InstanceBook
+from pacs_bridge.log import Log
+from pacs_bridge.models import WarmSegmenters
+from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
+from pacs_bridge.queue import JobClaim, LeaseLostError, Queue, ResultFile, State
+from pacs_bridge.report import LeftOutInstance, SeriesReport
+from pacs_bridge.retry_policy import RetryPolicy
+from pacs_bridge.stopwatch import Stage
+
+#: Another job's memory may be free at the next attempt.
+_MAY_PASS = (Reason.OOM_CPU, Reason.OOM_GPU)
+_HEARTBEATS_A_LEASE = 4
+_EX_SOFTWARE = 70
+
+
+class _LeavingError(Exception):
+    """The worker was told to stop in the middle of a job."""
+
+
+class Worker:
+    """Works off jobs, one after the other.
+
+    Parameters
+    ----------
+    config
+        The whole configuration.
+    queue
+        Gives the jobs and takes their outcome.
+    instances
+        Knows the files of a series.
+    segmenters
+        Models, kept warm between jobs.
+    log
+        Told each job's beginning and end.
+    leave
+        Set when the worker is to stop: the job in hand is given back.
+    """
+
+    def __init__(
+        self,
+        config: BridgeConfig,
+        queue: Queue,
+        instances: InstanceBook,
+        segmenters: WarmSegmenters,
+        log: Log,
+        leave: threading.Event,
+    ) -> None:
+        self._config = config
+        self._queue = queue
+        self._instances = instances
+        self._segmenters = segmenters
+        self._log = log
+        self._leave = leave
+
+    def work_one(self, name: str) -> bool:
+        """Claim the most urgent job and work it off; False if there is none."""
+        lease_s = self._config.workers.lease_s
+        claim = self._queue.claim(name, lease_s)
+        if claim is None:
+            return False
+        job = _Job(self._config, claim, self._queue)
+        self._log.info(
+            "job-claimed",
+            job=claim.job_id,
+            series=claim.request.series_instance_uid,
+            revision=claim.request.revision,
+            attempt=claim.attempt,
+        )
+        lease = KeptLease(
+            lambda: self._queue.heartbeat(claim, lease_s), lease_s / _HEARTBEATS_A_LEASE
+        )
+        with lease, job.time_limit(self._log):
+            try:
+                self._settle(job, lease)
+            except LeaseLostError:
+                job.discard()
+                self._log.warning("job-lost", job=claim.job_id)
+            except _LeavingError:
+                job.discard()
+                self._queue.release(claim)
+                self._log.info("job-released", job=claim.job_id)
+        return True
+
+    def _settle(self, job: _Job, lease: KeptLease) -> None:
+        """From a claimed job to its next state."""
+        claim = job.claim
+        try:  # the only place that turns errors into job states
+            report = self._process(job, lease)
+            if report.ending.has_result:
+                job.make_durable()
+        except TransientError as error:
+            self._retry(job, error.reason, error.detail)
+        except OSError as error:
+            name = Path(str(error.filename or "")).name
+            self._retry(job, Reason.DISK_FULL, f"{name}: {error.strerror}")
+        except (PermanentError, InferenceError, SegmentationError) as error:
+            if error.reason in _MAY_PASS:
+                self._retry(job, error.reason, error.detail)
+            else:
+                self._park(job, error.reason, error.detail)
+        else:
+            ending = report.ending
+            reason = ending.reason or Reason.INTERNAL_ERROR
+            if ending.has_result:
+                results = job.results(report)
+                findings = [each for stack in report.stacks for each in stack.findings]
+                self._queue.complete(claim, results, tuple(dict.fromkeys(findings)))
+                self._log.info("job-complete", job=claim.job_id, results=len(results))
+            elif ending.outcome == "skip":
+                self._queue.skip(claim, reason, ending.detail)
+                self._log.info("job-skipped", job=claim.job_id, reason=reason)
+            else:
+                self._park(job, reason, ending.detail)
+
+    def _process(self, job: _Job, lease: KeptLease) -> SeriesReport:
+        request = job.claim.request
+        route = self._config.route(request.route)
+        segmenter = self._segmenters.get(request.model, route.postprocessing if route else None)
+
+        def watch(stage: Stage, fraction: float) -> None:
+            if lease.is_lost:
+                raise LeaseLostError(f"job {job.claim.job_id}")
+            if self._leave.is_set():
+                raise _LeavingError
+            if stage is Stage.SEGMENT and fraction >= 1:
+                self._queue.advance(job.claim, State.SEGMENTED)
+
+        report = process_series(
+            job.source(self._instances), segmenter, job.options(), job.folder, watch
+        )
+        if report.ending.has_result:
+            self._queue.advance(job.claim, State.ENCODED)
+        return report
+
+    def _retry(self, job: _Job, reason: Reason, detail: str) -> None:
+        waits = self._config.workers.retry
+        policy = RetryPolicy(
+            first_wait_s=waits.first_wait_s,
+            max_wait_s=waits.max_wait_s,
+            give_up_after_s=waits.give_up_after_h * 3600,
+            max_attempts=self._config.workers.max_attempts,
+        )
+        job.discard()
+        state = self._queue.retry(job.claim, reason, detail, policy)
+        self._log.warning(
+            "job-failed", job=job.claim.job_id, state=state, reason=reason, detail=detail
+        )
+
+    def _park(self, job: _Job, reason: Reason, detail: str) -> None:
+        self._queue.park(job.claim, reason, detail)
+        self._log.error("job-dead", job=job.claim.job_id, reason=reason, detail=detail)
+
+
+class _Job:
+    """One claim: what goes in, where results go, and its time limit."""
+
+    def __init__(self, config: BridgeConfig, claim: JobClaim, queue: Queue) -> None:
+        self.claim = claim
+        self._config = config
+        self._queue = queue
+        # one folder a claim: a worker that was presumed dead writes into its own
+        self.folder = config.results_folder / f"{claim.job_id:08d}" / f"{claim.fence:04d}"
+
+    def source(self, instances: InstanceBook) -> SeriesSource:
+        """The files of the series, and everything of it that is not among them."""
+        request = self.claim.request
+        spooled = instances.sources(request.series_instance_uid, request.revision)
+        missing = [each.sop_instance_uid for each in spooled if not each.path.is_file()]
+        if missing or not spooled:
+            raise PermanentError(
+                Reason.SOURCE_MISSING, f"{len(missing)} of {len(spooled)} files: {missing[:3]}"
+            )
+        return SeriesSource(
+            paths=tuple(each.path for each in spooled),
+            created=self.claim.created,
+            root=self._config.data_folder,
+            revision=request.revision,
+            predecessors={
+                (earlier.stack, SegKind(earlier.kind)): Predecessor(
+                    earlier.sop_class_uid, earlier.sop_instance_uid, earlier.series_instance_uid
+                )
+                for earlier in self.claim.predecessors
+            },
+            digests=tuple(SourceInstance(each.sop_instance_uid, each.digest) for each in spooled),
+            set_aside=tuple(
+                LeftOutInstance(
+                    file=each.path.name,
+                    sop_instance_uid=each.sop_instance_uid,
+                    frame_number=None,
+                    reason=each.reason,
+                    detail="in quarantine",
+                )
+                for each in instances.set_aside(request.series_instance_uid)
+            ),
+        )
+
+    def options(self) -> ProcessOptions:
+        """Every kind that some destination may be given; the sender then only sends files."""
+        wanted = {
+            SegKind(kind)
+            for name in self.claim.request.destinations
+            if (destination := self._config.destination(name)) is not None
+            for kind in destination.kinds
+        }
+        return ProcessOptions(kinds=tuple(kind for kind in SegKind if kind in wanted or not wanted))
+
+    def results(self, report: SeriesReport) -> tuple[ResultFile, ...]:
+        """What the report lists, with paths as the ledger keeps them."""
+        folder = self.folder.relative_to(self._config.data_folder)
+        return tuple(
+            ResultFile(
+                stack=number,
+                kind=output.kind,
+                path=(folder / output.file).as_posix(),
+                sop_class_uid=output.sop_class_uid,
+                sop_instance_uid=output.sop_instance_uid,
+                series_instance_uid=output.series_instance_uid,
+                transfer_syntax_uid=output.transfer_syntax_uid,
+                sha256=output.sha256,
+                size_bytes=output.size_bytes,
+            )
+            for number, stack in enumerate(report.stacks)
+            for output in stack.outputs
+        )
+
+    def make_durable(self) -> None:
+        """Bring files and names to the disk before the ledger says that they are there."""
+        for path in (*self.folder.iterdir(), self.folder, self.folder.parent):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def discard(self) -> None:
+        """Delete what was written so far; nobody else writes here."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def time_limit(self, log: Log) -> _TimeLimit:
+        """Ends job and process when the job takes too long; for a ``with`` statement."""
+        limit_s = self._config.workers.job_timeout_s
+
+        def end() -> None:
+            try:
+                self._queue.park(self.claim, Reason.TIMEOUT, f"longer than {limit_s:g} s")
+            except LeaseLostError:
+                return
+            log.error("job-dead", job=self.claim.job_id, reason=Reason.TIMEOUT)
+            os._exit(_EX_SOFTWARE)  # whatever hangs is native code that nothing else can stop
+
+        return _TimeLimit(limit_s, end)
+
+
+class _TimeLimit:
+    """Calls ``end`` unless the body is done in time."""
+
+    def __init__(self, limit_s: float, end: Callable[[], None]) -> None:
+        self._timer = threading.Timer(limit_s, end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()

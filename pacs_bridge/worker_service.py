@@ -1,0 +1,56 @@
+"""The worker as a process of its own: one a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pacs_bridge.child import leave_on_signals, open_log, process_name
+from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.errors import TransientError
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.models import WarmSegmenters, model_stores
+from pacs_bridge.worker import Worker
+
+_POLL_S = 0.5
+
+
+def run_worker(
+    config: BridgeConfig, device: str, announce: Callable[[], None] = lambda: None
+) -> None:
+    """Work until SIGTERM or SIGINT; the job in hand is given back. In the main thread.
+
+    Parameters
+    ----------
+    config
+        The whole configuration.
+    device
+        auto, cpu, cuda or cuda:N.
+    announce
+        Called once jobs are worked off: the model of the first route is loaded by then.
+
+    Raises
+    ------
+    BridgeError
+        If the ledger cannot be opened.
+    ModelError
+        If the model of the first route cannot be loaded.
+    UnknownDeviceError
+        If this machine has no such device.
+    """
+    leave = leave_on_signals()
+    log = open_log(config)
+    segmenters = WarmSegmenters(model_stores(config.models.folder), device)
+    first = config.routes[0]
+    segmenters.get(first.model, first.postprocessing)
+    ledger = Ledger.open(config.ledger_path)
+    worker = Worker(config, ledger.jobs, ledger.instances, segmenters, log, leave)
+    announce()
+    while not leave.is_set():
+        try:
+            busy = worker.work_one(process_name())
+        except TransientError as error:  # the ledger; what was claimed runs out by itself
+            log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
+            busy = False
+        if not busy:
+            leave.wait(_POLL_S)
+    ledger.close()
