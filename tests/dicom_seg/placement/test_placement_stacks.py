@@ -13,7 +13,7 @@ from dicom_seg.synthetic.options import ObjectKind, SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
 from inference.reasons import Reason
 
-AXIAL = stack((12, 24, 30), (3.0, 1.7, 1.5))
+AXIAL = stack((12, 25, 31), (3.0, 1.7, 1.5))
 KINDS = pytest.mark.parametrize("kind", SegKind)
 SEPARATORS = {
     "AcquisitionNumber": (1, 2),
@@ -72,7 +72,7 @@ def test_two_acquisitions_of_other_heights_are_placed_where_each_is(
     heights = {1: (0.0, 0.0, 0.0), 2: (0.0, 0.0, 7.0)}
     parts = [
         write_ct_series(
-            blobs(stack((12, 24, 30), (3.0, 1.7, 1.5), centre), seed=number),
+            blobs(stack((12, 25, 31), (3.0, 1.7, 1.5), centre), seed=number),
             tmp_path / "ct",
             SeriesOptions(stack=number, acquisition_number=number),
         )
@@ -115,7 +115,7 @@ def test_strays_of_another_orientation_do_not_move_the_rest(
 ):
     options = SeriesOptions(stack=1, kind=multiframe)
     paths = write_ct_series(blobs(AXIAL), tmp_path / "ct", options)
-    coronal = stack((2, 24, 30), (3.0, 1.7, 1.5), plane=Plane.CORONAL)
+    coronal = stack((2, 25, 31), (3.0, 1.7, 1.5), plane=Plane.CORONAL)
     strays = write_ct_series(
         blobs(coronal, seed=5), tmp_path / "ct", SeriesOptions(stack=2, kind=multiframe)
     )
@@ -131,7 +131,7 @@ def test_strays_of_another_orientation_do_not_move_the_rest(
 def test_a_lone_slice_can_be_placed(
     kind, tmp_path, blobs, segmenter, segment_series, read_source, read_segmentation
 ):
-    paths = write_ct_series(blobs(stack((1, 24, 30), (3.0, 1.7, 1.5))), tmp_path / "ct")
+    paths = write_ct_series(blobs(stack((1, 25, 31), (3.0, 1.7, 1.5))), tmp_path / "ct")
 
     found = examine_series(paths, SeriesRules(min_slices=1))
     (result,) = segment_series(found, kind, tmp_path, segmenter)

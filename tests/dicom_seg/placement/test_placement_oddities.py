@@ -18,7 +18,7 @@ from dicom_seg.synthetic.pixel_encoding import PixelSyntax
 from dicom_seg.synthetic.series import write_ct_series
 from inference.reasons import Reason
 
-GEOMETRY = tilted(stack((12, 24, 30), (3.0, 1.7, 1.5), (12.0, -34.0, 560.0)), 8.0)
+GEOMETRY = tilted(stack((12, 25, 31), (3.0, 1.7, 1.5), (12.0, -34.0, 560.0)), 8.0)
 U12 = PixelFormat(bits_stored=12, signed=False, rescale=((1.0, -1024.0),))
 MULTIFRAME = [ObjectKind.ENHANCED_CT, ObjectKind.LEGACY_CONVERTED_CT]
 KINDS = pytest.mark.parametrize("kind", SegKind)

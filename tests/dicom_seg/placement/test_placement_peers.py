@@ -28,7 +28,7 @@ from inference.structures import STRUCTURE_BY_NAME
 
 READER = Path(sysconfig.get_path("scripts")) / "segimage2itkimage"
 OUTPUT = ("-t", "nrrd", "--mergeSegments", "-p", "out")
-HFS = stack((12, 24, 30), (3.0, 1.7, 1.5), (12.0, -34.0, 560.0))
+HFS = stack((12, 25, 31), (3.0, 1.7, 1.5), (12.0, -34.0, 560.0))
 EVEN = {
     "head first supine": HFS,
     "feet first prone": stack(HFS.shape, HFS.spacing_mm, position=PatientPosition("FFP")),
