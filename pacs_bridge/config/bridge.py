@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,8 +11,9 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from pacs_bridge.config.destinations import DestinationConfig, RetryConfig
 from pacs_bridge.config.listener import ListenerConfig
+from pacs_bridge.config.processing import ResultsConfig, SeriesConfig
 from pacs_bridge.config.routes import RouteConfig
-from pacs_bridge.config.section import Section
+from pacs_bridge.config.section import NotEmpty, Section
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -62,9 +64,9 @@ class WorkersConfig(Section):
     """What segments."""
 
     #: One worker process for each.
-    devices: Annotated[
-        tuple[Annotated[str, AfterValidator(checked_device)], ...], Field(min_length=1)
-    ] = ("auto",)
+    devices: Annotated[tuple[Annotated[str, AfterValidator(checked_device)], ...], NotEmpty] = (
+        "auto",
+    )
     #: A worker that has not been heard of for so long is presumed dead.
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 60.0
     job_timeout_s: Annotated[float, Field(gt=0)] = 7200.0
@@ -108,11 +110,13 @@ class BridgeConfig(Section):
     listener: ListenerConfig
     collector: CollectorConfig = CollectorConfig()
     disk: DiskConfig = DiskConfig()
+    series: SeriesConfig = SeriesConfig()
+    results: ResultsConfig = ResultsConfig()
     workers: WorkersConfig = WorkersConfig()
     models: ModelsConfig = ModelsConfig()
     log: LogConfig = LogConfig()
-    destinations: Annotated[tuple[DestinationConfig, ...], Field(min_length=1)]
-    routes: Annotated[tuple[RouteConfig, ...], Field(min_length=1)]
+    destinations: Annotated[tuple[DestinationConfig, ...], NotEmpty]
+    routes: Annotated[tuple[RouteConfig, ...], NotEmpty]
 
     @field_validator("data_folder")
     @classmethod
@@ -151,4 +155,4 @@ class BridgeConfig(Section):
 def resolved(path: Path, info: ValidationInfo) -> Path:
     """``path``, taken from the folder of the configuration file where it is relative."""
     folder = (info.context or {}).get("folder", Path())
-    return (Path(folder) / path.expanduser()).absolute()
+    return Path(os.path.normpath(Path(folder) / path.expanduser()))

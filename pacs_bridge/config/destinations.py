@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from pacs_bridge.config.listener import KIB
-from pacs_bridge.config.section import AETitle, Name, Port, Section
+from pacs_bridge.config.section import AETitle, Name, NotEmpty, Port, Section
 from pacs_bridge.retry_policy import RetryPolicy
 
 
@@ -54,7 +54,7 @@ class DestinationConfig(Section):
     host: Annotated[str, Field(min_length=1, max_length=253)]
     port: Port
     #: In order of preference; the first one that the peer accepts is sent.
-    kinds: Annotated[tuple[ResultKind, ...], Field(min_length=1)] = (
+    kinds: Annotated[tuple[ResultKind, ...], NotEmpty] = (
         ResultKind.LABELMAP,
         ResultKind.BINARY,
     )

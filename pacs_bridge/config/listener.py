@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from pacs_bridge.config.section import AETitle, Section, checked_ae_title
+from pacs_bridge.config.section import AETitle, NotEmpty, Section, checked_ae_title
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -107,7 +107,7 @@ class PeerConfig(Section):
     """One sender, or one group of senders, that may associate."""
 
     ae_title: Annotated[str, AfterValidator(checked_calling_ae_title)]
-    addresses: Annotated[tuple[NetworkText, ...], Field(min_length=1)]
+    addresses: Annotated[tuple[NetworkText, ...], NotEmpty]
 
     def allows(self, ae_title: str, address: str) -> bool:
         """Whether a calling AE title at this IP address is this peer."""
@@ -131,10 +131,8 @@ class ListenerConfig(Section):
     ae_title: AETitle = "PACSBRIDGE"
     bind: Annotated[str, AfterValidator(checked_address)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 11112  #: 0: any free port, for tests
-    peers: Annotated[tuple[PeerConfig, ...], Field(min_length=1)]
-    transfer_syntaxes: Annotated[tuple[TransferSyntax, ...], Field(min_length=1)] = tuple(
-        TransferSyntax
-    )
+    peers: Annotated[tuple[PeerConfig, ...], NotEmpty]
+    transfer_syntaxes: Annotated[tuple[TransferSyntax, ...], NotEmpty] = tuple(TransferSyntax)
     own_results: OwnResults = OwnResults.REFUSE
     max_pdu_kib: Annotated[int, Field(ge=128, le=1024)] = 256
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 50

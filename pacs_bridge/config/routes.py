@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from inference.structures import STRUCTURE_BY_NAME
-from pacs_bridge.config.section import AETitle, Name, Pattern, Section
+from pacs_bridge.config.section import AETitle, Name, NotEmpty, Pattern, Section
 from pacs_bridge.queue import Priority
 
 #: Stands for every structure.
@@ -74,7 +74,7 @@ class RouteConfig(Section):
 
     name: Name
     model: Name
-    destinations: Annotated[tuple[Name, ...], Field(min_length=1)]
+    destinations: Annotated[tuple[Name, ...], NotEmpty]
     priority: Priority = Priority.ROUTINE
     select: SelectConfig = SelectConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()

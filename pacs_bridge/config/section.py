@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 AE_TITLE_MAX_BYTES = 16
 #: PS3.5 6.2: default character repertoire without the backslash and control characters.
 _AE_TITLE_CHARACTERS = re.compile(r"[ -\[\]-~]*")
+_Values = TypeVar("_Values", bound=tuple[object, ...])
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -60,9 +61,25 @@ def checked_pattern(value: str) -> str:
     return value
 
 
+def checked_not_empty(values: _Values) -> _Values:
+    """A list with something in it.
+
+    Not a minimum length: that would be counted without the items that have faults themselves.
+
+    Raises
+    ------
+    ValueError
+        If it is empty.
+    """
+    if not values:
+        raise ValueError("at least one is needed")
+    return values
+
+
 AETitle = Annotated[str, AfterValidator(checked_ae_title)]
 #: Case-insensitive, found anywhere in the value (``re.search``).
 Pattern = Annotated[str, AfterValidator(checked_pattern)]
 #: A name that other tables, the command line and folders use.
 Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+NotEmpty = AfterValidator(checked_not_empty)
