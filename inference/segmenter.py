@@ -100,10 +100,11 @@ class SegResNetSegmenter:
         self._intensity = self._options.intensity or model.manifest.intensity
         network = build_network(model.manifest.network)
         network.load_state_dict(dict(model.state_dict))
+        device = torch.device(self._options.device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ModelError(Reason.MODEL_ERROR, f"device {self._options.device}: not available")
         with _resource_errors():
-            self._network = SplitNetwork.of_segresnet(network).to(
-                torch.device(self._options.device), self._options.windows
-            )
+            self._network = SplitNetwork.of_segresnet(network).to(device, self._options.windows)
 
     @property
     def identity(self) -> SegmenterIdentity:
