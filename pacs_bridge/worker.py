@@ -144,7 +144,7 @@ class Worker:
                 raise LeaseLostError(f"job {job.claim.job_id}")
             if self._leave.is_set():
                 raise _LeavingError
-            if stage is Stage.SEGMENT and fraction >= 1:
+            if stage is Stage.CHECK and fraction <= 0:
                 self._queue.advance(job.claim, State.SEGMENTED)
 
         report = process_series(
@@ -224,7 +224,13 @@ class _Job:
             if (destination := self._config.destination(name)) is not None
             for kind in destination.kinds
         }
-        return ProcessOptions(kinds=tuple(kind for kind in SegKind if kind in wanted or not wanted))
+        texts = self._config.results
+        return ProcessOptions(
+            kinds=tuple(kind for kind in SegKind if kind in wanted or not wanted),
+            rules=self._config.series.rules(),
+            series_description=texts.series_description,
+            content_description=texts.content_description,
+        )
 
     def results(self, report: SeriesReport) -> tuple[ResultFile, ...]:
         """What the report lists, with paths as the ledger keeps them."""

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import click
 
+from pacs_bridge.cli.doctor import doctor
+from pacs_bridge.cli.jobs import jobs, retry
+from pacs_bridge.cli.model import model
 from pacs_bridge.cli.segment import segment
 from pacs_bridge.cli.serve import listen, send, serve, work
 
@@ -22,5 +25,5 @@ def main() -> None:
     """
 
 
-for command in (listen, segment, send, serve, work):
+for command in (doctor, jobs, listen, model, retry, segment, send, serve, work):
     main.add_command(command)

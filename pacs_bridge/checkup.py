@@ -1,0 +1,132 @@
+"""What ``doctor`` looks at, one check after the other."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from inference.errors import InferenceError
+from inference.model_store import locate
+from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.config.destinations import DestinationConfig
+from pacs_bridge.deliver.echo import ask
+from pacs_bridge.errors import BridgeError
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.library_settings import apply_library_settings
+from pacs_bridge.models import UnknownDeviceError, found_device, model_stores
+
+_GIB = 1024**3
+#: adjtimex(2): the clock is not synchronised.
+_TIME_ERROR = 5
+_TIMEX_BYTES = 256
+
+
+class Health(StrEnum):
+    """How a check ended."""
+
+    GOOD = "good"
+    DOUBT = "doubt"  #: works, and somebody should look at it
+    BAD = "bad"  #: keeps the service from working
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One check."""
+
+    subject: str
+    health: Health
+    detail: str
+
+
+def check_up(config: BridgeConfig) -> tuple[CheckResult, ...]:
+    """Every check of an installation whose configuration could be loaded."""
+    apply_library_settings()
+    return (
+        CheckResult("configuration", Health.GOOD, f"{len(config.routes)} routes"),
+        *_models(config),
+        *_devices(config),
+        _disk(config),
+        _ledger(config),
+        _clock(),
+        *(_destination(each, config) for each in config.destinations),
+    )
+
+
+def _models(config: BridgeConfig) -> Iterator[CheckResult]:
+    stores = model_stores(config.models.folder)
+    for name in dict.fromkeys(route.model for route in config.routes):
+        try:
+            manifest = locate(name, stores).verify(name)
+        except InferenceError as error:
+            yield CheckResult(f"model {name}", Health.BAD, str(error))
+        else:
+            health = Health.DOUBT if manifest.demonstration else Health.GOOD
+            detail = f"{manifest.weights_sha256[:12]}, {manifest.intended_use}"
+            yield CheckResult(f"model {name}", health, detail)
+
+
+def _devices(config: BridgeConfig) -> Iterator[CheckResult]:
+    for device in dict.fromkeys(config.workers.devices):
+        try:
+            found = found_device(device)
+        except UnknownDeviceError as error:
+            yield CheckResult(f"device {device}", Health.BAD, str(error))
+        else:
+            yield CheckResult(f"device {device}", Health.GOOD, found)
+
+
+def _disk(config: BridgeConfig) -> CheckResult:
+    folder = config.data_folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free_gib = shutil.disk_usage(folder).free / _GIB
+    except OSError as error:
+        return CheckResult("disk", Health.BAD, f"{folder}: {error.strerror}")
+    wanted_gib = config.disk.accept_above_free_gib
+    detail = f"{free_gib:.1f} GiB free at {folder}, associations need {wanted_gib:g}"
+    return CheckResult("disk", Health.GOOD if free_gib > wanted_gib else Health.BAD, detail)
+
+
+def _ledger(config: BridgeConfig) -> CheckResult:
+    if not config.ledger_path.exists():
+        return CheckResult("ledger", Health.GOOD, "none yet")
+    try:
+        ledger = Ledger.open(config.ledger_path)
+    except BridgeError as error:
+        return CheckResult("ledger", Health.BAD, str(error))
+    try:
+        newest = max((view.state_at for view in ledger.view.jobs(limit=1)), default=None)
+        counts = ledger.view.state_counts()
+    finally:
+        ledger.close()
+    if newest is not None and newest > datetime.now(UTC):
+        return CheckResult("ledger", Health.DOUBT, f"written at {newest:%F %T} UTC, in the future")
+    states = ", ".join(f"{number} {state}" for state, number in counts.items())
+    return CheckResult("ledger", Health.GOOD, states or "empty")
+
+
+def _clock() -> CheckResult:
+    """Whether the kernel holds the clock synchronised; content dates are read by people."""
+    now = datetime.now(UTC)
+    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes 0: read only
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(buffer)
+    if state == _TIME_ERROR:
+        return CheckResult("clock", Health.DOUBT, f"{now:%F %T} UTC, not synchronised")
+    if state < 0:
+        return CheckResult("clock", Health.DOUBT, f"{now:%F %T} UTC, cannot be asked")
+    return CheckResult("clock", Health.GOOD, f"{now:%F %T} UTC, synchronised")
+
+
+def _destination(destination: DestinationConfig, config: BridgeConfig) -> CheckResult:
+    subject = f"destination {destination.name}"
+    try:
+        answer = ask(destination, destination.calling_ae_title or config.listener.ae_title)
+    except BridgeError as error:
+        return CheckResult(subject, Health.BAD, str(error))
+    taken = [kind for kind in destination.kinds if kind in answer.kinds]
+    detail = f"{answer.echo}; accepts {', '.join(taken) or 'none of the kinds of this site'}"
+    return CheckResult(subject, Health.GOOD if taken else Health.BAD, detail)

@@ -1,0 +1,35 @@
+"""``pacs-bridge doctor``: whether this installation is fit to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from pacs_bridge.cli.configuration import config_option, loaded
+from pacs_bridge.cli.outcome import FAILED
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(config_path: Path, as_json: bool) -> None:
+    """Check configuration, destinations, models, devices, disk and clock.
+
+    Every destination is asked with C-ECHO, and for the kinds of Segmentation that it accepts.
+    Exits with 1 if something would keep the service from working.
+    """
+    from pacs_bridge.checkup import Health, check_up
+
+    config = loaded(config_path)
+    findings = check_up(config)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(each) for each in findings], indent=2))
+    else:
+        width = max(len(each.subject) for each in findings)
+        for each in findings:
+            click.echo(f"{each.health:5}  {each.subject:{width}}  {each.detail}")
+    if any(each.health is Health.BAD for each in findings):
+        raise click.exceptions.Exit(FAILED)

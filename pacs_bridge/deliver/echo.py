@@ -1,0 +1,68 @@
+"""Asking a destination whether it is there, and what it would take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pynetdicom import AE, build_context
+
+from inference.reasons import Reason
+from pacs_bridge.config.destinations import DestinationConfig, ResultKind
+from pacs_bridge.deliver.negotiation import Syntax
+from pacs_bridge.deliver.store_scu import UnreachableError
+
+_VERIFICATION = "1.2.840.10008.1.1"
+_SOP_CLASS = {
+    ResultKind.BINARY: "1.2.840.10008.5.1.4.1.1.66.4",
+    ResultKind.LABELMAP: "1.2.840.10008.5.1.4.1.1.66.7",
+}
+_SUCCESS = 0x0000
+_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a destination said."""
+
+    echo: str  #: how C-ECHO went (PS3.4 A.4)
+    kinds: frozenset[ResultKind]  #: kinds of Segmentation that it accepts in negotiation
+
+
+def ask(destination: DestinationConfig, calling_ae_title: str) -> Answer:
+    """Associate, send C-ECHO, and see which kinds are accepted.
+
+    Raises
+    ------
+    UnreachableError
+        ``send-timeout`` if there is no association, ``send-refused`` if the peer rejects it.
+    """
+    ae = AE(ae_title=calling_ae_title)
+    ae.connection_timeout = destination.connect_timeout_s
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _TIMEOUT_S
+    syntaxes = [Syntax.EXPLICIT_LITTLE.value, Syntax.IMPLICIT_LITTLE.value]
+    contexts = [build_context(uid, syntaxes) for uid in (_VERIFICATION, *_SOP_CLASS.values())]
+    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    try:
+        association = ae.associate(
+            destination.host, destination.port, contexts, destination.ae_title
+        )
+    except OSError as error:
+        raise UnreachableError(Reason.SEND_TIMEOUT, f"{where}: {error}") from error
+    if association.is_rejected:
+        primitive = association.acceptor.primitive
+        raise UnreachableError(
+            Reason.SEND_REFUSED,
+            f"{where}: rejected: {primitive.result_str}, {primitive.reason_str}",
+        )
+    if not association.is_established:
+        raise UnreachableError(Reason.SEND_TIMEOUT, f"{where}: no association")
+    try:
+        accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
+        echo = "no Verification"
+        if _VERIFICATION in accepted:
+            status = association.send_c_echo()
+            good = "Status" in status and status.Status == _SUCCESS
+            echo = "C-ECHO succeeded" if good else "C-ECHO failed"
+    finally:
+        association.release()
+    return Answer(echo, frozenset(kind for kind, uid in _SOP_CLASS.items() if uid in accepted))
