@@ -37,6 +37,8 @@ class DeliveryBox:
         self, sender: str, lease_s: float, destinations: Sequence[str] | None = None
     ) -> DeliveryClaim | None:
         """See ``Outbox.claim``."""
+        if destinations is not None and not destinations:
+            return None
         steady_s = self._database.clock.steady_s()
         with self._database.read() as connection:
             if _next_delivery(connection, steady_s, destinations) is None:
