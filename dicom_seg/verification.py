@@ -7,7 +7,6 @@ and named by their own codes, and compared with the label map, the slice table a
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from dicom_seg.errors import VerificationError
 from dicom_seg.examination import StackPlan
+from dicom_seg.header import quiet_pydicom
 from dicom_seg.segmentation import SegKind, SegRequest
 from dicom_seg.verify.frames import FrameReader, StoredFrame
 from dicom_seg.verify.header_checks import check_claims, check_identity, check_image
@@ -23,6 +23,9 @@ from dicom_seg.verify.place_checks import PlaneFinder, check_source
 from dicom_seg.verify.segment_checks import stored_structures
 from dicom_seg.verify.stored import StoredSegmentation, open_stored
 from inference.label_map import BACKGROUND, LabelMap
+
+#: ``(z, 256)``: which ids each plane has, background left out.
+Presence = npt.NDArray[np.bool_]
 
 
 def verify_segmentation(path: Path, labels: LabelMap, plan: StackPlan, request: SegRequest) -> None:
@@ -33,26 +36,37 @@ def verify_segmentation(path: Path, labels: LabelMap, plan: StackPlan, request: 
     VerificationError
         Naming what differs, by attribute or frame; free of patient data.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd values of the source were copied as they are
-        with open_stored(path) as stored:
-            check_image(stored, labels, request)
-            check_identity(stored, plan)
-            check_claims(stored, request)
-            structures = stored_structures(stored, labels, request)
-            if request.kind is SegKind.BINARY:
-                _check_binary_frames(stored, labels, plan, structures)
-            else:
-                _check_labelmap_frames(stored, labels, plan, structures)
+    with quiet_pydicom(), open_stored(path) as stored:
+        check_image(stored, labels, request)
+        check_identity(stored, plan)
+        check_claims(stored, request)
+        present = labels.slice_counts() > 0
+        present[:, BACKGROUND] = False
+        structures = stored_structures(stored, _ids(present), request)
+        placed = _placed_frames(stored, labels, plan)
+        if request.kind is SegKind.BINARY:
+            missing = _check_binary_frames(stored, labels, placed, structures, present)
+        else:
+            missing = _check_labelmap_frames(stored, labels, placed, structures, present)
+        if missing.any():
+            z, structure_id = np.argwhere(missing)[0]
+            raise VerificationError(f"structure {structure_id} has no frame on plane {z}")
 
 
 def _check_binary_frames(
-    stored: StoredSegmentation, labels: LabelMap, plan: StackPlan, structures: dict[int, int]
-) -> None:
-    """Each structure of each plane has its one frame, and the voxels that it should have."""
+    stored: StoredSegmentation,
+    labels: LabelMap,
+    placed: list[tuple[StoredFrame, int]],
+    structures: dict[int, int],
+    present: Presence,
+) -> Presence:
+    """Each structure of each plane has its one frame, and the voxels that it should have.
+
+    Returns what of ``present`` has no frame.
+    """
     pixels = FramePixels(stored)
-    missing = _presence(labels)
-    for frame, z in _placed_frames(stored, labels, plan):
+    missing = present.copy()
+    for frame, z in placed:
         structure_id = structures.get(frame.segment or 0)
         if structure_id is None:
             raise VerificationError(f"frame {frame.number}: no segment {frame.segment}")
@@ -67,26 +81,36 @@ def _check_binary_frames(
                 "or no voxel there"
             )
         missing[z, structure_id] = False
-    _require_none(missing)
+    return missing
 
 
 def _check_labelmap_frames(
-    stored: StoredSegmentation, labels: LabelMap, plan: StackPlan, structures: dict[int, int]
-) -> None:
-    """Each plane has its one frame, and each voxel the segment that it should have."""
+    stored: StoredSegmentation,
+    labels: LabelMap,
+    placed: list[tuple[StoredFrame, int]],
+    structures: dict[int, int],
+    present: Presence,
+) -> Presence:
+    """Each plane has its one frame, and each voxel the segment that it should have.
+
+    Returns what of ``present`` has no frame.
+    """
     pixels = FramePixels(stored)
-    structure_of = np.full(256, 255, dtype=np.uint8)  # 255: no structure has this id
+    structure_of = bytearray(b"\xff" * 256)  # 255: no structure has this id
     structure_of[BACKGROUND] = BACKGROUND
     for number, structure_id in structures.items():
         structure_of[number] = structure_id
-    missing = np.ones(labels.labels.shape[0], dtype=np.bool_)
-    for frame, z in _placed_frames(stored, labels, plan):
-        if not np.array_equal(structure_of[pixels.frame(frame.number)], labels.labels[z]):
+    missing = present.copy()
+    seen = set()
+    for frame, z in placed:
+        found = pixels.frame(frame.number).tobytes().translate(structure_of)
+        if found != labels.labels[z].tobytes():
             raise VerificationError(f"frame {frame.number}: voxels on plane {z} differ")
-        if not missing[z]:
+        if z in seen:
             raise VerificationError(f"frame {frame.number}: plane {z} has another frame")
+        seen.add(z)
         missing[z] = False
-    _require_none(_presence(labels) & missing[:, None])
+    return missing
 
 
 def _placed_frames(
@@ -106,14 +130,5 @@ def _placed_frames(
     return placed
 
 
-def _presence(labels: LabelMap) -> npt.NDArray[np.bool_]:
-    """``(z, 256)``: which ids each plane has, background left out."""
-    present = labels.slice_counts() > 0
-    present[:, BACKGROUND] = False
-    return present
-
-
-def _require_none(missing: npt.NDArray[np.bool_]) -> None:
-    if missing.any():
-        z, structure_id = np.argwhere(missing)[0]
-        raise VerificationError(f"structure {structure_id} has no frame on plane {z}")
+def _ids(present: Presence) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.flatnonzero(present.any(axis=0)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Final
@@ -12,6 +11,7 @@ from pydicom.dataset import Dataset
 from dicom_seg.codes import CodedTerm
 from dicom_seg.errors import SegmentationError
 from dicom_seg.examination import StackPlan
+from dicom_seg.header import quiet_pydicom
 from dicom_seg.provenance import ResultIdentity, derived_uid
 from dicom_seg.seg.copied import copy_source_attributes, text_of
 from dicom_seg.seg.equipment import add_equipment
@@ -198,8 +198,7 @@ def _is_rectangular(geometry: Geometry) -> bool:
 def _slice_thickness_mm(plan: StackPlan) -> float:
     """As the source says; the distance of its planes where it does not."""
     header = plan.header
-    with warnings.catch_warnings(), suppress(AttributeError, IndexError, TypeError, ValueError):
-        warnings.simplefilter("ignore")  # an odd value is as good as none
+    with quiet_pydicom(), suppress(AttributeError, IndexError, TypeError, ValueError):
         if "SliceThickness" in header:
             thickness_mm = float(header.SliceThickness)
         else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import unicodedata
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +20,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 from dicom_seg.errors import SegmentationError
+from dicom_seg.header import quiet_pydicom
 from inference.reasons import Reason
 
 
@@ -49,8 +49,7 @@ def copy_source_attributes(source: Dataset, target: Dataset) -> None:
         ``missing-identity``, naming the attribute, if the source does not say who or which
         study it belongs to: nothing is ever invented for it.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd values are the source's, and stay
+    with quiet_pydicom():  # odd values are the source's, and stay
         for attribute in _copied_attributes():
             _copy(source, target, attribute)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Final
 
 from pydicom.dataset import Dataset
 
 from dicom_seg.codes import CodedTerm
+from dicom_seg.header import quiet_pydicom
 from dicom_seg.seg.copied import fitted
 from dicom_seg.seg.request import SegRequest
 
@@ -48,8 +48,7 @@ def add_equipment(dataset: Dataset, source: Dataset, request: SegRequest) -> Non
 def _scanner(source: Dataset) -> Dataset | None:
     """The acquisition equipment; None where the source does not name its manufacturer."""
     item = Dataset()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd values are the source's, and stay
+    with quiet_pydicom():  # odd values are the source's, and stay
         for keyword in _SCANNER_KEYWORDS:
             if source.get(keyword):
                 item[keyword] = source[keyword]

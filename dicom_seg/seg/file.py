@@ -18,6 +18,7 @@ from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.uid import UID
 
 from dicom_seg.errors import SegmentationError
+from dicom_seg.header import quiet_pydicom
 from dicom_seg.provenance import IMPLEMENTATION_CLASS_UID
 from dicom_seg.seg import elements
 from dicom_seg.seg.functional_groups import PER_FRAME_GROUPS
@@ -48,8 +49,9 @@ def attribute_bytes(dataset: Dataset) -> bytes:
     buffer.is_little_endian = True
     buffer.is_implicit_VR = False
     charset = dataset.get("SpecificCharacterSet")
-    for tag in sorted(dataset.keys()):
-        write_data_element(buffer, dataset.get_item(tag), charset)
+    with quiet_pydicom():
+        for tag in sorted(dataset.keys()):
+            write_data_element(buffer, dataset.get_item(tag), charset)
     return buffer.getvalue()
 
 

@@ -39,11 +39,14 @@ def binary_pixels(labels: LabelMap, plan: FramePlan) -> Iterator[bytes]:
 
 def labelmap_pixels(labels: LabelMap, plan: FramePlan) -> Iterator[npt.NDArray[np.uint8]]:
     """``(y, x)`` segment numbers of each frame; 0 where there is no segment."""
-    segment_of = np.zeros(256, dtype=np.uint8)
+    segment_of = bytearray(256)
     for number, structure_id in enumerate(plan.structure_ids, start=1):
         segment_of[structure_id] = number
     for frame in plan.frames:
-        yield segment_of[labels.labels[frame.z]]
+        plane = labels.labels[frame.z]
+        # Several times as fast as indexing: no cast of every pixel to a machine word.
+        numbers = plane.tobytes().translate(segment_of)
+        yield np.frombuffer(numbers, dtype=np.uint8).reshape(plane.shape)
 
 
 def rle_frames(labels: LabelMap, plan: FramePlan) -> Iterator[bytes]:

@@ -8,19 +8,18 @@ from dicom_seg.codes import STRUCTURE_CODES, StructureCode, code_of
 from dicom_seg.errors import VerificationError
 from dicom_seg.segmentation import SegRequest
 from dicom_seg.verify.stored import StoredSegmentation
-from inference.label_map import LabelMap
 
 
 def stored_structures(
-    stored: StoredSegmentation, labels: LabelMap, request: SegRequest
+    stored: StoredSegmentation, present: tuple[int, ...], request: SegRequest
 ) -> dict[int, int]:
     """Structure id of each segment number, told by type code and laterality in the file.
 
     Raises
     ------
     VerificationError
-        If segments are not numbered 1..N for the structures that are present, in their order,
-        or a segment's code, label, colour, algorithm or remark is not what it should be.
+        If segments are not numbered 1..N for the ids that are ``present``, in their order, or
+        a segment's code, label, colour, algorithm or remark is not what it should be.
     """
     known = {_key_of(code): code.structure_id for code in STRUCTURE_CODES}
     sequence = stored.attributes.SegmentSequence
@@ -34,9 +33,9 @@ def stored_structures(
             raise VerificationError(f"segment {number}: no structure has its codes")
         _check_segment(segment, code_of(structure_id), request)
         structures[number] = structure_id
-    if tuple(structures.values()) != labels.present():
+    if tuple(structures.values()) != present:
         raise VerificationError(
-            f"segments are structures {tuple(structures.values())}, not {labels.present()}"
+            f"segments are structures {tuple(structures.values())}, not {present}"
         )
     return structures
 
