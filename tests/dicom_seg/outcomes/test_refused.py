@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pydicom
 import pytest
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 
 from dicom_seg.examination import Outcome, SeriesRules
 from dicom_seg.reader import read_stack
@@ -129,6 +129,16 @@ def garble_frame(path):
     edit(path, lambda ds: setattr(ds, "PixelData", encapsulate([ds.PixelData[16:80]])))
 
 
+def halve_frame(path):
+    """A code stream that stops half-way, in a file that is whole."""
+
+    def halve(ds):
+        frames = list(generate_frames(ds.PixelData, number_of_frames=ds.get("NumberOfFrames", 1)))
+        ds.PixelData = encapsulate([frame[: len(frame) // 2] for frame in frames])
+
+    edit(path, halve)
+
+
 def remove_pixels(path):
     edit(path, lambda ds: delattr(ds, "PixelData"))
 
@@ -140,7 +150,8 @@ def remove_pixels(path):
         (PixelSyntax.EXPLICIT_LITTLE, remove_pixels),
         (PixelSyntax.RLE, truncate_file),
         *(
-            (syntax, garble_frame)
+            (syntax, spoil)
+            for spoil in (garble_frame, halve_frame)
             for syntax in PixelSyntax
             if not syntax.is_native and syntax.lossy_method is None
         ),
