@@ -27,7 +27,8 @@ _OPACITY = 0.55
 _SCALE_BAR_MM = 100
 _TEXT_PIXELS = 13
 _MARGIN = 8
-_LEGEND_COLUMN = 190
+_LEGEND_COLUMN = 185
+_LINE = _TEXT_PIXELS + 5
 _PAPER = (18, 18, 20)
 _INK = (235, 235, 235)
 
@@ -196,24 +197,41 @@ def _mark(picture: Image.Image, view: View) -> None:
 
 
 def _sheet(pictures: Sequence[Image.Image], ids: Sequence[int], title: str) -> Image.Image:
+    """Pictures in a row; the legend under the first one where it fits, else under all."""
     header = _TEXT_PIXELS + 2 * _MARGIN
     tallest = max(picture.height for picture in pictures)
     across = sum(picture.width for picture in pictures) + _MARGIN * (len(pictures) + 1)
-    line = _TEXT_PIXELS + 5
-    columns = max(1, (across - _MARGIN) // _LEGEND_COLUMN)
-    lines = -(-len(ids) // columns)
-    sheet = Image.new("RGB", (across, header + tallest + _MARGIN + lines * line + _MARGIN), _PAPER)
+    first = pictures[0]
+    free = tallest - first.height - _MARGIN
+    if _legend_lines(len(ids), first.width) * _LINE <= free:
+        legend_at, legend_width, below = header + first.height + _MARGIN, first.width, 0
+        tops = [header for _ in pictures]
+    else:
+        legend_at, legend_width = header + tallest + _MARGIN, across - _MARGIN
+        below = _legend_lines(len(ids), legend_width) * _LINE + _MARGIN
+        tops = [header + (tallest - picture.height) // 2 for picture in pictures]
+    sheet = Image.new("RGB", (across, header + tallest + _MARGIN + below), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN), title, fill=_INK, font=_font())
     x = _MARGIN
-    for picture in pictures:
-        sheet.paste(picture, (x, header + (tallest - picture.height) // 2))
+    for picture, top in zip(pictures, tops, strict=True):
+        sheet.paste(picture, (x, top))
         x += picture.width + _MARGIN
-    for position, structure_id in enumerate(ids):
-        column, row = divmod(position, max(lines, 1))
-        at_x = _MARGIN + column * _LEGEND_COLUMN
-        at_y = header + tallest + _MARGIN + row * line
-        each = structure(structure_id)
-        draw.rectangle([at_x, at_y + 1, at_x + 11, at_y + 12], fill=each.rgb)
-        draw.text((at_x + 17, at_y), each.name.replace("_", " "), fill=_INK, font=_font())
+    _draw_legend(draw, ids, (_MARGIN, legend_at), legend_width)
     return sheet
+
+
+def _legend_lines(entries: int, width: int) -> int:
+    return -(-entries // max(1, width // _LEGEND_COLUMN))
+
+
+def _draw_legend(
+    draw: ImageDraw.ImageDraw, ids: Sequence[int], origin: tuple[int, int], width: int
+) -> None:
+    lines = max(1, _legend_lines(len(ids), width))
+    for position, structure_id in enumerate(ids):
+        column, row = divmod(position, lines)
+        x, y = origin[0] + column * _LEGEND_COLUMN, origin[1] + row * _LINE
+        each = structure(structure_id)
+        draw.rectangle([x, y + 1, x + 11, y + 12], fill=each.rgb)
+        draw.text((x + 17, y), each.name.replace("_", " "), fill=_INK, font=_font())

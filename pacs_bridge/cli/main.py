@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import click
 
+from pacs_bridge.cli.demo import demo, demo_archive
 from pacs_bridge.cli.doctor import doctor
 from pacs_bridge.cli.jobs import jobs, retry
 from pacs_bridge.cli.model import model
@@ -25,5 +26,17 @@ def main() -> None:
     """
 
 
-for command in (doctor, jobs, listen, model, retry, segment, send, serve, work):
+for command in (
+    demo,
+    demo_archive,
+    doctor,
+    jobs,
+    listen,
+    model,
+    retry,
+    segment,
+    send,
+    serve,
+    work,
+):
     main.add_command(command)
