@@ -106,7 +106,7 @@ def _clean(
         labels[mask] = BACKGROUND
         return
     if rule.fill_holes:
-        filled = sitk.GetArrayViewFromImage(sitk.BinaryFillhole(_image(mask))) > 0
+        filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(_image(mask))) > 0
         labels[filled & (labels == BACKGROUND)] = structure_id
 
 

@@ -58,3 +58,28 @@ def test_arrays_must_fit_their_geometry_and_type() -> None:
         Volume(np.zeros((3, 3, 2), dtype=np.int16), geometry)
     with pytest.raises(TypeError, match="int16"):
         Volume(np.zeros((2, 3, 3), dtype=np.float32), geometry)  # type: ignore[arg-type]
+
+
+def test_boxes_hold_each_structure_tightly(rng: np.random.Generator) -> None:
+    labels = np.zeros((4, 30, 20), dtype=np.uint8)
+    labels[1:3, 4:9, 2] = 7
+    labels[2, 5:29, 10:20] = 104
+    labels[0, 0, 0] = 1
+
+    assert LabelMap(labels, uneven((4, 30, 20))).boxes() == {
+        1: (slice(0, 1), slice(0, 1), slice(0, 1)),
+        7: (slice(1, 3), slice(4, 9), slice(2, 3)),
+        104: (slice(2, 3), slice(5, 29), slice(10, 20)),
+    }
+
+
+def test_centroids_weigh_planes_by_what_they_stand_for() -> None:
+    labels = np.zeros((4, 30, 20), dtype=np.uint8)
+    labels[1, 10, 5:8] = labels[2, 10, 5:8] = 7  # planes at 2 and 7 mm, each for 3.5 mm
+    labels[0, 4, 4] = labels[3, 8, 4] = 9  # planes at 0 and 9 mm, each for 2 mm
+
+    centroids = LabelMap(labels, uneven((4, 30, 20))).centroids_mm()
+
+    assert list(centroids) == [7, 9]
+    np.testing.assert_allclose(centroids[7], [3.0, 5.0, 4.5])
+    np.testing.assert_allclose(centroids[9], [2.0, 3.0, 4.5])
