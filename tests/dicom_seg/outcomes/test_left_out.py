@@ -144,10 +144,11 @@ def test_localizers_fall_out_of_a_series_that_has_slices(write, judge):
     [
         ({"SOPClassUID": SecondaryCaptureImageStorage}, Reason.DERIVED),
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, Reason.DERIVED),
+        ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, Reason.DERIVED),
         ({"SOPClassUID": MRImageStorage, "Modality": "MR"}, Reason.NOT_CT),
         ({"Modality": "PT"}, Reason.NOT_CT),
     ],
-    ids=["secondary capture", "screen save", "MR", "PT"],
+    ids=["secondary capture", "screen save", "projection", "MR", "PT"],
 )
 def test_what_is_no_original_ct_is_skipped(write, overrides, reason, judge):
     verdict = judge(write(overrides=overrides))
@@ -195,3 +196,29 @@ def test_left_out_instances_are_counted_once(write, tmp_path, judge):
         Reason.LOCALIZER: 2,
         Reason.DUPLICATE_INSTANCE: 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "finding"),
+    [
+        ({"RescaleSlope": 1.01}, Reason.HU_ROUNDED),
+        ({"RescaleSlope": 40, "RescaleIntercept": 40}, Reason.HU_CLIPPED),
+        ({}, None),
+    ],
+    ids=["fractions", "beyond 16 bit", "whole"],
+)
+@pytest.mark.parametrize("kind", ObjectKind, ids=lambda k: k.name)
+def test_values_that_are_no_whole_hounsfield_units_are_remarked_on(
+    write, judge, kind, overrides, finding
+):
+    verdict = judge(write(kind=kind, overrides=overrides))
+
+    assert verdict.outcome is Outcome.PROCESS
+    assert {Reason.HU_ROUNDED, Reason.HU_CLIPPED} & verdict.findings == {finding} - {None}
+
+
+def test_attributes_of_the_patient_that_differ_are_remarked_on(write, judge):
+    verdict = judge(write(plane_overrides={3: {"AccessionNumber": "OTHER"}}))
+
+    assert verdict.outcome is Outcome.PROCESS
+    assert verdict.findings == {Reason.IDENTITY_DIFFERS}

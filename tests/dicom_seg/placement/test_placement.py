@@ -9,7 +9,7 @@ rows and columns or change of order can go unseen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import pytest
 
 from dicom_seg.errors import VerificationError
 from dicom_seg.reader import read_stack
-from dicom_seg.segmentation import SegKind, write_segmentation
+from dicom_seg.segmentation import Encoding, SegKind, write_segmentation
 from dicom_seg.series import examine_series
 from dicom_seg.synthetic.acquisition import (
     PatientPosition,
@@ -249,6 +249,34 @@ def test_padding_is_never_foreground(
     paths = write_ct_series(volume, tmp_path / "ct", SeriesOptions(pixels=pixels))
 
     (path,) = segment_series(examine_series(paths), kind, tmp_path, segmenter)
+
+    check_placement(read_segmentation(path), read_source(paths))
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoding"),
+    [
+        (SegKind.BINARY, Encoding.NATIVE),
+        (SegKind.BINARY, Encoding.DEFLATED),
+        (SegKind.LABELMAP, Encoding.NATIVE),
+        (SegKind.LABELMAP, Encoding.RLE),
+    ],
+)
+def test_no_encoding_of_frames_moves_a_voxel(
+    kind,
+    encoding,
+    tmp_path,
+    segmenter,
+    seg_request,
+    read_source,
+    read_segmentation,
+    check_placement,
+):
+    paths = CASES[0].write(tmp_path / "ct")
+    (plan,) = examine_series(paths).stacks
+    labels = segmenter.segment(read_stack(plan).volume)
+    path = tmp_path / "seg.dcm"
+    write_segmentation(labels, plan, replace(seg_request(kind), encoding=encoding), path)
 
     check_placement(read_segmentation(path), read_source(paths))
 
