@@ -7,6 +7,7 @@ knows which attribute it asked for and what its absence means.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Final
 
 from pydicom import DataElement, Dataset
@@ -17,6 +18,7 @@ from pydicom.tag import BaseTag, Tag
 _NO_ITEMS: Final[tuple[Dataset, ...]] = ()
 
 
+@cache
 def tag_of(keyword: str) -> BaseTag:
     """Tag of a keyword of the data dictionary (PS3.6)."""
     return Tag(keyword)
@@ -99,7 +101,7 @@ class Attributes:
         tag = tag_of(keyword)
         for dataset in self._datasets:
             try:
-                if tag in dataset:
+                if tag in dataset.keys():  # noqa: SIM118 - without making a tag of a tag
                     return dataset[tag]
             except Exception:  # noqa: S112 - pydicom raises what it likes for a bad value
                 continue

@@ -77,6 +77,8 @@ def _items(file: BinaryIO, source: PixelSource) -> tuple[bytes, list[Fragment]]:
     while len(items) <= most:
         file.seek(offset)
         header = file.read(_HEADER.size)
+        if not header and items:
+            break  # complete but for its delimiter: the codec will tell
         if len(header) < _HEADER.size:
             raise EncapsulationError("the pixel data are cut off")
         tag, length = _HEADER.unpack(header)

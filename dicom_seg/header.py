@@ -23,6 +23,7 @@ from pydicom.filereader import read_dataset
 from pydicom.valuerep import VR
 from pydicom.values import converters
 
+from dicom_seg.attributes import Attributes
 from dicom_seg.errors import SeriesRefusedError
 from dicom_seg.transfer_syntax import (
     EXPLICIT_VR_BIG_ENDIAN,
@@ -61,6 +62,7 @@ class FileHeader:
     path: Path
     file_bytes: int
     transfer_syntax_uid: str
+    media_storage_sop_class_uid: str  #: of the file meta information; empty if unknown
     dataset_offset: int  #: where the data set starts, behind preamble and file meta
     dataset: Dataset  #: with ``file_meta``
     pixels: PixelElement | None
@@ -90,6 +92,7 @@ def read_header(path: Path) -> Dataset:
         dataset = scan_header(path).dataset
         try:
             _drop_unreadable(dataset, depth=0)
+            _drop_unreadable(dataset.file_meta, depth=0)
         except Exception as error:
             raise _unreadable(path, type(error).__name__) from None
     return dataset
@@ -141,7 +144,7 @@ def media_storage_sop_class(path: Path) -> str:
             content = file.read(_READ_STEPS_BYTES[0])
             if content[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] != _MAGIC:
                 return ""
-            return str(_file_meta(BytesIO(content)).get("MediaStorageSOPClassUID", ""))
+            return Attributes(_file_meta(BytesIO(content))).text("MediaStorageSOPClassUID")
     except Exception:
         return ""
 
@@ -164,7 +167,8 @@ def _parse(
         stream = BytesIO(content)
         meta = _file_meta(stream, start)
         dataset_offset = stream.tell()
-        syntax = str(meta.get("TransferSyntaxUID", "") or _guess_syntax(content[dataset_offset:]))
+        known = Attributes(meta)
+        syntax = known.text("TransferSyntaxUID") or _guess_syntax(content[dataset_offset:])
         if pixel_encoding(syntax) is None:
             raise SeriesRefusedError(
                 Reason.UNSUPPORTED_SYNTAX, f"{path.name}: transfer syntax {syntax[:64]!r}"
@@ -176,6 +180,7 @@ def _parse(
             stop_when=end.watch(stream),
             specific_tags=list(tags) if tags is not None else None,
         )
+        dataset.file_meta = FileMetaDataset(meta)
     except SeriesRefusedError:
         raise
     except Exception as error:
@@ -187,8 +192,15 @@ def _parse(
         return None
     if not len(dataset) and not len(meta):
         raise _unreadable(path, "no data element")
-    dataset.file_meta = FileMetaDataset(meta)
-    return FileHeader(path, file_bytes, syntax, dataset_offset, dataset, end.pixels)
+    return FileHeader(
+        path=path,
+        file_bytes=file_bytes,
+        transfer_syntax_uid=syntax,
+        media_storage_sop_class_uid=known.text("MediaStorageSOPClassUID"),
+        dataset_offset=dataset_offset,
+        dataset=dataset,
+        pixels=end.pixels,
+    )
 
 
 class _End:

@@ -77,7 +77,7 @@ def read_instance(path: Path, rules: SeriesRules) -> Instance | LeftOut:
         return LeftOut(path, "", None, error.reason, error.detail)
     image = Attributes(header.dataset)
     sop_class = image.text("SOPClassUID")
-    stored_as = str(header.dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+    stored_as = header.media_storage_sop_class_uid
     sop_instance = image.text("SOPInstanceUID")
     if not (sop_class or stored_as or sop_instance or image.text("SeriesInstanceUID")):
         return LeftOut(path, "", None, Reason.NO_DICOM, f"{path.name} holds no DICOM instance")

@@ -51,6 +51,8 @@ def pixel_source(
         `corrupt-pixel-data` if there are none, too few, or their format is not that of a CT;
         `too-large` beyond the limits of ``rules``.
     """
+    if header.pixels is None:
+        raise SeriesRefusedError(Reason.CORRUPT_PIXEL_DATA, f"no pixel data in {instance}")
     rows, columns = matrix_of(image, rules, instance)
     if rows * columns * frames > rules.max_voxels:
         raise SeriesRefusedError(
@@ -67,16 +69,16 @@ def pixel_source(
         high_bit = stored - 1
     samples = image.integer("SamplesPerPixel")
     if (
-        header.pixels is None
-        or allocated not in (8, _WORD_BITS)
+        allocated not in (8, _WORD_BITS)
         or stored is None
         or high_bit is None
         or not 1 <= stored <= high_bit + 1 <= allocated
         or representation not in (0, 1)
         or samples not in (None, 1)
     ):
-        found = "no pixel data" if header.pixels is None else f"pixel format {bits}"
-        raise SeriesRefusedError(Reason.CORRUPT_PIXEL_DATA, f"{found} in {instance}")
+        raise SeriesRefusedError(
+            Reason.CORRUPT_PIXEL_DATA, f"pixel format {bits}, {samples} samples in {instance}"
+        )
     source = PixelSource(
         offset=header.pixels.offset,
         length=header.pixels.length,

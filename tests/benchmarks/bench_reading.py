@@ -1,0 +1,152 @@
+"""Reading a series: time and peak memory against pydicom and SimpleITK, one process a reading.
+
+``python tests/benchmarks/bench_reading.py [--slices N] [--matrix M] [--runs R] [SYNTAX ...]``
+prints a table. Readings of the three alternate; the best of the runs counts. Peak memory is
+what a process took beyond its state after the imports, and beside it the size of the volume.
+The last line is a native series of 1000 slices, by us alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+SYNTAXES = ("EXPLICIT_LITTLE", "RLE", "JPEG_LOSSLESS_SV1", "JPEG_LS", "JPEG_2000_LOSSLESS")
+READERS = ("ours", "pydicom", "SimpleITK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("syntaxes", nargs="*", default=SYNTAXES, metavar="SYNTAX")
+    parser.add_argument("--slices", type=int, default=397)
+    parser.add_argument("--matrix", type=int, default=512)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--long", type=int, default=1000, help="slices of the long series; 0: none")
+    parser.add_argument("--read", nargs=2, metavar=("READER", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.read:
+        print(json.dumps(measure(options.read[0], Path(options.read[1]))))
+        return
+    print(
+        f"{'syntax':20} {'reader':10} {'s':>7} {'ratio':>6} {'cpu s':>6}"
+        f" {'peak MB':>8} {'volume MB':>9}"
+    )
+    for syntax in options.syntaxes:
+        compare(syntax, (options.slices, options.matrix, options.matrix), READERS, options.runs)
+    if options.long:
+        compare("EXPLICIT_LITTLE", (options.long, options.matrix, options.matrix), ("ours",), 1)
+
+
+def compare(syntax: str, shape: tuple[int, int, int], readers: Sequence[str], runs: int) -> None:
+    """Write one series and let every reader read it."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), shape, syntax)
+        results: dict[str, list[dict[str, float]]] = {reader: [] for reader in readers}
+        for _ in range(runs):
+            for reader in readers:
+                command = [sys.executable, __file__, "--read", reader, folder]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                results[reader].append(json.loads(done.stdout))
+    sums = {run["sum"] for found in results.values() for run in found}
+    assert len(sums) == 1, f"readers disagree: {sums}"
+    best = {reader: min(run["s"] for run in found) for reader, found in results.items()}
+    volume_mb = np.prod(shape, dtype=float) * 2 / 1e6
+    for reader, seconds in best.items():
+        peak = min(run["peak_mb"] for run in results[reader])
+        cpu = min(run["cpu_s"] for run in results[reader])
+        print(
+            f"{syntax:20} {reader:10} {seconds:7.2f} {seconds / best['ours']:6.1f}"
+            f" {cpu:6.2f} {peak:8.0f} {volume_mb:9.0f}",
+            flush=True,
+        )
+
+
+def write(folder: Path, shape: tuple[int, int, int], syntax: str) -> None:
+    """A noisy cylinder of tissue in air, written slab by slab to keep memory low."""
+    from dicom_seg.synthetic.acquisition import stack
+    from dicom_seg.synthetic.options import PixelFormat, SeriesOptions
+    from dicom_seg.synthetic.pixel_encoding import PixelSyntax
+    from dicom_seg.synthetic.series import write_ct_series
+    from inference.volume import Volume
+
+    rng = np.random.default_rng(7)
+    y, x = np.indices(shape[1:]) / shape[1] - 0.5
+    plane = np.where(np.hypot(x, y * 1.3) < 0.42, 40, -1000)
+    hu = np.empty(shape, np.int16)
+    for z in range(shape[0]):
+        hu[z] = np.clip(plane + rng.normal(0, 12, shape[1:]), -1024, 3071)
+    options = SeriesOptions(
+        transfer_syntax_uid=PixelSyntax[syntax],
+        pixels=PixelFormat(bits_stored=12, signed=False, rescale=((1.0, -1024.0),)),
+    )
+    write_ct_series(Volume(hu, stack(shape, (1.5, 0.8, 0.8))), folder, options)
+
+
+def measure(reader: str, folder: Path) -> dict[str, float]:
+    """Read a folder in this process."""
+    paths = sorted(folder.iterdir())
+    read = {"ours": read_ours, "pydicom": read_pydicom, "SimpleITK": read_sitk}[reader]()
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
+    before = memory_mb("VmRSS")
+    start = time.perf_counter(), time.process_time()
+    hu = read(paths)
+    seconds, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
+    peak_mb = memory_mb("VmHWM") - before
+    total = int(sum(int(plane.sum(dtype=np.int64)) for plane in hu))
+    return {"s": seconds, "cpu_s": cpu, "peak_mb": peak_mb, "sum": total}
+
+
+def memory_mb(field: str) -> float:
+    """A line of this process's memory status (proc(5))."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
+
+
+def read_ours():
+    from dicom_seg.reader import read_stack
+    from dicom_seg.series import examine_series
+
+    def read(paths):
+        (plan,) = examine_series(paths).stacks
+        return read_stack(plan).volume.hu
+
+    return read
+
+
+def read_pydicom():
+    """As it is written everywhere: data sets, sort by position, stack, rescale."""
+    import pydicom
+
+    def read(paths):
+        slices = [pydicom.dcmread(path) for path in paths]
+        slices.sort(key=lambda ds: float(ds.ImagePositionPatient[2]))
+        pixels = np.stack([ds.pixel_array for ds in slices])
+        rescale = np.array([(ds.RescaleSlope, ds.RescaleIntercept) for ds in slices], float)
+        hu = pixels * rescale[:, 0, None, None] + rescale[:, 1, None, None]
+        return hu.astype(np.int16)
+
+    return read
+
+
+def read_sitk():
+    import SimpleITK as sitk
+
+    def read(paths):
+        reader = sitk.ImageSeriesReader()
+        names = reader.GetGDCMSeriesFileNames(str(paths[0].parent))
+        reader.SetFileNames(names)
+        return sitk.GetArrayFromImage(reader.Execute())
+
+    return read
+
+
+if __name__ == "__main__":
+    main()
