@@ -141,7 +141,9 @@ class Door:
         )
         with self._lock:
             self._outside[connection] = thread
-            leaving = self._make_room(address)
+            leaving = self._in_the_way(address)
+            if leaving is not None:
+                del self._outside[leaving]  # its thread ends by itself
         if leaving is not None:
             leaving.cut()
         try:
@@ -150,7 +152,7 @@ class Door:
             self._log.error("thread-failed", address=address)
             self._forget(connection)
 
-    def _make_room(self, address: str) -> Connection | None:
+    def _in_the_way(self, address: str) -> Connection | None:
         """Who has to go because of a newcomer from this address."""
         crowd = Counter(one.address for one in self._outside)
         if crowd[address] > _MAX_OUTSIDE_PER_ADDRESS:

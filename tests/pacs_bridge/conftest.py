@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from dicom_seg.synthetic.acquisition import stack
+from dicom_seg.synthetic.options import SeriesOptions
+from dicom_seg.synthetic.series import write_ct_series
+from inference.identity import SegmenterIdentity
+from inference.intensity import ROBUST_INTENSITY
+from inference.label_map import LabelMap
+from inference.manifest import ModelManifest
+from inference.model_store import ModelStore
+from inference.network import NetworkSpec, build_network
+from inference.structures import STRUCTURE_BY_NAME
+from inference.volume import Volume
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.load import load_config
 from pacs_bridge.identity_hash import IdentityHash
@@ -157,3 +171,202 @@ def send() -> Callable[..., list[int]]:
         return statuses
 
     return run
+
+
+class RawPeer:
+    """A peer that sends the bytes it is told to send, right or wrong."""
+
+    CONTEXT_ID = 1
+
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection(
+            ("127.0.0.1", port), timeout=20, source_address=(source, 0)
+        )
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def request(
+        self, abstract_syntax: str = CTImageStorage, calling: str = "RAW", pdu_size: int = 16384
+    ) -> None:
+        from pynetdicom.pdu import A_ASSOCIATE_RQ
+        from pynetdicom.pdu_primitives import (
+            A_ASSOCIATE,
+            ImplementationClassUIDNotification,
+            MaximumLengthNotification,
+        )
+        from pynetdicom.presentation import build_context
+
+        length = MaximumLengthNotification()
+        length.maximum_length_received = pdu_size
+        class_uid = ImplementationClassUIDNotification()
+        class_uid.implementation_class_uid = "1.2.3"
+        context = build_context(abstract_syntax, [ExplicitVRLittleEndian, "1.2.840.10008.1.2"])
+        context.context_id = self.CONTEXT_ID
+        primitive = A_ASSOCIATE()
+        primitive.application_context_name = "1.2.840.10008.3.1.1.1"
+        primitive.calling_ae_title = calling
+        primitive.called_ae_title = "PACSBRIDGE"
+        primitive.user_information = [length, class_uid]
+        primitive.presentation_context_definition_list = [context]
+        pdu = A_ASSOCIATE_RQ()
+        pdu.from_primitive(primitive)
+        self.send(pdu.encode())
+
+    def associate(self, **changes: object) -> RawPeer:
+        self.request(**changes)
+        kind, _ = self.read_pdu()
+        assert kind == 2, f"association answered with PDU type {kind}"
+        return self
+
+    def read_pdu(self) -> tuple[int, bytes]:
+        """Type and body; type 0 when the connection has ended."""
+        try:
+            header = self._read(6)
+            if len(header) < 6:
+                return 0, b""
+            return header[0], self._read(int.from_bytes(header[2:6], "big"))
+        except ConnectionResetError:
+            return 0, b""
+
+    def status(self) -> int:
+        """The status of the response that comes next; -1 when none comes."""
+        from pacs_bridge.receive.dimse import _elements
+
+        kind, body = self.read_pdu()
+        if kind != 4:
+            return -1
+        return int.from_bytes(dict(_elements(body[6:]))[0x0900], "little")
+
+    def store_command(self, sop_instance_uid: str, message_id: int = 1) -> bytes:
+        """A P-DATA-TF PDU with a C-STORE request."""
+
+        def element(number: int, value: bytes) -> bytes:
+            value += b"\0" * (len(value) % 2)
+            return struct.pack("<HHI", 0, number, len(value)) + value
+
+        command = (
+            element(0x0002, CTImageStorage.encode())
+            + element(0x0100, struct.pack("<H", 1))
+            + element(0x0110, struct.pack("<H", message_id))
+            + element(0x0700, struct.pack("<H", 2))
+            + element(0x0800, struct.pack("<H", 1))
+            + element(0x1000, sop_instance_uid.encode())
+        )
+        return self.data(element(0x0000, struct.pack("<I", len(command))) + command, 0x03)
+
+    def data(self, fragment: bytes, control: int) -> bytes:
+        """A P-DATA-TF PDU with one fragment; control 0 data, 2 last of data, 3 last of command."""
+        pdv = struct.pack(">IBB", len(fragment) + 2, self.CONTEXT_ID, control) + fragment
+        return struct.pack(">BxI", 4, len(pdv)) + pdv
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size and (more := self.socket.recv(size - len(data))):
+            data += more
+        return data
+
+
+@pytest.fixture
+def raw_peer() -> Iterator[Callable[..., RawPeer]]:
+    peers: list[RawPeer] = []
+
+    def connect(port: int, **options: object) -> RawPeer:
+        peers.append(RawPeer(port, **options))
+        return peers[-1]
+
+    yield connect
+    for peer in peers:
+        peer.close()
+
+
+class BrightSegmenter:
+    """A segmenter of one rule: bone-bright is liver on the patient's right, spleen on the left.
+
+    What it marks can be told from the source alone, so that every step behind it can be checked.
+    """
+
+    def __init__(self, threshold_hu: int = 300, demonstration: bool = False) -> None:
+        self._threshold_hu = threshold_hu
+        self._demonstration = demonstration
+        self.calls = 0
+
+    @property
+    def identity(self) -> SegmenterIdentity:
+        return SegmenterIdentity(
+            name="bright",
+            version="1",
+            digest="b" * 64,
+            demonstration=self._demonstration,
+            intended_use="tests",
+            parameters=(("threshold_hu", str(self._threshold_hu)),),
+            source="a threshold",
+        )
+
+    def segment(self, volume: Volume, progress: Callable[[float], None] | None = None) -> LabelMap:
+        self.calls += 1
+        labels = np.zeros(volume.hu.shape, dtype=np.uint8)
+        _, rows, columns = volume.hu.shape
+        for z, plane in enumerate(volume.hu):
+            y, x = np.mgrid[:rows, :columns]
+            index = np.stack([np.full_like(y, z), y, x], axis=-1)
+            left = volume.geometry.lps_mm(index)[..., 0] > 0
+            labels[z][plane >= self._threshold_hu] = STRUCTURE_BY_NAME["liver"].id
+            labels[z][(plane >= self._threshold_hu) & left] = STRUCTURE_BY_NAME["spleen"].id
+            if progress is not None:
+                progress((z + 1) / len(volume.hu))
+        return LabelMap(labels, volume.geometry)
+
+
+@pytest.fixture
+def bright_segmenter() -> BrightSegmenter:
+    return BrightSegmenter()
+
+
+@pytest.fixture
+def bright_volume() -> Volume:
+    """12 planes of 24 x 32: air, and two bright blocks, one each side of the middle."""
+    hu = np.full((12, 24, 32), -1000, dtype=np.int16)
+    hu[3:9, 6:16, 4:12] = 700
+    hu[4:10, 8:18, 20:29] = 900
+    return Volume(hu, stack(hu.shape, (3.0, 2.0, 1.5)))
+
+
+@pytest.fixture
+def make_series(tmp_path) -> Callable[..., list[Path]]:
+    """Write a volume as a CT series into a folder of its own, with ``SeriesOptions``."""
+
+    def make(volume: Volume, **options: object) -> list[Path]:
+        folder = tmp_path / f"ct{len(list(tmp_path.glob('ct*')))}"
+        return write_ct_series(volume, folder, SeriesOptions(**options))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory) -> Path:
+    """A model store with ``tiny``: the network's smallest form at 6 mm, with random weights.
+
+    It labels everything and nothing rightly, and exercises all that a real model does.
+    """
+    import torch
+
+    torch.manual_seed(20261121)
+    spec = NetworkSpec(init_filters=8, blocks_down=(1, 1, 1, 1), blocks_up=(1, 1, 1))
+    manifest = ModelManifest(
+        name="tiny",
+        version="1",
+        spacing_mm=6.0,
+        intensity=ROBUST_INTENSITY,
+        network=spec,
+        source="random numbers",
+        licence="none",
+        intended_use="Tests of everything but accuracy",
+        demonstration=True,
+    )
+    folder = tmp_path_factory.mktemp("models")
+    ModelStore(folder).add(manifest, build_network(spec).state_dict())
+    return folder

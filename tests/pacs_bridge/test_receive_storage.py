@@ -1,0 +1,376 @@
+"""Instances over real associations: what is answered, what is kept, and where."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import subprocess
+import sys
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    LegacyConvertedEnhancedCTImageStorage,
+    MRImageStorage,
+    RLELossless,
+    SegmentationStorage,
+)
+from pynetdicom import AE
+from pynetdicom.dsutils import encode
+from pynetdicom.sop_class import CTImageStorage, Verification
+
+from inference.reasons import Reason
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.queue import JobRequest, ResultFile
+from pacs_bridge.receive.status import Status
+
+SYNTAXES = [
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    RLELossless,
+    JPEGLSLossless,
+    JPEG2000Lossless,
+    "1.2.840.10008.1.2.4.201",
+]
+
+
+@pytest.fixture
+def listener(make_config, start_listener):
+    return start_listener(make_config())
+
+
+@pytest.fixture
+def ledger(listener, make_config) -> Ledger:
+    return Ledger.open(make_config().ledger_path)
+
+
+@pytest.fixture
+def data_folder(make_config):
+    return make_config().data_folder
+
+
+def files_in(folder) -> list:
+    return sorted(path for path in folder.rglob("*.dcm"))
+
+
+def associate(port: int, *contexts, calling: str = "SENDER", called: str = "PACSBRIDGE"):
+    ae = AE(ae_title=calling)
+    for abstract_syntax, transfer_syntaxes in contexts or [(Verification, None)]:
+        ae.add_requested_context(abstract_syntax, transfer_syntaxes)
+    return ae.associate("127.0.0.1", port, ae_title=called)
+
+
+def test_an_echo_is_answered(listener):
+    association = associate(listener.port)
+    assert association.send_c_echo().Status == Status.SUCCESS
+    association.release()
+
+
+def test_an_instance_is_on_disk_as_it_was_sent(listener, send, make_ct, data_folder, ledger):
+    instance = make_ct()
+    assert send(listener.port, [instance]) == [Status.SUCCESS]
+
+    (path,) = files_in(data_folder)
+    stored = dcmread(path)
+    sent = encode(instance, is_implicit_vr=False, is_little_endian=True)
+    (source,) = ledger.instances.sources(instance.SeriesInstanceUID, 1)
+    assert source.path == path
+    assert source.digest == hashlib.sha256(sent).hexdigest()
+    assert path.read_bytes()[:128] == bytes(128)
+    assert path.read_bytes().endswith(sent)
+    assert stored.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert stored.PixelData == instance.PixelData
+    assert list((data_folder / "spool" / "landing").iterdir()) == []
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_every_transfer_syntax_is_taken_without_touching_a_byte(
+    listener, make_ct, data_folder, syntax
+):
+    instance = make_ct()
+    instance.file_meta.TransferSyntaxUID = syntax
+    if syntax not in SYNTAXES[:3]:
+        from pydicom.encaps import encapsulate
+
+        instance.PixelData = encapsulate([b"not decoded here"])
+        instance["PixelData"].is_undefined_length = True
+    association = associate(listener.port, (CTImageStorage, syntax))
+    assert association.send_c_store(instance).Status == Status.SUCCESS
+    association.release()
+
+    (path,) = files_in(data_folder)
+    stored = dcmread(path)
+    assert stored.file_meta.TransferSyntaxUID == syntax
+    assert stored.PixelData == instance.PixelData
+
+
+@pytest.mark.parametrize(
+    "sop_class", [EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage]
+)
+def test_multi_frame_ct_is_taken_and_its_frames_counted(listener, send, make_ct, ledger, sop_class):
+    instance = make_ct(SOPClassUID=sop_class, NumberOfFrames=20)
+    assert send(listener.port, [instance]) == [Status.SUCCESS]
+    assert ledger.view.series(instance.SeriesInstanceUID)[0].instance_count == 1
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "syntax"),
+    [
+        (SegmentationStorage, ExplicitVRLittleEndian),
+        ("1.2.840.10008.5.1.4.1.1.66.7", ExplicitVRLittleEndian),
+        (MRImageStorage, ExplicitVRLittleEndian),
+        ("1.2.3.4.5", ExplicitVRLittleEndian),
+        (CTImageStorage, DeflatedExplicitVRLittleEndian),
+        (CTImageStorage, "1.2.840.10008.1.2.8.1"),  # deflated image frames
+        (CTImageStorage, "1.2.840.10008.1.2.4.95"),  # JPIP referenced, deflated
+    ],
+)
+def test_what_is_not_accepted_is_refused_in_negotiation(listener, sop_class, syntax):
+    association = associate(listener.port, (Verification, None), (sop_class, syntax))
+    assert association.is_established
+    assert [cx.abstract_syntax for cx in association.accepted_contexts] == [Verification]
+    association.release()
+
+
+@pytest.mark.parametrize(
+    ("calling", "called", "source_and_reason"),
+    [("SENDER", "SOMEBODY", (1, 7)), ("STRANGER", "PACSBRIDGE", (1, 3))],
+)
+def test_strangers_and_wrong_numbers_are_rejected(
+    make_config, start_listener, calling, called, source_and_reason
+):
+    peers = 'peers = [{ ae_title = "SENDER", addresses = ["127.0.0.1"] }]'
+    listener = start_listener(make_config(listener=f"{{ port = 0, {peers} }}"))
+
+    association = associate(listener.port, calling=calling, called=called)
+
+    assert association.is_rejected
+    primitive = association.acceptor.primitive
+    assert (primitive.result_source, primitive.diagnostic) == source_and_reason
+    assert primitive.result == 1  # permanent
+
+
+def test_a_known_title_at_an_unknown_address_is_rejected(make_config, start_listener):
+    peers = 'peers = [{ ae_title = "SENDER", addresses = ["10.9.8.7"] }]'
+    listener = start_listener(make_config(listener=f"{{ port = 0, {peers} }}"))
+    assert associate(listener.port).is_rejected
+
+
+def test_the_same_series_again_is_known_and_kept_once(listener, send, make_ct, data_folder, ledger):
+    series = [make_ct(number=number) for number in range(1, 6)]
+    assert send(listener.port, series) == [Status.SUCCESS] * 5
+    assert send(listener.port, series) == [Status.SUCCESS] * 5
+
+    assert len(files_in(data_folder)) == 5
+    assert ledger.view.counts() == {"duplicate-instance": 5}
+
+
+def test_other_bytes_of_the_same_instance_are_answered_as_duplicate_and_quarantined(
+    listener, send, make_ct, data_folder, ledger
+):
+    first, second = make_ct(), make_ct(SeriesDescription="changed")
+    assert send(listener.port, [first, second]) == [
+        Status.SUCCESS,
+        Status.DUPLICATE_SOP_INSTANCE,
+    ]
+
+    (aside,) = ledger.instances.set_aside(first.SeriesInstanceUID)
+    assert dcmread(aside.path).SeriesDescription == "changed"
+    (source,) = ledger.instances.sources(first.SeriesInstanceUID, 1)
+    assert dcmread(source.path).SeriesDescription == first.SeriesDescription
+
+
+def test_another_patient_in_the_same_series_is_quarantined(listener, send, make_ct, ledger):
+    ours, theirs = make_ct(number=1), make_ct(number=2, PatientID="PID-2")
+    assert send(listener.port, [ours, theirs]) == [Status.SUCCESS, Status.MIXED_IDENTITY]
+
+    (aside,) = ledger.instances.set_aside(ours.SeriesInstanceUID)
+    assert aside.reason is Reason.MIXED_IDENTITY
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID", "SeriesInstanceUID"])
+def test_nothing_is_made_up_for_an_empty_identifier(listener, send, make_ct, data_folder, keyword):
+    instance = make_ct(**{keyword: ""})
+    assert send(listener.port, [instance]) == [Status.MISSING_IDENTITY]
+    (path,) = files_in(data_folder)
+    assert path.parent == data_folder / "quarantine" / "missing-identity"
+
+
+@pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID"])
+def test_a_data_set_that_is_not_what_was_announced_is_refused(listener, make_ct, keyword):
+    instance = make_ct()
+    association = associate(listener.port, (CTImageStorage, ExplicitVRLittleEndian))
+    announced = {"SOPClassUID": CTImageStorage, "SOPInstanceUID": instance.SOPInstanceUID}
+    setattr(instance, keyword, MRImageStorage if keyword == "SOPClassUID" else "1.2.3")
+
+    status = raw_store(association, announced, data_set=encode(instance, False, True))
+
+    association.release()
+    assert status == Status.DATA_SET_DOES_NOT_MATCH
+
+
+def raw_store(association, announced: dict, data_set: bytes) -> int:
+    """A C-STORE of bytes that the SCU library would not send."""
+    from pynetdicom.dimse_primitives import C_STORE
+
+    request = C_STORE()
+    request.MessageID = 7
+    request.AffectedSOPClassUID = announced["SOPClassUID"]
+    request.AffectedSOPInstanceUID = announced["SOPInstanceUID"]
+    request.Priority = 2
+    request.DataSet = io.BytesIO(data_set)
+    association._reactor_checkpoint.clear()
+    while not association._is_paused:
+        pass
+    association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
+    _, response = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    return -1 if response is None else response.Status
+
+
+def nested(depth: int) -> bytes:
+    """Sequences in sequences, of undefined length."""
+    opening = b"\x08\x00\x40\x11SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    return opening * depth
+
+
+@pytest.mark.parametrize(
+    "data_set",
+    [
+        pytest.param(b"\x00", id="one byte"),
+        pytest.param(b"\xff" * 1000, id="no data set"),
+        pytest.param(nested(10), id="nested 10, cut"),
+        pytest.param(nested(10_000), id="nested 10,000"),
+        pytest.param(b"\x08\x00\x05\x00CS\xff\xff", id="length beyond the end"),
+    ],
+)
+def test_what_cannot_be_parsed_is_refused_and_the_association_lives(listener, data_set):
+    association = associate(listener.port, (CTImageStorage, ExplicitVRLittleEndian))
+    announced = {"SOPClassUID": CTImageStorage, "SOPInstanceUID": "1.2.3"}
+
+    status = raw_store(association, announced, data_set)
+
+    assert status in (Status.CANNOT_UNDERSTAND, Status.DATA_SET_DOES_NOT_MATCH)
+    assert raw_store(association, announced, data_set) == status
+    association.release()
+
+
+@pytest.mark.parametrize(
+    "uid", ["../../x", "/etc/x", "a\\b", "1..2", "C:\\x", "%s", "1.2\n3", "9" * 64 + ".1"]
+)
+def test_what_is_no_uid_is_refused_and_nothing_is_written_elsewhere(
+    listener, make_ct, data_folder, uid
+):
+    before = set(data_folder.parent.rglob("*"))
+    association = associate(listener.port, (CTImageStorage, ExplicitVRLittleEndian))
+    instance = make_ct(SeriesInstanceUID=uid, PatientID="../../" + uid)
+    announced = {"SOPClassUID": CTImageStorage, "SOPInstanceUID": instance.SOPInstanceUID}
+
+    status = raw_store(association, announced, encode(instance, False, True))
+    association.release()
+
+    assert status == Status.MISSING_IDENTITY
+    new = {path for path in set(data_folder.parent.rglob("*")) - before if path.is_file()}
+    assert {path.parent for path in new if path.suffix == ".dcm"} == {
+        data_folder / "quarantine" / "missing-identity"
+    }
+
+
+def test_a_sop_instance_uid_with_a_path_in_it_is_refused(listener, data_folder):
+    from pynetdicom import _config
+
+    association = associate(listener.port, (CTImageStorage, ExplicitVRLittleEndian))
+    assert not _config.ENFORCE_UID_CONFORMANCE  # else the sender would not send it
+    announced = {"SOPClassUID": CTImageStorage, "SOPInstanceUID": "../../../../tmp/x"}
+    assert raw_store(association, announced, b"anything") == Status.CANNOT_UNDERSTAND
+    association.release()
+    assert files_in(data_folder) == []
+
+
+def test_a_header_longer_than_the_head_is_read_from_the_file(listener, send, make_ct, ledger):
+    instance = make_ct()
+    items = []
+    for number in range(6000):
+        item = Dataset()
+        item.ReferencedSOPClassUID = CTImageStorage
+        item.ReferencedSOPInstanceUID = f"1.2.3.4.5.6.7.8.9.{number}"
+        items.append(item)
+    instance.ReferencedImageSequence = Sequence(items)  # (0008,1140): before the identifiers
+    assert send(listener.port, [instance]) == [Status.SUCCESS]
+    assert len(ledger.instances.sources(instance.SeriesInstanceUID, 1)) == 1
+
+
+def test_our_own_result_is_counted_and_dropped_where_the_site_wants_that(
+    make_config, start_listener, ram_folder
+):
+    config = make_config(
+        listener='{ port = 0, own_results = "discard",'
+        ' peers = [{ ae_title = "*", addresses = ["127.0.0.1"] }] }'
+    )
+    listener = start_listener(config)
+    ledger = Ledger.open(config.ledger_path)
+    ledger.jobs.submit(JobRequest("1.2", 1, "r", "m", ("a",)))
+    result = ResultFile(0, "binary", "x", SegmentationStorage, "2.25.5", "2.25.6", "1", "0", 1)
+    ledger.jobs.complete(ledger.jobs.claim("w", 60), [result], [])
+    association = associate(listener.port, (SegmentationStorage, ExplicitVRLittleEndian))
+
+    ours = {"SOPClassUID": SegmentationStorage, "SOPInstanceUID": "2.25.5"}
+    assert raw_store(association, ours, b"anything") == Status.SUCCESS
+    theirs = {"SOPClassUID": SegmentationStorage, "SOPInstanceUID": "2.25.9"}
+    assert raw_store(association, theirs, b"anything") == Status.SOP_CLASS_NOT_SUPPORTED
+    association.release()
+
+    assert ledger.view.counts() == {"own-result": 1}
+    assert files_in(config.data_folder) == []
+
+
+def test_below_the_watermark_associations_are_rejected_for_the_time_being(
+    make_config, start_listener
+):
+    free_gib = shutil.disk_usage("/dev/shm").free / 2**30
+    config = make_config(
+        disk=f"{{ accept_above_free_gib = {free_gib * 2}, reserve_free_gib = 0.0 }}"
+    )
+    listener = start_listener(config)
+    association = associate(listener.port)
+    assert association.is_rejected
+    primitive = association.acceptor.primitive
+    assert (primitive.result, primitive.result_source, primitive.diagnostic) == (2, 3, 1)
+
+
+def test_a_second_listener_on_the_same_port_or_folder_is_refused(
+    make_config, start_listener, ram_folder
+):
+    from pacs_bridge.errors import PermanentError
+
+    config = make_config()
+    listener = start_listener(config)
+    with pytest.raises(PermanentError, match="another listener") as caught:
+        start_listener(config)
+    assert caught.value.reason is Reason.CANNOT_LISTEN
+    peers = 'peers = [{ ae_title = "*", addresses = ["127.0.0.1"] }]'
+    (ram_folder / "second").mkdir()
+    taken = make_config(ram_folder / "second", listener=f"{{ port = {listener.port}, {peers} }}")
+    with pytest.raises(PermanentError, match=f"127.0.0.1 port {listener.port}"):
+        start_listener(taken)
+
+
+def test_the_listener_imports_nothing_that_computes():
+    code = (
+        "import pacs_bridge.receive.service, pacs_bridge.ledger.ledger, sys;"
+        "print(sorted({'torch', 'monai', 'numpy'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch" not in told.stdout
+    assert "monai" not in told.stdout
