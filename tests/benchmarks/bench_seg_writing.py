@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -52,6 +51,12 @@ class Times(NamedTuple):
     write_cpu_s: float  #: what a busy machine does not change much
     verify_cpu_s: float
     peak_kb: int
+
+
+def memory_kb(field: str) -> int:
+    """A line of this process's status: resident now, or at its peak (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def make_labels(planes: int, matrix: int, structures: int) -> np.ndarray:
@@ -112,7 +117,7 @@ def write_ours(labels: LabelMap, variant: str, path: Path) -> Times:
     wall, cpu = time.perf_counter(), time.process_time()
     write_segmentation(labels, plan, request, path)
     write_s, write_cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = memory_kb("VmHWM")
     cpu = time.process_time()
     verify_segmentation(path, labels, plan, request)
     return Times(write_s, write_cpu_s, time.process_time() - cpu, peak)
@@ -153,7 +158,7 @@ def write_theirs(labels: LabelMap, variant: str, path: Path) -> Times:
         transfer_syntax_uid=syntax, omit_empty_frames=kind is SegKind.BINARY,
     )  # fmt: skip
     seg.save_as(path)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = memory_kb("VmHWM")
     return Times(time.perf_counter() - wall, time.process_time() - cpu, 0.0, peak)
 
 
@@ -161,7 +166,8 @@ def measure_one(variant: str, labels_path: Path) -> None:
     """In a process of its own: one line of JSON."""
     array = np.load(labels_path)
     labels = LabelMap(array, make_plan(array.shape).table.geometry())
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory_kb("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     path = labels_path.with_name(f"{variant}.dcm")
     write = write_ours if variant in VARIANTS else write_theirs
     times = write(labels, variant, path)
