@@ -8,7 +8,6 @@ from pydicom.dataset import Dataset
 
 from dicom_seg.errors import VerificationError
 from dicom_seg.examination import StackPlan
-from dicom_seg.seg.attributes import frame_of_reference_uid
 from dicom_seg.segmentation import SegKind, SegRequest
 from dicom_seg.verify.stored import StoredSegmentation
 from inference.label_map import LabelMap
@@ -28,7 +27,12 @@ _IDENTITY_KEYWORDS: Final = (
     "ReferringPhysicianName",
 )
 #: Without these an object belongs to nobody.
-_REQUIRED_KEYWORDS: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+_REQUIRED_KEYWORDS: Final = (
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+)
 
 
 def check_image(stored: StoredSegmentation, labels: LabelMap, request: SegRequest) -> None:
@@ -81,7 +85,8 @@ def check_identity(stored: StoredSegmentation, plan: StackPlan) -> None:
     for keyword in _IDENTITY_KEYWORDS:
         if _text(attributes, keyword) != _text(plan.header, keyword):
             raise VerificationError(f"{keyword} is not that of the source")
-    if attributes.get("FrameOfReferenceUID") != frame_of_reference_uid(plan):
+    frame_of_reference = _text(attributes, "FrameOfReferenceUID")
+    if frame_of_reference != (plan.table.frame_of_reference_uid or frame_of_reference):
         raise VerificationError("FrameOfReferenceUID is not that of the source")
     source = attributes.ReferencedSeriesSequence[0]
     if source.SeriesInstanceUID != plan.header.SeriesInstanceUID:

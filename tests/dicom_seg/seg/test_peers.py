@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import SimpleITK
 from pydicom.uid import ExplicitVRLittleEndian
 
+from dicom_seg.codes import code_of
 from dicom_seg.segmentation import Encoding, Predecessor, SegKind
 from inference.finding import Finding
 from inference.label_map import LabelMap
@@ -125,6 +127,24 @@ def test_slicer_reads_the_same_voxels_at_the_same_millimetres(
     expected = segment_numbers(case.labels)
     np.testing.assert_array_equal(found[tuple(index.T)], expected[tuple(nearest.T)])
     assert np.count_nonzero(found) == np.count_nonzero(expected)
+
+
+@pytest.mark.parametrize("kind", SegKind)
+def test_slicer_shows_names_sides_and_colours(make_case, make_request, kind) -> None:
+    case = make_case()
+    path = case.write(make_request(kind)).path
+
+    decode_with_dcmqi(path)
+
+    said = json.loads((path.with_suffix("") / "meta.json").read_text())["segmentAttributes"]
+    segments = {segment["labelID"]: segment for group in said for segment in group}
+    for number, structure_id in enumerate(case.labels.present(), start=1):
+        segment, code = segments[number], code_of(structure_id)
+        side = segment.get("SegmentedPropertyTypeModifierCodeSequence", {}).get("CodeMeaning")
+        assert segment["SegmentLabel"] == code.name
+        assert segment["SegmentedPropertyTypeCodeSequence"]["CodeValue"] == code.type.value
+        assert side == (code.modifier and code.modifier.meaning)
+        assert tuple(segment["recommendedDisplayRGBValue"]) == structure(structure_id).rgb
 
 
 @pytest.mark.parametrize("kind", SegKind)

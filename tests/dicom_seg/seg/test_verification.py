@@ -32,6 +32,18 @@ def test_what_was_written_passes(make_case, make_request, source, kind, encoding
     verify_segmentation(case.write(request).path, case.labels, case.plan, request)
 
 
+@pytest.mark.parametrize("kind", SegKind)
+def test_one_plane_is_a_stack(make_case, make_request, kind) -> None:
+    case = make_case()
+    table = replace(case.plan.table, rows=case.plan.table.rows[4:5])
+    labels = LabelMap(case.labels.labels[4:5], table.geometry())
+    case = replace(case, plan=replace(case.plan, table=table), labels=labels)
+
+    written = case.write(make_request(kind))
+
+    verify_segmentation(written.path, labels, case.plan, make_request(kind))
+
+
 @pytest.mark.parametrize("undefined", [False, True])
 @pytest.mark.parametrize(("kind", "encoding"), ENCODINGS)
 def test_an_object_that_another_writer_stored_again_passes(
