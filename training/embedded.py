@@ -50,7 +50,7 @@ class EmbeddedRun:
             steps=self.steps,
             seconds=self.minutes * 60,
             early_window=64,
-            early_share=0.55,
+            early_share=0.6,
         )
 
     @property

@@ -20,7 +20,7 @@ class _GroupNorm(torch.autograd.Function):
     """Forward as PyTorch's; backward by Wu and He, Group Normalization, arXiv:1803.08494."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: torch.Tensor,
         weight: torch.Tensor,
@@ -39,7 +39,7 @@ class _GroupNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> _Grads:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> _Grads:
         """Gradients of input, weight and bias."""
         x, weight, mean, rstd = ctx.saved_tensors
         batch, channels = x.shape[:2]
@@ -51,9 +51,7 @@ class _GroupNorm(torch.autograd.Function):
         for item in range(batch):
             values, dy = (t[item].movedim(0, -1).reshape(-1, channels) for t in (x, grad))
             count = values.shape[0] * size
-            centre, scale = (
-                t[item].float().repeat_interleave(size) for t in (mean, rstd)
-            )
+            centre, scale = (t[item].float().repeat_interleave(size) for t in (mean, rstd))
             ones = torch.ones(1, values.shape[0], dtype=dy.dtype)
             sum_dy = (ones @ dy).float()[0]
             sum_dy_x = torch.diagonal(dy.T @ values).float()
@@ -76,7 +74,7 @@ class FastGroupNorm(nn.GroupNorm):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(batch, channels, x, y, z)``."""
-        result: torch.Tensor = _GroupNorm.apply(
+        result: torch.Tensor = _GroupNorm.apply(  # type: ignore[no-untyped-call]
             x, self.weight, self.bias, self.num_groups, self.eps
         )
         return result

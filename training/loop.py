@@ -11,12 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from training.group_norm import use_fast_group_norm
 from training.loss import dice_cross_entropy
 from training.patches import Patch, PatchSource
+
+#: Places in the body are learned in this unit, mm.
+_PLACE_SCALE_MM = 150.0
+#: Network values up to this are air, where no place is asked for.
+_AIR = -0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +35,10 @@ class Plan:
 
     steps: int
     seconds: float = math.inf
-    learning_rate: float = 2e-3
-    warm_up_steps: int = 60
+    learning_rate: float = 3e-3
+    place_weight: float = 1.0  #: of the error in the place, against Dice and cross-entropy
+    head_gain: float = 7.0  #: learning rate of the last layer: few features, many classes
+    warm_up_steps: int = 40
     weight_decay: float = 1e-4
     average: float = 0.997  #: share of the running average of weights kept a step
     batch: int = 1
@@ -47,6 +55,7 @@ class TrainingState:
 
     network: nn.Module
     average: nn.Module
+    place: nn.Module  #: from features to the place in the body; of use in training only
     optimizer: torch.optim.Optimizer
     step: int = 0
     elapsed_s: float = 0.0
@@ -56,11 +65,19 @@ class TrainingState:
         """A fresh run of ``network``, which is changed in place."""
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         use_fast_group_norm(network)
+        head = set(_head(network).parameters())
+        body = [p for p in network.parameters() if p not in head]
+        place = nn.Linear(_head(network).in_channels, 3)  # type: ignore[arg-type]
         optimizer = torch.optim.AdamW(
-            network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
+            [
+                {"params": body, "gain": 1.0},
+                {"params": [*head, *place.parameters()], "gain": plan.head_gain},
+            ],
+            lr=plan.learning_rate,
+            weight_decay=plan.weight_decay,
         )
         average = copy.deepcopy(network).requires_grad_(False)
-        return cls(network, average, optimizer)
+        return cls(network, average, place, optimizer)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; it appears whole or not at all."""
@@ -69,6 +86,7 @@ class TrainingState:
             {
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
+                "place": self.place.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "elapsed_s": self.elapsed_s,
@@ -84,6 +102,7 @@ class TrainingState:
         saved = torch.load(path, weights_only=True)
         self.network.load_state_dict(saved["network"])
         self.average.load_state_dict(saved["average"])
+        self.place.load_state_dict(saved["place"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.elapsed_s = saved["step"], saved["elapsed_s"]
 
@@ -138,7 +157,7 @@ def train(
     while state.step < plan.steps and state.elapsed_s < plan.seconds:
         rate = learning_rate(plan, state.step, state.elapsed_s)
         for group in state.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["gain"]
         first = state.step * plan.batch
         early = _progress(plan, state.step, state.elapsed_s) < plan.early_share
         window = plan.early_window if early else plan.window
@@ -172,10 +191,15 @@ def _step(state: TrainingState, patches: list[Patch], plan: Plan) -> float:
         logits = _head(state.network)(features)
     flat = logits.float().movedim(1, -1).reshape(-1, logits.shape[1])
     target = labels[(slice(None), *thin)].reshape(-1).long()
-    loss = dice_cross_entropy(flat, target)
+    seen = images[(slice(None), 0, *thin)].reshape(-1) > _AIR
+    voices = features.float().movedim(1, -1).reshape(-1, features.shape[1])[seen]
+    places = torch.cat([_places(p, start, plan.stride) for p in patches])[seen]
+    astray = (state.place(voices) - places).abs().mean()
+    loss = dice_cross_entropy(flat, target) + plan.place_weight * astray
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(state.place.parameters(), 1.0)
     state.optimizer.step()
     keep = min(plan.average, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
@@ -184,6 +208,14 @@ def _step(state: TrainingState, patches: list[Patch], plan: Plan) -> float:
         ):
             mean.lerp_(new, 1 - keep)
     return float(loss.detach())
+
+
+def _places(patch: Patch, start: list[int], stride: int) -> torch.Tensor:
+    """``(voxels, 3)``, where the thinned voxels of a window lie in the body."""
+    steps = [np.arange(s, n, stride) for s, n in zip(start, patch.labels.shape, strict=True)]
+    grid = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    places = (grid @ patch.frame[:, :3].T + patch.frame[:, 3]) / _PLACE_SCALE_MM
+    return torch.from_numpy(places.astype(np.float32))
 
 
 def _head(network: nn.Module) -> nn.Module:

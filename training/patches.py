@@ -17,6 +17,7 @@ class Patch:
 
     image: npt.NDArray[np.float32]  #: -1..1
     labels: npt.NDArray[np.uint8]  #: 0..104
+    frame: npt.NDArray[np.float64]  #: (3, 4), voxel (x, y, z, 1) to mm of the reference body
 
 
 class PatchSource:
@@ -62,4 +63,7 @@ class PatchSource:
         values += rng.standard_normal(values.shape, dtype=np.float32) * np.float32(
             rng.uniform(0, 0.01)
         )
-        return Patch(values, np.pad(labels[where], pads))
+        frame = case.frame()
+        first = [s.start - before for s, (before, _) in zip(slices, pads, strict=True)]
+        frame[:, 3] += frame[:, :3] @ np.asarray(first)
+        return Patch(values, np.pad(labels[where], pads), frame)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from inference.preprocessing import IntensitySpec, labels_to_network, to_network
+from inference.preprocessing import IntensitySpec, NetworkGrid, labels_to_network, to_network
 from inference.synthetic.patient import SyntheticPatient, default_geometry
 from inference.synthetic.traits import FieldOfView
 
@@ -21,6 +21,8 @@ from inference.synthetic.traits import FieldOfView
 STORED_SCALE = 32767
 #: Places remembered for each structure of a case, to draw windows around.
 SPOTS_PER_STRUCTURE = 64
+#: A case is whole once this is written.
+_LAST_FILE = "frame.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ class Case:
     def spots(self) -> npt.NDArray[np.int16]:
         """``(n, 4)``: structure id and one of its voxels."""
         return np.asarray(np.load(self.folder / "spots.npy"))
+
+    def frame(self) -> npt.NDArray[np.float64]:
+        """``(3, 4)``: voxel ``(x, y, z, 1)`` to mm of the reference body."""
+        return np.asarray(np.load(self.folder / "frame.npy"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ def make_cases(seeds: range, recipe: CaseRecipe, folder: Path, workers: int = 1)
     missing = [
         (seed, target)
         for seed, target in zip(seeds, targets, strict=True)
-        if not (target / "spots.npy").exists()
+        if not (target / _LAST_FILE).exists()
     ]
     with ProcessPoolExecutor(workers) as pool:
         jobs = [pool.submit(_make_case, seed, recipe, target) for seed, target in missing]
@@ -84,6 +90,13 @@ def _make_case(seed: int, recipe: CaseRecipe, folder: Path) -> None:
     )
     np.save(folder / "labels.npy", labels)
     np.save(folder / "spots.npy", _spots(labels, np.random.default_rng(seed)))
+    np.save(folder / _LAST_FILE, _frame(patient, seen.grid))
+
+
+def _frame(patient: SyntheticPatient, grid: NetworkGrid) -> npt.NDArray[np.float64]:
+    corners = grid.lps_mm(np.vstack([np.zeros(3), np.eye(3)])) - patient.frame.origin_mm
+    origin, *ends = corners @ patient.frame.matrix.T
+    return np.column_stack([*(end - origin for end in ends), origin])
 
 
 def _spots(labels: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.int16]:

@@ -14,8 +14,9 @@ from inference.synthetic.tissue import Part
 
 #: Points evaluated at a time: the temporaries of a block stay in the cache.
 _BLOCK_POINTS = 120_000
-#: Bounds are widened by this much against rounding, mm.
+#: Bounds are widened by this much against rounding.
 _MARGIN_MM = 0.01
+_MARGIN_PIXELS = 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +35,32 @@ class Frame:
         """``(n, 3)`` reference points in LPS mm."""
         inverse = np.linalg.inv(self.matrix)
         return np.asarray(np.asarray(points) @ inverse.T + self.origin_mm, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Planes:
+    """What finding the pixels of a box needs of a geometry, computed once."""
+
+    shape: tuple[int, int, int]
+    positions_mm: npt.NDArray[np.float64]  #: (z,), along the normal
+    normal: npt.NDArray[np.float64]  #: in the reference frame
+    offset_mm: float  #: of the reference origin, along the normal
+    origins: npt.NDArray[np.float64]  #: (z, 2), pixel of the reference origin, negated
+    to_pixel: npt.NDArray[np.float64]  #: (2, 3), reference mm to (y, x)
+
+    @classmethod
+    def of(cls, geometry: Geometry, frame: Frame) -> _Planes:
+        steps = np.stack([geometry.row_step_mm, geometry.column_step_mm], axis=1)
+        inverse = np.linalg.pinv(steps)
+        turn = np.linalg.inv(frame.matrix)
+        return cls(
+            shape=geometry.shape,
+            positions_mm=geometry.positions_mm,
+            normal=geometry.normal @ turn,
+            offset_mm=float(frame.origin_mm @ geometry.normal),
+            origins=(geometry.origins_mm - frame.origin_mm) @ inverse.T,
+            to_pixel=inverse @ turn,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +83,12 @@ def paint(
 
     A voxel belongs to a part if its centre lies inside.
     """
+    planes = _Planes.of(geometry, frame)
     origins = (geometry.origins_mm - frame.origin_mm) @ frame.matrix.T
     row_step = (frame.matrix @ geometry.row_step_mm).astype(np.float32)
     column_step = (frame.matrix @ geometry.column_step_mm).astype(np.float32)
     for part in parts:
-        for block in _blocks(part.shape.box, frame, geometry):
+        for block in _blocks(part.shape.box, planes):
             rows = np.arange(block.rows.start, block.rows.stop, dtype=np.float32)[:, None]
             columns = np.arange(block.columns.start, block.columns.stop, dtype=np.float32)
             x, y, z = (
@@ -90,32 +118,25 @@ def _fill(
         np.copyto(hu[where], np.int16(round(tissue.shell_hu)), where=inside)
 
 
-def _blocks(box: Box, frame: Frame, geometry: Geometry) -> Iterator[_Block]:
+def _blocks(box: Box, planes: _Planes) -> Iterator[_Block]:
     """Cut the part of each plane that ``box`` may reach into blocks of bounded size."""
-    corners = frame.to_lps(box.corners())
-    along = corners @ geometry.normal
-    positions = geometry.positions_mm
+    corners = box.corners()
+    along = corners @ planes.normal + planes.offset_mm
+    positions = planes.positions_mm
     met = np.flatnonzero(
         (positions >= along.min() - _MARGIN_MM) & (positions <= along.max() + _MARGIN_MM)
     )
     if not met.size:
         return
-    steps = np.stack([geometry.row_step_mm, geometry.column_step_mm], axis=1)
-    inverse = np.linalg.pinv(steps)
-    first = int(met[0])
-    while first <= met[-1]:
-        in_plane = (corners - geometry.origins_mm[first]) @ inverse.T
-        area = np.prod(np.ptp(in_plane, axis=0) + 1)
-        last = int(min(first + max(1, _BLOCK_POINTS // max(area, 1)), met[-1] + 1))
-        ranges = []
-        bend = geometry.origins_mm[first:last] - geometry.origins_mm[first]
-        offsets = bend @ inverse.T
-        for axis in (0, 1):
-            low = in_plane[:, axis].min() - offsets[:, axis].max() - _MARGIN_MM
-            high = in_plane[:, axis].max() - offsets[:, axis].min() + _MARGIN_MM
-            start = max(int(np.floor(low)), 0)
-            stop = min(int(np.ceil(high)) + 1, geometry.shape[1 + axis])
-            ranges.append(slice(start, stop))
-        if all(r.stop > r.start for r in ranges):
-            yield _Block(slice(first, last), ranges[0], ranges[1])
-        first = last
+    pixels = corners @ planes.to_pixel.T
+    low, high = pixels.min(axis=0) - _MARGIN_PIXELS, pixels.max(axis=0) + _MARGIN_PIXELS
+    count = max(1, int(_BLOCK_POINTS // np.prod(high - low + 1)))
+    for first in range(int(met[0]), int(met[-1]) + 1, count):
+        last = min(first + count, int(met[-1]) + 1)
+        origins = planes.origins[first:last]
+        start = np.floor(low - origins.max(axis=0)).astype(int)
+        stop = np.ceil(high - origins.min(axis=0)).astype(int) + 1
+        start = np.maximum(start, 0)
+        stop = np.minimum(stop, planes.shape[1:])
+        if (stop > start).all():
+            yield _Block(slice(first, last), slice(start[0], stop[0]), slice(start[1], stop[1]))

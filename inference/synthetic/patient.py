@@ -106,7 +106,7 @@ def default_geometry(
     corners = patient.frame.to_lps(box.corners())
     low, high = corners.min(axis=0), corners.max(axis=0)
     # The ends of the reference body are cut square, so the tilt must not show beyond them.
-    middle = patient.frame.to_lps([[0, 0, view.low_mm], [0, 0, view.high_mm]])[:, 2]
+    middle = patient.frame.to_lps([(0.0, 0.0, view.low_mm), (0.0, 0.0, view.high_mm)])[:, 2]
     low[2], high[2] = middle[0], middle[1]
     step = np.asarray(spacing_mm[::-1])
     count = np.maximum(np.ceil((high - low) / step).astype(int), 1)
@@ -170,7 +170,7 @@ def _surroundings(traits: Traits, frame: Frame) -> list[Part]:
     if not traits.table:
         return []
     depth = 112.0 + traits.fat_mm
-    back = frame.to_lps([[0, depth, 250], [0, depth, -120], [0, 85, 640]])
+    back = frame.to_lps([(0.0, depth, 250.0), (0.0, depth, -120.0), (0.0, 85.0, 640.0)])
     return surface.table_parts(float(back[:, 1].max()))
 
 

@@ -229,7 +229,7 @@ class HalfSpace:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What of ``solid`` lies inside every one of ``within`` and outside every one of ``without``."""
+    """``solid`` inside of everything in ``within`` and outside of everything in ``without``."""
 
     solid: Shape
     within: tuple[Shape, ...] = ()

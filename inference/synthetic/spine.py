@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,7 +117,7 @@ def spine_parts(spine: Spine, traits: Traits) -> list[Part]:
     """Discs, vertebrae from L5 up to C1, and the canal."""
     parts: list[Part] = []
     order = tuple(reversed(spine.vertebrae))
-    for below, above in zip(order[:-1], order[1:], strict=True):
+    for below, above in itertools.pairwise(order):
         parts += unlabelled(
             _DISC, Capsule(below.centre, above.centre, 0.8 * below.half_depth_mm, 9.0)
         )
@@ -130,7 +131,7 @@ def spine_parts(spine: Spine, traits: Traits) -> list[Part]:
         if vertebra.name == "C1":
             shapes = _atlas(vertebra)
         parts += labelled(f"vertebrae_{vertebra.name}", bone, *shapes)
-    for below, above in zip(order[:-1], order[1:], strict=True):
+    for below, above in itertools.pairwise(order):
         parts += unlabelled(_CORD, Capsule(_canal(below), _canal(above), 8.0, 8.0))
     return parts
 
