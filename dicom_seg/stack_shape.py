@@ -127,12 +127,12 @@ def _line_findings(
     row = planes[0].row
     origins = np.array([plane.row.origin_mm for plane in planes])
     sideways = origins - positions[:, None] * np.array(row.normal)
-    centred = positions - positions.mean()
-    slope = centred @ (sideways - sideways.mean(axis=0)) / float(centred @ centred)
+    slope = _robust_slope(positions, sideways)
     tilt = float(np.degrees(np.arctan(np.linalg.norm(slope))))
     drift_mm = float(np.linalg.norm(slope)) * float(positions[-1] - positions[0])
-    residual = sideways - sideways.mean(axis=0) - centred[:, None] * slope
-    shifts_mm = np.abs(residual @ np.array([row.row_cosine, row.column_cosine]).T)
+    beside = sideways - positions[:, None] * slope
+    beside -= np.median(beside, axis=0)
+    shifts_mm = np.abs(beside @ np.array([row.row_cosine, row.column_cosine]).T)
     extent_mm = (row.columns * row.column_spacing_mm, row.rows * row.row_spacing_mm)
     if (shifts_mm > extent_mm).any():
         raise SeriesRefusedError(
@@ -148,6 +148,19 @@ def _line_findings(
         detail = f"{int(shifted.sum())} planes by up to {shifts_mm.max():.2f} mm"
         findings.append(Finding(Reason.SHIFTED_PLANES, detail))
     return tuple(findings)
+
+
+def _robust_slope(
+    positions: npt.NDArray[np.float64], sideways: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """``(3,)``, sideways mm a mm of position; a few planes beside the line do not bend it.
+
+    The median over pairs half a stack apart.
+    """
+    half = (len(positions) + 1) // 2
+    rise = sideways[half:] - sideways[:-half]
+    run = positions[half:] - positions[:-half]
+    return np.asarray(np.median(rise / run[:, None], axis=0), dtype=np.float64)
 
 
 def _list(values: Sequence[str]) -> str:
