@@ -14,6 +14,8 @@ from inference.reasons import Reason, describe
 DONE = 0
 FAILED = 1
 WRONG_CALL = 2
+#: Outcomes of the reason table, in the words of a report.
+_VERBS = {"refused": "refuse", "skipped": "skip", "quarantined": "quarantine", "failed": "fail"}
 
 
 @contextmanager
@@ -32,10 +34,12 @@ def coded_failures(as_json: bool) -> Iterator[None]:
 def end_failed(reason: Reason, detail: str, as_json: bool) -> NoReturn:
     """Say why, and exit with status 1."""
     text = describe(reason)
+    outcome = _VERBS.get(text.outcome, "fail")
     if as_json:
-        click.echo(json.dumps({"outcome": text.outcome, "reason": reason, "detail": detail}))
+        ending = {"outcome": outcome, "reason": reason, "detail": detail}
+        click.echo(json.dumps({"ending": ending}))
     else:
-        click.echo(f"{text.outcome}: {reason}: {detail}")
+        click.echo(f"{outcome}: {reason}: {detail}")
         click.echo(f"{text.meaning}. Advice: {text.advice}.", err=True)
     raise click.exceptions.Exit(FAILED)
 
