@@ -32,12 +32,16 @@ from inference.network_grid import NetworkGrid
 from inference.nifti import read_nifti
 from inference.segmenter import SegmenterOptions, SegResNetSegmenter
 
-pytestmark = pytest.mark.shared
+pytestmark = [
+    pytest.mark.shared,
+    # MONAI looks for a DICOM decoder of another vendor, also when it reads NIfTI
+    pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning"),
+]
 
 SCAN = "totalseg_v1_dataset/s0001/ct.nii.gz"  #: 122 x 101 x 112 voxels of 3 mm
-#: Rounding of single precision through the network, in units of the logits' spread: the sum
-#: of 32 products a voxel after some 30 layers.
-TIE = 1e-4
+#: Logits closer than this, in units of their spread, are equal within the rounding of single
+#: precision through some 30 layers. Seen at voxels that differ: up to 1.2e-4.
+TIE = 5e-4
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(ct: Path, weights: Path, spacing_mm: float) -> Published:
     chain = Compose(
         [
-            LoadImaged(keys="image"),
+            LoadImaged(keys="image", reader="NibabelReader"),
             EnsureChannelFirstd(keys="image"),
             Orientationd(keys="image", axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S"))),
             Spacingd(keys="image", pixdim=[spacing_mm] * 3, mode="bilinear"),
