@@ -23,6 +23,8 @@ from pacs_bridge.retry_policy import RetryPolicy
 #: A sender that has not been heard of for so long is presumed dead.
 LEASE_S = 60.0
 _HEARTBEATS_A_LEASE = 4
+#: How long a failed delivery waits, as a share of the time that the gate stays closed.
+_SOONER, _LATER = 0.9, 2.0
 
 
 def delivery_policy(retry: RetryConfig) -> RetryPolicy:
@@ -102,12 +104,10 @@ class DestinationSender:
         except UnreachableError as error:
             # The destination is at fault, not this result: it is due again before the gate
             # opens, so that the most urgent one goes first when the destination is back.
-            wait_s = self._gate.failed(self._clock.steady_s())
-            self._failed(claim, error, self._shorter_than(wait_s), wait_s)
+            self._failed(claim, error, _SOONER)
         except TransientError as error:
-            # Perhaps this result: others have their turn before it is tried again.
-            wait_s = self._gate.failed(self._clock.steady_s())
-            self._failed(claim, error, self._policy, wait_s)
+            # Perhaps it is this result: the gate opens for others before it is due again.
+            self._failed(claim, error, _LATER)
         except PermanentError as error:
             self._outbox.park(claim, error.reason, error.detail)
             self._log.error(
@@ -122,13 +122,10 @@ class DestinationSender:
             self._outbox.sent(claim, sent.result)
             self._note(claim, sent)
 
-    def _shorter_than(self, wait_s: float) -> RetryPolicy:
-        shorter_s = 0.9 * wait_s
-        return RetryPolicy(shorter_s, shorter_s, self._policy.give_up_after_s)
-
-    def _failed(
-        self, claim: DeliveryClaim, error: TransientError, policy: RetryPolicy, wait_s: float
-    ) -> None:
+    def _failed(self, claim: DeliveryClaim, error: TransientError, share: float) -> None:
+        """Close the gate, and let the delivery wait for a share of that time."""
+        gate_s = self._gate.failed(self._clock.steady_s())
+        policy = RetryPolicy(share * gate_s, share * gate_s, self._policy.give_up_after_s)
         state = self._outbox.retry(claim, error.reason, error.detail, policy)
         self._log.warning(
             "delivery-failed",
@@ -137,7 +134,7 @@ class DestinationSender:
             state=state,
             reason=error.reason,
             detail=error.detail,
-            destination_waits_s=wait_s,
+            destination_waits_s=gate_s,
         )
 
     def _note(self, claim: DeliveryClaim, sent: Sent) -> None:

@@ -1,0 +1,195 @@
+"""Deliveries over days: who is sent when, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from inference.reasons import Reason
+from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.deliver.negotiation import Syntax
+from pacs_bridge.deliver.sender import DestinationSender
+from pacs_bridge.deliver.store_scu import Sent, UnreachableError
+from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.log import JsonLog
+from pacs_bridge.queue import DeliveryState, JobRequest, Priority, ResultFile, State
+
+DOWN = UnreachableError(Reason.SEND_TIMEOUT, "no association")
+FULL = TransientError(Reason.SEND_REFUSED, "status A700H")
+REFUSED = PermanentError(Reason.SEND_REFUSED, "status C000H")
+
+
+class ScriptedScu:
+    """Answers as it is told, and remembers who was sent: the network is tested elsewhere."""
+
+    def __init__(self) -> None:
+        self.answer: Exception | None = None
+        self.answers: dict[str, Exception] = {}
+        self.tried: list[str] = []
+        self.sent: list[str] = []
+
+    def send(self, candidates: Sequence[ResultFile]) -> Sent:
+        name = candidates[0].sop_instance_uid
+        self.tried.append(name)
+        error = self.answers.get(name, self.answer)
+        if error is not None:
+            raise error
+        self.sent.append(name)
+        return Sent(candidates[0], Syntax.RLE, 0, "")
+
+
+@pytest.fixture
+def config(make_config: Callable[..., BridgeConfig]) -> BridgeConfig:
+    return make_config()
+
+
+@pytest.fixture
+def ledger(config: BridgeConfig, clock):
+    made = Ledger.open(config.ledger_path, clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def scu() -> ScriptedScu:
+    return ScriptedScu()
+
+
+@pytest.fixture
+def sender(config: BridgeConfig, ledger: Ledger, scu: ScriptedScu, clock, tmp_path: Path):
+    log = JsonLog.open(tmp_path / "log.jsonl", IdentityHash(b"test"))
+    return DestinationSender(config.destinations[0], scu, ledger.outbox, clock, log)
+
+
+@pytest.fixture
+def finish(ledger: Ledger) -> Callable[..., int]:
+    """Make a job with one result of this name; its delivery waits in the outbox."""
+
+    def make(name: str, priority: Priority = Priority.ROUTINE) -> int:
+        ledger.jobs.submit(JobRequest(f"1.2.{name}", 1, "all", "m", ("archive",), priority))
+        claim = ledger.jobs.claim("worker", 60.0)
+        assert claim is not None
+        result = ResultFile(0, "binary", "x", "1.2", name, "1.2", "1.2", "0" * 64, 1)
+        ledger.jobs.complete(claim, [result], [])
+        return claim.job_id
+
+    return make
+
+
+def _run_for(sender: DestinationSender, clock, seconds: float, step_s: float = 1.0) -> None:
+    passed = 0.0
+    while passed < seconds:
+        while sender.send_one("sender"):
+            pass
+        clock.pass_s(step_s)
+        passed += step_s
+
+
+def test_what_is_sent_makes_the_job_sent(
+    sender: DestinationSender, ledger: Ledger, finish: Callable[..., int]
+) -> None:
+    job = finish("a")
+    assert sender.send_one("sender")
+    assert not sender.send_one("sender")
+    view = ledger.view.job(job)
+    assert view is not None
+    assert view.state is State.SENT
+
+
+def test_a_pacs_that_is_down_for_three_days_gets_everything_by_priority(
+    sender: DestinationSender,
+    ledger: Ledger,
+    scu: ScriptedScu,
+    clock,
+    finish: Callable[..., int],
+    config: BridgeConfig,
+) -> None:
+    finish("routine-1")
+    scu.answer = DOWN
+    _run_for(sender, clock, 3600, step_s=10)
+    for name, priority in (
+        ("archive-1", Priority.ARCHIVE),
+        ("routine-2", Priority.ROUTINE),
+        ("stat-1", Priority.STAT),
+    ):
+        finish(name, priority)
+    _run_for(sender, clock, 71 * 3600, step_s=60)
+    down_s = 72 * 3600
+    scu.answer = None
+    scu.sent.clear()
+    tried = len(scu.tried)
+    _run_for(sender, clock, config.destinations[0].retry.max_wait_s + 60, step_s=10)
+
+    assert scu.sent == ["stat-1", "routine-1", "routine-2", "archive-1"]
+    # one connection a waiting step: ten doublings from 10 s up to half an hour, then each half
+    assert tried <= 10 + down_s / config.destinations[0].retry.max_wait_s
+    assert ledger.view.state_counts() == {State.SENT: 4}
+
+
+def test_one_result_that_always_fails_holds_up_no_other(
+    sender: DestinationSender, scu: ScriptedScu, clock, finish: Callable[..., int], ledger: Ledger
+) -> None:
+    finish("poison", Priority.STAT)
+    finish("good-1")
+    finish("good-2")
+    scu.answers["poison"] = FULL
+    _run_for(sender, clock, 300)
+    assert scu.sent == ["good-1", "good-2"]
+    assert scu.tried.count("poison") > 2
+
+
+def test_a_pacs_out_of_resources_five_times_gets_it_in_the_end(
+    sender: DestinationSender, scu: ScriptedScu, clock, finish: Callable[..., int]
+) -> None:
+    finish("a")
+    scu.answer = FULL
+    while len(scu.tried) < 5:
+        _run_for(sender, clock, 1)
+    scu.answer = None
+    _run_for(sender, clock, 1000)
+    assert scu.tried == ["a"] * 6
+    assert scu.sent == ["a"]
+
+
+def test_a_refused_result_is_dead_after_one_attempt_and_an_operator_can_retry_it(
+    sender: DestinationSender,
+    scu: ScriptedScu,
+    clock,
+    finish: Callable[..., int],
+    ledger: Ledger,
+) -> None:
+    job = finish("a")
+    scu.answer = REFUSED
+    _run_for(sender, clock, 3600, step_s=60)
+    assert scu.tried == ["a"]
+    (delivery,) = ledger.view.deliveries(job)
+    assert (delivery.state, delivery.reason) == (DeliveryState.DEAD, Reason.SEND_REFUSED)
+    assert delivery.detail == "status C000H"
+
+    scu.answer = None
+    assert ledger.steering.retry_job(job)
+    _run_for(sender, clock, 10)
+    assert scu.sent == ["a"]
+
+
+def test_a_destination_that_never_comes_back_is_given_up_after_its_time(
+    sender: DestinationSender, scu: ScriptedScu, clock, finish: Callable[..., int], ledger: Ledger
+) -> None:
+    job = finish("a")
+    scu.answer = DOWN
+    _run_for(sender, clock, 10 * 24 * 3600, step_s=600)
+    (delivery,) = ledger.view.deliveries(job)
+    assert (delivery.state, delivery.reason) == (DeliveryState.DEAD, Reason.SEND_TIMEOUT)
+
+
+def test_no_delivery_causes_another_inference(
+    sender: DestinationSender, scu: ScriptedScu, clock, finish: Callable[..., int], ledger: Ledger
+) -> None:
+    finish("a")
+    scu.answer = DOWN
+    _run_for(sender, clock, 3600, step_s=10)
+    assert ledger.jobs.claim("worker", 60.0) is None
