@@ -1,0 +1,342 @@
+"""The worker between a real ledger and a real series; only the model is a threshold."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from inference.errors import ModelError
+from inference.label_map import LabelMap
+from inference.reasons import Reason
+from inference.volume import Volume
+from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.errors import TransientError
+from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.log import JsonLog
+from pacs_bridge.queue import JobRequest, State
+from pacs_bridge.report import SeriesReport
+from pacs_bridge.worker import Worker
+
+
+class OneSegmenter:
+    """Gives the same segmenter for every model."""
+
+    def __init__(self, segmenter) -> None:
+        self.segmenter = segmenter
+
+    def get(self, model: str, cleanup: object = None):
+        return self.segmenter
+
+
+class FailingSegmenter:
+    """Raises in the middle of its work."""
+
+    def __init__(self, like, error: BaseException) -> None:
+        self.identity = like.identity
+        self._error = error
+
+    def segment(self, volume: Volume, progress: Callable[[float], None]) -> LabelMap:
+        progress(0.5)
+        raise self._error
+
+
+@pytest.fixture
+def config(make_config: Callable[..., BridgeConfig]) -> BridgeConfig:
+    return make_config(
+        workers="{ lease_s = 1.0, max_attempts = 2, "
+        "retry = { first_wait_s = 30.0, max_wait_s = 60.0, give_up_after_h = 1.0 } }"
+    )
+
+
+@pytest.fixture
+def ledger(config: BridgeConfig) -> Iterator[Ledger]:
+    made = Ledger.open(config.ledger_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def leave() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def models(bright_segmenter) -> OneSegmenter:
+    return OneSegmenter(bright_segmenter)
+
+
+@pytest.fixture
+def worker(config, ledger, models, leave, tmp_path: Path) -> Worker:
+    log = JsonLog.open(tmp_path / "log.jsonl", IdentityHash(b"test"), "debug")
+    return Worker(config, ledger.jobs, ledger.instances, models, log, leave)
+
+
+@pytest.fixture
+def received(
+    config: BridgeConfig,
+    ledger: Ledger,
+    start_listener,
+    send,
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+) -> Callable[..., int]:
+    """Send a series to a real listener; the id of the job that comes of it."""
+    listener = start_listener(config)
+
+    def run(paths: list[Path] | None = None, **options: object) -> int:
+        files = paths or make_series(bright_volume, **options)
+        assert set(send(listener.port, [pydicom.dcmread(path) for path in files])) == {0}
+        known = {view.job_id for view in ledger.view.jobs()}
+        waiting = threading.Event()
+        for _ in range(500):
+            for view in ledger.view.jobs([State.READY]):
+                if view.job_id is not None and (view.job_id not in known or view.revision > 1):
+                    return view.job_id
+            waiting.wait(0.02)
+        raise AssertionError(f"no job: {ledger.view.jobs()}")
+
+    return run
+
+
+def test_a_received_series_becomes_results_on_disk_and_a_delivery(
+    received: Callable[..., int], worker: Worker, ledger: Ledger, config: BridgeConfig
+) -> None:
+    job = received()
+    assert worker.work_one("w")
+
+    view = ledger.view.job(job)
+    assert view is not None
+    assert view.state is State.SENDING
+    delivery = ledger.outbox.claim("s", 60.0)
+    assert delivery is not None
+    assert {each.kind for each in delivery.candidates} == {"binary", "labelmap"}
+    for each in delivery.candidates:
+        path = config.data_folder / each.path
+        assert pydicom.dcmread(path).SOPInstanceUID == each.sop_instance_uid
+        assert path.stat().st_size == each.size_bytes
+        report = SeriesReport.read(path.parent / "report.json")
+    assert len(report.stacks[0].used) == 12
+    assert not worker.work_one("w")
+
+
+def test_only_kinds_that_some_destination_takes_are_made(
+    make_config: Callable[..., BridgeConfig],
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+) -> None:
+    worker._config = make_config(
+        destinations='[{ name = "archive", ae_title = "A", host = "h", port = 1,'
+        ' kinds = ["binary"] }]'
+    )
+    received()
+    worker.work_one("w")
+    delivery = ledger.outbox.claim("s", 60.0)
+    assert delivery is not None
+    assert [each.kind for each in delivery.candidates] == ["binary"]
+
+
+def test_a_rerun_of_the_same_job_gives_the_same_bytes(
+    received: Callable[..., int], worker: Worker, ledger: Ledger, config: BridgeConfig, models
+) -> None:
+    job = received()
+    good = models.segmenter
+    digests = []
+    for _ in range(2):
+        worker.work_one("w")
+        delivery = ledger.outbox.claim("s", 60.0)
+        assert delivery is not None
+        digests.append({each.kind: each.sha256 for each in delivery.candidates})
+        ledger.outbox.park(delivery, Reason.SEND_REFUSED, "")
+        with ledger.database.write() as connection:
+            connection.execute("DELETE FROM deliveries")
+            connection.execute("UPDATE jobs SET state = 'ready' WHERE id = ?", (job,))
+    assert digests[0] == digests[1]
+    assert good.calls == 2
+
+
+def test_a_series_that_is_not_for_us_is_skipped_with_its_reason(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+) -> None:
+    job = received(make_series(bright_volume)[:5])
+    worker.work_one("w")
+    view = ledger.view.job(job)
+    assert view is not None
+    assert (view.state, view.reason) == (State.SKIPPED, Reason.TOO_FEW_SLICES)
+
+
+def test_a_series_that_is_refused_is_dead_with_its_reason(
+    received: Callable[..., int], worker: Worker, ledger: Ledger
+) -> None:
+    job = received(overrides={"RescaleSlope": None})
+    worker.work_one("w")
+    view = ledger.view.job(job)
+    assert view is not None
+    assert (view.state, view.reason) == (State.DEAD, Reason.NO_RESCALE)
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (ModelError(Reason.MODEL_ERROR, "not finite"), State.DEAD, Reason.MODEL_ERROR),
+        (ModelError(Reason.OOM_GPU, "out of memory"), State.RETRY, Reason.OOM_GPU),
+        (TransientError(Reason.DISK_FULL, "no space"), State.RETRY, Reason.DISK_FULL),
+        (OSError(28, "No space left on device"), State.RETRY, Reason.DISK_FULL),
+    ],
+)
+def test_each_error_becomes_the_state_that_it_means(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    config: BridgeConfig,
+    models,
+    error: Exception,
+    state: State,
+    reason: Reason,
+) -> None:
+    job = received()
+    models.segmenter = FailingSegmenter(models.segmenter, error)
+    worker.work_one("w")
+    view = ledger.view.job(job)
+    assert view is not None
+    assert (view.state, view.reason) == (state, reason)
+    assert not [path for path in config.results_folder.rglob("*") if path.is_file()]
+
+
+def test_a_fault_of_ours_ends_the_worker_and_leaves_the_lease_to_run_out(
+    received: Callable[..., int], worker: Worker, ledger: Ledger, models
+) -> None:
+    job = received()
+    good = models.segmenter
+    models.segmenter = FailingSegmenter(good, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        worker.work_one("w")
+    assert ledger.jobs.claim("other", 1.0) is None
+    ledger.jobs.presume_dead("w")
+    models.segmenter = good
+    assert worker.work_one("other")
+    view = ledger.view.job(job)
+    assert view is not None
+    assert view.state is State.SENDING
+
+
+def test_a_worker_that_is_told_to_leave_gives_its_job_back_untouched(
+    received: Callable[..., int], worker: Worker, ledger: Ledger, leave: threading.Event, config
+) -> None:
+    job = received()
+    leave.set()
+    worker.work_one("w")
+    view = ledger.view.job(job)
+    assert view is not None
+    assert (view.state, view.attempts) == (State.READY, 0)
+    assert not [path for path in config.results_folder.rglob("*") if path.is_file()]
+
+
+def test_a_worker_that_was_presumed_dead_completes_nothing(
+    received: Callable[..., int], worker: Worker, ledger: Ledger, models, config
+) -> None:
+    job = received()
+    good = models.segmenter
+
+    class Overtaken:
+        identity = good.identity
+
+        def segment(self, volume, progress):
+            ledger.jobs.presume_dead("w")
+            assert ledger.jobs.claim("other", 60.0) is not None
+            return good.segment(volume, progress)
+
+    models.segmenter = Overtaken()
+    worker.work_one("w")
+    view = ledger.view.job(job)
+    assert view is not None
+    assert (view.state, view.worker) == (State.CLAIMED, "other")
+    assert not [path for path in config.results_folder.rglob("*") if path.is_file()]
+
+
+def test_a_spooled_file_that_is_gone_is_said(
+    received: Callable[..., int], worker: Worker, ledger: Ledger, config: BridgeConfig
+) -> None:
+    job = received()
+    next(path for path in config.spool_folder.rglob("*") if path.stat().st_size > 1000).unlink()
+    worker.work_one("w")
+    view = ledger.view.job(job)
+    assert view is not None
+    assert (view.state, view.reason) == (State.DEAD, Reason.SOURCE_MISSING)
+
+
+def test_a_job_that_hangs_is_ended_with_its_process(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    models,
+    make_config: Callable[..., BridgeConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker._config = make_config(workers="{ job_timeout_s = 0.2 }")
+    job = received()
+    ended = threading.Event()
+    good = models.segmenter
+    monkeypatch.setattr("pacs_bridge.worker.os._exit", lambda _status: ended.set())
+
+    class Hanging:
+        identity = good.identity
+
+        def segment(self, volume, progress):
+            assert ended.wait(20)
+            return good.segment(volume, progress)
+
+    models.segmenter = Hanging()
+    worker.work_one("w")
+    view = ledger.view.job(job)
+    assert view is not None
+    assert (view.state, view.reason) == (State.DEAD, Reason.TIMEOUT)
+
+
+def test_a_late_slice_makes_a_second_result_that_names_the_first(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    config: BridgeConfig,
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+) -> None:
+    paths = make_series(bright_volume)
+    received(paths[:-1])
+    worker.work_one("w")
+    first = ledger.outbox.claim("s", 60.0)
+    assert first is not None
+    ledger.outbox.sent(first, first.candidates[0])
+
+    received(paths[-1:])
+    worker.work_one("w")
+    second = ledger.outbox.claim("s", 60.0)
+    assert second is not None
+    report = SeriesReport.read(
+        (config.data_folder / second.candidates[0].path).parent / "report.json"
+    )
+    assert (report.series.revision, len(report.stacks[0].used)) == (2, 12)
+    for old, new in zip(first.candidates, second.candidates, strict=True):
+        assert old.sop_instance_uid != new.sop_instance_uid
+        assert old.sop_instance_uid in str(pydicom.dcmread(config.data_folder / new.path))
+
+
+def test_the_log_tells_of_jobs_and_of_no_patient(
+    received: Callable[..., int], worker: Worker, tmp_path: Path
+) -> None:
+    received(overrides={"PatientName": "Canary^Yellow", "PatientID": "CANARY-7"})
+    worker.work_one("w")
+    text = (tmp_path / "log.jsonl").read_text()
+    events = [json.loads(line)["event"] for line in text.splitlines()]
+    assert events == ["job-claimed", "job-complete"]
+    assert "canary" not in text.lower()
