@@ -40,15 +40,20 @@ def sample_linear(
         Lowest and highest value, applied before values mix. None: padding is a value.
     """
     depth = hu.shape[0]
+    tilted = bool(where.row_shifts.any() or where.column_shifts.any())
+    resampled: dict[int, FloatArray] = {}  # source planes that the next voxels may need again
     for k, z in enumerate(np.clip(where.planes, 0, depth - 1)):
         rows, columns = where.rows_of(k), where.columns_of(k)
         below = min(int(z), max(depth - 2, 0))
         weight = float(z - below)
-        plane = _bilinear(hu[below], rows, columns, clamp_hu)
+        resampled = {p: kept for p, kept in resampled.items() if p >= below and not tilted}
+        for p in (below, below + 1) if weight > 0 else (below,):
+            if p not in resampled:
+                resampled[p] = _bilinear(hu[p], rows, columns, clamp_hu)
         if weight > 0:
-            plane *= 1 - weight
-            plane += weight * _bilinear(hu[below + 1], rows, columns, clamp_hu)
-        out[k] = plane
+            out[k] = resampled[below] * (1 - weight) + resampled[below + 1] * weight
+        else:
+            out[k] = resampled[below]
         if clamp_hu is not None:
             out[k][_nearest(hu[int(np.rint(z))] == PADDING_HU, rows, columns)] = np.nan
             _fill_beyond(out[k], where, k, hu.shape, np.nan)
