@@ -96,7 +96,7 @@ def _nonzero_statistics(hu: npt.NDArray[np.float32]) -> tuple[float, float]:
     mean, squares = total / count, 0.0
     for plane in hu:
         values = plane[(plane != 0) & ~np.isnan(plane)].astype(np.float64) - mean
-        squares += float(values @ values)
+        squares += float(np.square(values, out=values).sum())
     return mean, (squares / count) ** 0.5 or 1.0
 
 
