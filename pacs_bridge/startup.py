@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 from inference.errors import InferenceError
@@ -21,15 +22,16 @@ def startup_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
 
 def child_specs(config: BridgeConfig, config_path: Path) -> tuple[ChildSpec, ...]:
     """The processes of one machine: listener, a worker a device, sender."""
-    file = ("--config", str(config_path))
-    return (
-        ChildSpec("listener", ("listen", *file)),
-        *(
-            ChildSpec(f"worker{number}", ("work", *file, "--device", device))
-            for number, device in enumerate(config.workers.devices)
-        ),
-        ChildSpec("sender", ("send", *file)),
+
+    def child(name: str, command: str, *options: str) -> ChildSpec:
+        program = (sys.executable, "-m", "pacs_bridge", command)
+        return ChildSpec(name, (*program, "--config", str(config_path), *options))
+
+    workers = (
+        child(f"worker{number}", "work", "--device", device)
+        for number, device in enumerate(config.workers.devices)
     )
+    return (child("listener", "listen"), *workers, child("sender", "send"))
 
 
 def _model_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:

@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +34,7 @@ class ChildSpec:
     """One process of the service."""
 
     name: str
-    arguments: tuple[str, ...]  #: of ``python -m pacs_bridge``
+    command: tuple[str, ...]  #: is given ``--ready-fd N``: where to write a line when ready
 
 
 @dataclass(slots=True)
@@ -156,10 +155,7 @@ class Supervisor:
         read_end, write_end = os.pipe()
         try:
             process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "pacs_bridge", *spec.arguments),
-                    *("--ready-fd", str(write_end)),
-                ],
+                [*spec.command, "--ready-fd", str(write_end)],
                 pass_fds=[write_end],
                 stdin=subprocess.DEVNULL,
                 preexec_fn=_end_with_parent,
