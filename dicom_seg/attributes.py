@@ -7,6 +7,7 @@ knows which attribute it asked for and what its absence means.
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 from typing import Final
 
@@ -14,6 +15,8 @@ from pydicom import DataElement, Dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
+#: PS3.5 9.1, but for leading zeros, which older devices write.
+_UID: Final = re.compile(r"[0-9][0-9.]{0,63}")
 #: A sequence that is nested too deep to be read looks like one without items.
 _NO_ITEMS: Final[tuple[Dataset, ...]] = ()
 
@@ -22,6 +25,11 @@ _NO_ITEMS: Final[tuple[Dataset, ...]] = ()
 def tag_of(keyword: str) -> BaseTag:
     """Tag of a keyword of the data dictionary (PS3.6)."""
     return Tag(keyword)
+
+
+def _one_line(text: str) -> str:
+    """``text`` with a question mark for every control character: logs stay in their lines."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 class Attributes:
@@ -49,9 +57,14 @@ class Attributes:
         return "\\".join(self.texts(keyword))
 
     def texts(self, keyword: str) -> tuple[str, ...]:
-        """All values as strings without padding; empty if there is none."""
-        values = [str(value).strip(" \0") for value in self._values(keyword)]
+        """All values as strings of one line without padding; empty if there is none."""
+        values = [_one_line(str(value).strip(" \0")) for value in self._values(keyword)]
         return tuple(values) if any(values) else ()
+
+    def uid(self, keyword: str) -> str:
+        """A unique identifier; empty if there is none, or the value is not made like one."""
+        value = self.text(keyword)
+        return value if _UID.fullmatch(value) else ""
 
     def number(self, keyword: str) -> float | None:
         """The one value; None if there is none, or several."""

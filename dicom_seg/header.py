@@ -44,6 +44,7 @@ _READ_STEPS_BYTES: Final = (1 << 16, 1 << 20, 1 << 24)
 _MAX_ITEMS: Final = 200_000
 _ITEM_TAGS: Final = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 _MAX_DEPTH: Final = 32
+_ELEMENT_HEADER_BYTES: Final = 8
 _DICOM_SUFFIXES: Final = frozenset({".dcm", ".dicom", ".ima"})
 
 
@@ -144,7 +145,7 @@ def media_storage_sop_class(path: Path) -> str:
             content = file.read(_READ_STEPS_BYTES[0])
             if content[_PREAMBLE_BYTES : _PREAMBLE_BYTES + 4] != _MAGIC:
                 return ""
-            return Attributes(_file_meta(BytesIO(content))).text("MediaStorageSOPClassUID")
+            return Attributes(_file_meta(BytesIO(content))).uid("MediaStorageSOPClassUID")
     except Exception:
         return ""
 
@@ -188,7 +189,7 @@ def _parse(
         if len(content) < file_bytes:
             return None
         raise _unreadable(path, type(error).__name__) from None
-    if end.pixels is None and (end.overrun or len(content) < file_bytes):
+    if end.pixels is None and (end.cut_off or len(content) < file_bytes):
         return None
     if not len(dataset) and not len(meta):
         raise _unreadable(path, "no data element")
@@ -196,7 +197,7 @@ def _parse(
         path=path,
         file_bytes=file_bytes,
         transfer_syntax_uid=syntax,
-        media_storage_sop_class_uid=known.text("MediaStorageSOPClassUID"),
+        media_storage_sop_class_uid=known.uid("MediaStorageSOPClassUID"),
         dataset_offset=dataset_offset,
         dataset=dataset,
         pixels=end.pixels,
@@ -208,8 +209,15 @@ class _End:
 
     def __init__(self, content_bytes: int) -> None:
         self.pixels: PixelElement | None = None
-        self.overrun = False
         self._content_bytes = content_bytes
+        self._value_end = 0
+
+    @property
+    def cut_off(self) -> bool:
+        """True if the last element ends behind the content, or half a header is left of one."""
+        return self._value_end > self._content_bytes or (
+            0 < self._content_bytes - self._value_end < _ELEMENT_HEADER_BYTES
+        )
 
     def watch(self, stream: BytesIO) -> Callable[[int, str | None, int], bool]:
         """Stop condition of pydicom's reader; ``stream`` stands at the value of the element."""
@@ -221,8 +229,7 @@ class _End:
                 defined = None if length == _UNDEFINED_LENGTH else length
                 self.pixels = PixelElement(stream.tell(), defined)
                 return True
-            if length != _UNDEFINED_LENGTH and stream.tell() + length > self._content_bytes:
-                self.overrun = True
+            self._value_end = 0 if length == _UNDEFINED_LENGTH else stream.tell() + length
             return False
 
         return at_pixel_data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,6 @@ from dicom_seg.kind import CT_SOP_CLASSES, is_companion, wrong_class, wrong_imag
 from dicom_seg.planes import SEPARATORS, Plane, planes_of
 from inference.reasons import Reason
 
-#: PS3.5 9.1, but for leading zeros, which older devices write.
-_UID: Final = re.compile(r"[0-9][0-9.]{0,63}")
-_IDENTITY: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
 #: Attributes that are one for all instances of a series (PS3.3 C.7.1, C.7.2).
 PERSON: Final = (
     "PatientName",
@@ -33,8 +29,9 @@ _TAGS: Final[Sequence[int]] = tuple(
     tag_of(keyword)
     for keyword in (
         "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality",
-        *_IDENTITY, *PERSON, *SEPARATORS, "FrameOfReferenceUID", "ImagePositionPatient",
-        "ImageOrientationPatient", "PixelSpacing", "SamplesPerPixel", "PhotometricInterpretation",
+        "PatientID", "StudyInstanceUID", "SeriesInstanceUID", *PERSON, *SEPARATORS,
+        "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+        "SamplesPerPixel", "PhotometricInterpretation",
         "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
         "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope",
         "RescaleIntercept", "RescaleType", "BurnedInAnnotation", "LossyImageCompression",
@@ -76,19 +73,27 @@ def read_instance(path: Path, rules: SeriesRules) -> Instance | LeftOut:
             return LeftOut(path, "", None, Reason.NOT_CT, f"SOP class {sop_class[:64]}")
         return LeftOut(path, "", None, error.reason, error.detail)
     image = Attributes(header.dataset)
-    sop_class = image.text("SOPClassUID")
+    sop_class = image.uid("SOPClassUID")
     stored_as = header.media_storage_sop_class_uid
-    sop_instance = image.text("SOPInstanceUID")
-    if not (sop_class or stored_as or sop_instance or image.text("SeriesInstanceUID")):
+    sop_instance = image.uid("SOPInstanceUID")
+    if not (sop_class or stored_as or sop_instance or image.uid("SeriesInstanceUID")):
         return LeftOut(path, "", None, Reason.NO_DICOM, f"{path.name} holds no DICOM instance")
+    missing = _missing(image) if sop_class in ("", *CT_SOP_CLASSES) else ""
+    if missing and header.pixels is None and stored_as in CT_SOP_CLASSES:
+        detail = f"{path.name}: the header is cut off"
+        return LeftOut(path, sop_instance, None, Reason.UNREADABLE_FILE, detail)
     planes, left_out = _content(header, image, sop_class or stored_as, rules)
     return Instance(
         path=path,
         sop_class_uid=sop_class,
         sop_instance_uid=sop_instance,
-        identity=SeriesIdentity(*(image.text(keyword) for keyword in _IDENTITY)),
+        identity=SeriesIdentity(
+            patient_id=image.text("PatientID"),
+            study_instance_uid=image.uid("StudyInstanceUID"),
+            series_instance_uid=image.uid("SeriesInstanceUID"),
+        ),
         person=tuple(image.text(keyword) for keyword in PERSON),
-        missing=_missing(image) if sop_class in ("", *CT_SOP_CLASSES) else "",
+        missing=missing,
         companion=is_companion(sop_class or stored_as),
         planes=planes,
         left_out=left_out,
@@ -99,7 +104,7 @@ def _content(
     header: FileHeader, image: Attributes, sop_class: str, rules: SeriesRules
 ) -> tuple[tuple[Plane, ...], tuple[LeftOut, ...]]:
     """Planes of the instance and what of it is left out, and why."""
-    uid = image.text("SOPInstanceUID")
+    uid = image.uid("SOPInstanceUID")
     wrong = wrong_class(sop_class, image.text("Modality")) or wrong_image(
         image, image.texts("ImageType")
     )
@@ -114,6 +119,6 @@ def _content(
 def _missing(image: Attributes) -> str:
     """Keyword of the first identifying attribute that cannot be relied on; empty if none."""
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        if not _UID.fullmatch(image.text(keyword)):
+        if not image.uid(keyword):
             return keyword
     return "" if image.text("PatientID") else "PatientID"

@@ -75,7 +75,7 @@ def planes_of(
     """
     image = Attributes(header.dataset)
     frames = _frames(header, image)
-    instance = f"instance {image.text('SOPInstanceUID')}"
+    instance = f"instance {image.uid('SOPInstanceUID')}"
     planes: list[Plane] = []
     left_out: list[LeftOut] = []
     source: PixelSource | None = None
@@ -83,7 +83,7 @@ def planes_of(
         reason = frame.wrong(image)
         if reason is not None:
             left_out.append(
-                LeftOut(header.path, image.text("SOPInstanceUID"), frame.number, *reason)
+                LeftOut(header.path, image.uid("SOPInstanceUID"), frame.number, *reason)
             )
             continue
         if source is None:
@@ -122,7 +122,7 @@ class _Frame:
         self, header: FileHeader, image: Attributes, source: PixelSource, rules: SeriesRules
     ) -> Plane:
         """The plane of this frame."""
-        uid = image.text("SOPInstanceUID")
+        uid = image.uid("SOPInstanceUID")
         name = f"instance {uid}" + (f" frame {self.number}" if self.number else "")
         rows, columns = matrix_of(image, rules, name)
         cosines = self._vector(self.orientation, "ImageOrientationPatient", 6, name)
@@ -136,7 +136,7 @@ class _Frame:
         slope, intercept = self._rescale(name)
         row = SliceRow(
             path=header.path,
-            sop_class_uid=image.text("SOPClassUID"),
+            sop_class_uid=image.uid("SOPClassUID"),
             sop_instance_uid=uid,
             frame_number=self.number,
             transfer_syntax_uid=header.transfer_syntax_uid,
@@ -154,7 +154,7 @@ class _Frame:
         )
         lossy = is_lossy(header.transfer_syntax_uid, image.text("LossyImageCompression"))
         traits = tuple(self._trait(keyword) for keyword in SEPARATORS)
-        return Plane(row, image.text("FrameOfReferenceUID"), traits, lossy)
+        return Plane(row, image.uid("FrameOfReferenceUID"), traits, lossy)
 
     def _vector(
         self, attributes: Attributes, keyword: str, count: int, name: str
@@ -192,8 +192,8 @@ class _Frame:
 def _frames(header: FileHeader, image: Attributes) -> list[_Frame]:
     """Where each frame keeps its attributes."""
     stated = image.integer("NumberOfFrames")
-    name = f"instance {image.text('SOPInstanceUID')}"
-    if image.text("SOPClassUID") not in MULTI_FRAME_CT_SOP_CLASSES:
+    name = f"instance {image.uid('SOPInstanceUID')}"
+    if image.uid("SOPClassUID") not in MULTI_FRAME_CT_SOP_CLASSES:
         if stated not in (None, 1):
             raise SeriesRefusedError(
                 Reason.MISSING_GEOMETRY, f"{stated} frames in a single-frame SOP class in {name}"

@@ -126,9 +126,9 @@ class _Series:
         """Quarantine what does not say whose it is: nothing is made up (PS3.3 C.7)."""
         for image in self._images:
             if image.missing:
-                name = image.sop_instance_uid or image.path.name
                 raise SeriesRefusedError(
-                    Reason.MISSING_IDENTITY, f"{image.missing} is empty or no UID in {name[:64]}"
+                    Reason.MISSING_IDENTITY,
+                    f"{image.missing} is empty or no UID in {image.path.name}",
                 )
 
     def _check_faults(self, left_out: Sequence[LeftOut]) -> None:
