@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pacs_bridge.config.listener import MIB, ListenerConfig
-from pacs_bridge.ledger.associations import AssociationOutcome, AssociationRecord
+from pacs_bridge.ledger.associations import AssociationOutcome
 from pacs_bridge.log import Log
 from pacs_bridge.receive import sop_classes
 from pacs_bridge.receive.dimse import (
@@ -32,7 +32,7 @@ from pacs_bridge.receive.negotiation import (
     decode_request,
 )
 from pacs_bridge.receive.status import Status
-from pacs_bridge.receive.storage import DataSetSink, Depot, StorageSession
+from pacs_bridge.receive.storage import DataSetSink, StorageSession
 from pacs_bridge.receive.upper_layer import (
     RELEASE_RP,
     AbortReason,
@@ -52,7 +52,6 @@ _MAX_COMMAND_BYTES = 16 * 1024
 #: A sender that rounds up PDU lengths is not a bomb.
 _PDU_SLACK_BYTES = 1024
 _CLOSE_WAIT_S = 2.0
-_END_WAIT_S = 5.0
 
 
 class Host(Protocol):
@@ -62,14 +61,12 @@ class Host(Protocol):
         """Why there is no room for it now; None if there is, and it is taken."""
         ...
 
-    def open_association(self, request: AssociationRequest, address: str) -> AssociationRecord:
+    def open_association(self, request: AssociationRequest, address: str) -> StorageSession:
         """Give it its place in the order of opening."""
         ...
 
-    def end_association(
-        self, record: AssociationRecord, outcome: AssociationOutcome, session: StorageSession
-    ) -> None:
-        """Note how it ended."""
+    def end_association(self, session: StorageSession, outcome: AssociationOutcome) -> None:
+        """Note how it ended; called once for each that was opened."""
         ...
 
 
@@ -95,10 +92,10 @@ class Acceptor:
         Limits.
     negotiator
         Who gets what.
-    depot
-        Where instances go.
     host
         The listener.
+    log
+        For associations that do not come about.
     """
 
     def __init__(
@@ -106,15 +103,14 @@ class Acceptor:
         connection: Connection,
         config: ListenerConfig,
         negotiator: Negotiator,
-        depot: Depot,
         host: Host,
+        log: Log,
     ) -> None:
         self._connection = connection
         self._config = config
         self._negotiator = negotiator
-        self._depot = depot
         self._host = host
-        self._log: Log = depot.log
+        self._log = log
 
     def run(self) -> None:
         """Serve the connection until it ends; raises nothing that a peer can bring about."""
@@ -123,17 +119,14 @@ class Acceptor:
             if request is None:
                 return
             acceptance = self._negotiator.accept(request)
-            record = self._host.open_association(request, self._connection.address)
-            self._connection.send(acceptance.pdu)
         except ProtocolError as error:
             self._abort(error)
             return
         except ConnectionEndedError as error:
             self._log.debug("no-association", address=self._connection.address, why=str(error))
             return
-        _Established(self._connection, self._config, self._depot, record, acceptance).run(
-            self._host
-        )
+        session = self._host.open_association(request, self._connection.address)
+        _Established(self._connection, self._config, session, acceptance).run(self._host)
 
     def _request(self) -> AssociationRequest | None:
         """The association request; None if it was rejected."""
@@ -171,33 +164,33 @@ class _Established:
         self,
         connection: Connection,
         config: ListenerConfig,
-        depot: Depot,
-        record: AssociationRecord,
+        session: StorageSession,
         acceptance: Acceptance,
     ) -> None:
         self._connection = connection
         self._config = config
-        self._record = record
-        self._contexts = acceptance.contexts
-        self._session = StorageSession(depot, record)
-        self._log = depot.log
+        self._session = session
+        self._acceptance = acceptance
+        self._record = session.association
+        self._log = session.log
         self._message: _Message | None = None
         self._instances = 0
         self._bytes = 0
         self._began_s = time.monotonic()
         self._log.info(
             "association-accepted",
-            calling=record.calling_ae_title,
-            address=record.address,
+            calling=self._record.calling_ae_title,
+            address=self._record.address,
             contexts=len(acceptance.contexts),
             refused_sop_classes=len(acceptance.refused_sop_classes),
             refused_results=len(set(acceptance.refused_sop_classes) & set(sop_classes.RESULTS)),
         )
 
     def run(self, host: Host) -> None:
-        """Serve until the end, and note it before the peer is told."""
+        """Serve until the end; a release is noted before it is answered."""
         outcome, why = AssociationOutcome.ABORTED, ""
         try:
+            self._connection.send(self._acceptance.pdu)
             self._serve()
             outcome = AssociationOutcome.RELEASED
         except ProtocolError as error:
@@ -213,7 +206,7 @@ class _Established:
         finally:
             if self._message is not None and self._message.sink is not None:
                 self._message.sink.abandon()
-            host.end_association(self._record, outcome, self._session)
+            host.end_association(self._session, outcome)
         if outcome is AssociationOutcome.RELEASED:
             self._answer_release()
         self._connection.finish(_CLOSE_WAIT_S)
@@ -245,7 +238,7 @@ class _Established:
                 raise ProtocolError(AbortReason.UNEXPECTED_PDU, f"PDU type {pdu.type}")
 
     def _take(self, pdv: Pdv) -> None:
-        context = self._contexts.get(pdv.context_id)
+        context = self._acceptance.contexts.get(pdv.context_id)
         if context is None:
             raise ProtocolError(
                 AbortReason.INVALID_PARAMETER, f"context {pdv.context_id} was not accepted"

@@ -8,7 +8,7 @@ are here than the sender says, or when the series came with two identities.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inference.reasons import Reason
@@ -47,6 +47,8 @@ class Collector:
         Its steady time counts the quiet period.
     log
         Tells what became of each series.
+    is_disputed
+        Whether something is known of a series that the ledger has not been told yet.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Collector:
         routes: Sequence[RouteConfig],
         clock: Clock,
         log: Log,
+        is_disputed: Callable[[str], bool] = lambda _series: False,
     ) -> None:
         self._ledger = ledger
         self._config = config
         self._routes = tuple(routes)
         self._clock = clock
         self._log = log
+        self._is_disputed = is_disputed
         self._silences: dict[tuple[str, int], _Silence] = {}
 
     def look(self) -> None:
@@ -88,7 +92,7 @@ class Collector:
             self._log.warning("series-given-up", series=series)
 
     def _judge(self, revision: OpenRevision, silent_s: float) -> None:
-        if revision.open_associations:
+        if revision.open_associations or self._is_disputed(revision.series_instance_uid):
             if revision.state is State.QUIET:
                 self._ledger.series.conclude(revision, Verdict(State.RECEIVING))
         elif silent_s >= self._config.quiet_period_s:

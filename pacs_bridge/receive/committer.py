@@ -104,6 +104,11 @@ class Committer:
         self._queue.put(_Entering(arrival, fate))
         return fate.result()
 
+    @property
+    def has_unwritten_ends(self) -> bool:
+        """Whether the end of an association is known here and not in the ledger."""
+        return bool(self._unwritten_ends)
+
     def end(self, end: AssociationEnd, wait_s: float) -> None:
         """Note the end of an association, and wait a while until it is written.
 

@@ -91,7 +91,8 @@ class Listener:
         undone = spool.recover(self._ledger.instances.is_entered)
         self._serials = itertools.count(self._ledger.associations.begin_epoch() + 1)
         self._newest_id = 0
-        self._id_lock = threading.Lock()
+        self._sessions: set[StorageSession] = set()
+        self._sessions_lock = threading.Lock()
         self._committer = Committer(self._ledger, spool, log, reached)
         self._spool = spool
         self._depot = Depot(
@@ -104,7 +105,9 @@ class Listener:
             log=log,
         )
         self._negotiator = Negotiator(config.listener)
-        self._collector = Collector(self._ledger, config.collector, config.routes, clock, log)
+        self._collector = Collector(
+            self._ledger, config.collector, config.routes, clock, log, self._is_disputed
+        )
         self._collecting = threading.Thread(target=self._collect, name="collector")
         log.info("listener-opened", port=self.port, bind=config.listener.bind, undone=undone)
 
@@ -120,7 +123,7 @@ class Listener:
         self._door.open()
 
     def stop(self, drain_timeout_s: float | None = None) -> None:
-        """Accept no more, let open associations finish, and end.
+        """Accept no more, let open associations finish, and end; a second call does nothing.
 
         An association that is still open after the time-out is aborted, but not before the
         instance that it is sending has its status.
@@ -130,6 +133,8 @@ class Listener:
         drain_timeout_s
             None: what the configuration says.
         """
+        if self._is_stopped.is_set():
+            return
         if drain_timeout_s is None:
             drain_timeout_s = self._config.listener.drain_timeout_s
         self._log.info("listener-draining", associations=self._door.inside())
@@ -156,7 +161,7 @@ class Listener:
     def _serve(self, connection: Connection) -> None:
         host = _Visit(self, connection)
         listener = self._config.listener
-        Acceptor(connection, listener, self._negotiator, self._depot, host).run()
+        Acceptor(connection, listener, self._negotiator, host, self._log).run()
 
     def admit(self, connection: Connection) -> Rejection | None:
         """Why there is no room for an association now; None if there is."""
@@ -174,29 +179,39 @@ class Listener:
             return LOCAL_LIMIT_EXCEEDED
         return None
 
-    def open_association(self, request: AssociationRequest, address: str) -> AssociationRecord:
-        """Number an association."""
-        with self._id_lock:
+    def open_association(self, request: AssociationRequest, address: str) -> StorageSession:
+        """Number an association, in the order of opening."""
+        with self._sessions_lock:
             self._newest_id = next(self._serials)
-            return AssociationRecord(
+            record = AssociationRecord(
                 id=self._newest_id,
                 calling_ae_title=request.calling_ae_title,
                 called_ae_title=request.called_ae_title,
                 address=address,
             )
+            session = StorageSession(self._depot, record)
+            self._sessions.add(session)
+        return session
 
-    def end_association(
-        self, record: AssociationRecord, outcome: AssociationOutcome, session: StorageSession
-    ) -> None:
+    def end_association(self, session: StorageSession, outcome: AssociationOutcome) -> None:
         """Hand the end of an association to the ledger."""
         end = AssociationEnd(
-            id=record.id,
+            id=session.association.id,
             outcome=outcome,
             newest_id=self._newest_id,
             refused_series=session.refused_series,
             has_unknown_loss=session.has_unknown_loss,
         )
         self._committer.end(end, _END_WAIT_S)
+        with self._sessions_lock:
+            self._sessions.discard(session)
+
+    def _is_disputed(self, series_instance_uid: str) -> bool:
+        """Whether the ledger has yet to hear of something that was refused."""
+        if self._committer.has_unwritten_ends:
+            return True
+        with self._sessions_lock:
+            return any(session.disputes(series_instance_uid) for session in self._sessions)
 
     def _is_crowded(self, max_waiting_series: int) -> bool:
         return bool(max_waiting_series) and self._ledger.view.waiting() >= max_waiting_series
@@ -221,13 +236,11 @@ class _Visit:
     def admit(self, _request: AssociationRequest) -> Rejection | None:
         return self._listener.admit(self._connection)
 
-    def open_association(self, request: AssociationRequest, address: str) -> AssociationRecord:
+    def open_association(self, request: AssociationRequest, address: str) -> StorageSession:
         return self._listener.open_association(request, address)
 
-    def end_association(
-        self, record: AssociationRecord, outcome: AssociationOutcome, session: StorageSession
-    ) -> None:
-        self._listener.end_association(record, outcome, session)
+    def end_association(self, session: StorageSession, outcome: AssociationOutcome) -> None:
+        self._listener.end_association(session, outcome)
 
 
 def _lock(config: BridgeConfig) -> int:

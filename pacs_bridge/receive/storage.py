@@ -113,8 +113,9 @@ class StorageSession:
 
     def __init__(self, depot: Depot, association: AssociationRecord) -> None:
         self.tally = Tally()
+        self.association = association
+        self.log = depot.log
         self._depot = depot
-        self._association = association
         self._lossy_series: set[str] = set()
         self._has_unknown_loss = False
 
@@ -127,6 +128,10 @@ class StorageSession:
     def has_unknown_loss(self) -> bool:
         """Whether something was refused of which not even the series is known."""
         return self._has_unknown_loss
+
+    def disputes(self, series_instance_uid: str) -> bool:
+        """Whether something was refused that is, or may be, of this series."""
+        return self._has_unknown_loss or series_instance_uid in self._lossy_series
 
     def begin(self, command: Command, context: Context) -> DataSetSink:
         """Prepare for the data set of a C-STORE request."""
@@ -168,7 +173,7 @@ class StorageSession:
         except OSError:
             return self._lost(series, Status.OUT_OF_RESOURCES, Reason.DISK_FULL)
         except Exception as error:
-            self._depot.log.fault("store-failed", error)
+            self.log.fault("store-failed", error)
             return self._lost(series, Status.PROCESSING_FAILURE, Reason.INTERNAL_ERROR)
         finally:
             file.discard()
@@ -185,17 +190,17 @@ class StorageSession:
         return Refusal(lambda head: self.refuse(head, context, status, comment))
 
     def _read(self, head: bytes, context: Context, whole: Path | None = None) -> InstanceHeader:
-        return read_header(head, context.transfer_syntax, self._association.calling_ae_title, whole)
+        return read_header(head, context.transfer_syntax, self.association.calling_ae_title, whole)
 
     def _settled(self, fate: Fate, header: InstanceHeader) -> Response:
         self.tally.count(fate)
         status = status_of(fate)
         if fate is not Fate.KEPT:
-            self._depot.log.info(
+            self.log.info(
                 "instance-not-kept",
                 reason=fate.reason,
                 status=f"{status:04X}",
-                peer=self._association.calling_ae_title,
+                peer=self.association.calling_ae_title,
                 series=header.series_instance_uid,
                 instance=header.sop_instance_uid,
             )
@@ -210,7 +215,7 @@ class StorageSession:
             self.tally.refused += 1
             return Response(Status.SOP_CLASS_NOT_SUPPORTED, "not one of our results")
         self.tally.own_results += 1
-        self._depot.log.info("own-result", instance=command.affected_sop_instance_uid)
+        self.log.info("own-result", instance=command.affected_sop_instance_uid)
         return Response(Status.SUCCESS)
 
     def _lost(self, series: str, status: Status, comment: str) -> Response:
@@ -220,11 +225,11 @@ class StorageSession:
         else:
             self._has_unknown_loss = True
         self.tally.refused += 1
-        self._depot.log.warning(
+        self.log.warning(
             "instance-refused",
             status=f"{status:04X}",
             comment=comment,
-            peer=self._association.calling_ae_title,
+            peer=self.association.calling_ae_title,
             series=series,
         )
         return Response(status, comment)
@@ -234,7 +239,7 @@ class StorageSession:
             is_valid_uid(uid) for uid in (header.study_instance_uid, header.series_instance_uid)
         )
         return Arrival(
-            association=self._association,
+            association=self.association,
             landed_path=landed.path,
             sop_instance_uid=header.sop_instance_uid,
             sop_class_uid=header.sop_class_uid,

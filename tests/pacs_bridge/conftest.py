@@ -7,6 +7,7 @@ import shutil
 import socket
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -73,6 +74,19 @@ def ram_folder(tmp_path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="pacs-bridge-test-", dir=SHARED_MEMORY))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """Wait until a condition holds; fails when it does not come about."""
+
+    def wait(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come about"
+            time.sleep(0.02)
+
+    return wait
 
 
 @pytest.fixture
