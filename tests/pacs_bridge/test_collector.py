@@ -1,0 +1,363 @@
+"""When a series is complete, and what is then done with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+
+import pytest
+
+from inference.reasons import Reason
+from pacs_bridge.config.bridge import CollectorConfig
+from pacs_bridge.config.routes import RouteConfig, SelectConfig
+from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.ledger.associations import (
+    AssociationEnd,
+    AssociationOutcome,
+    AssociationRecord,
+)
+from pacs_bridge.ledger.facts import SeriesFacts
+from pacs_bridge.ledger.instances import Arrival, Fate
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.log import JsonLog
+from pacs_bridge.queue import Priority, State
+from pacs_bridge.receive.collector import Collector
+from pacs_bridge.receive.selection import matches, select_route
+
+QUIET_S = 60.0
+SERIES = "1.2.3"
+
+
+class Bench:
+    """A collector on a stepped clock, and a sender without a network."""
+
+    def __init__(self, folder: Path, clock, routes=None) -> None:
+        self.clock = clock
+        self.folder = folder
+        self.ledger = Ledger.open(folder / "ledger.sqlite", clock)
+        self.disputed: set[str] = set()
+        self.routes = routes or [RouteConfig(name="all", model="m", destinations=("archive",))]
+        self.collector = self.start()
+        self.newest = 0
+
+    def start(self) -> Collector:
+        log = JsonLog.open(self.folder / "log.jsonl", IdentityHash(b"k"))
+        config = CollectorConfig(quiet_period_s=QUIET_S)
+        return Collector(
+            self.ledger, config, self.routes, self.clock, log, self.disputed.__contains__
+        )
+
+    def open(self) -> int:
+        self.newest += 1
+        return self.newest
+
+    def arrive(self, number: int, association: int, **changes: object) -> None:
+        arrival = Arrival(
+            association=AssociationRecord(association, "CT1", "BRIDGE", "10.0.0.1"),
+            landed_path=Path("landed"),
+            sop_instance_uid=f"{SERIES}.{number}",
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+            transfer_syntax_uid="1.2.840.10008.1.2.1",
+            series_instance_uid=SERIES,
+            study_instance_uid="1.2",
+            patient_key="p",
+            digest=f"digest{number}",
+            data_offset_bytes=300,
+            size_bytes=1000,
+            frame_count=1,
+            expected_instances=None,
+            facts=SeriesFacts(modality="CT"),
+        )
+        self.ledger.instances.enter([dataclasses.replace(arrival, **changes)], self)
+
+    def place(self, arrival: Arrival, fate: Fate) -> str | None:
+        (self.folder / arrival.digest).touch()
+        return arrival.digest
+
+    def settle(self) -> None:
+        pass
+
+    def end(self, association: int, outcome=AssociationOutcome.RELEASED) -> None:
+        self.ledger.associations.end([AssociationEnd(association, outcome, self.newest)])
+
+    def send(self, *numbers: int, **changes: object) -> None:
+        """A whole association that is released."""
+        association = self.open()
+        for number in numbers:
+            self.arrive(number, association, **changes)
+        self.end(association)
+
+    def look_for(self, seconds: float, step_s: float = 1.0) -> None:
+        """Let time pass, looking every second."""
+        for _ in range(int(seconds / step_s)):
+            self.clock.pass_s(step_s)
+            self.collector.look()
+
+    @property
+    def states(self) -> list[tuple[int, State]]:
+        return [(view.revision, view.state) for view in self.ledger.view.series(SERIES)]
+
+    def only(self):
+        (view,) = self.ledger.view.series(SERIES)
+        return view
+
+
+@pytest.fixture
+def bench(ram_folder, clock) -> Bench:
+    return Bench(ram_folder, clock)
+
+
+def test_a_released_series_is_ready_after_the_quiet_period_and_not_before(bench):
+    bench.send(1, 2, 3)
+    bench.look_for(QUIET_S)
+    assert bench.states == [(1, State.QUIET)]
+    bench.look_for(2)
+    assert bench.states == [(1, State.READY)]
+
+    claim = bench.ledger.jobs.claim("w", 60)
+    assert (claim.request.route, claim.request.model) == ("all", "m")
+    assert claim.request.destinations == ("archive",)
+
+
+def test_an_open_association_that_sent_some_of_it_holds_a_series_back(bench):
+    association = bench.open()
+    bench.arrive(1, association)
+    bench.look_for(10 * QUIET_S, step_s=10)
+    assert bench.states == [(1, State.RECEIVING)]
+    bench.end(association)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_an_open_association_that_sent_none_of_it_does_not(bench):
+    bench.arrive(9, bench.open(), series_instance_uid="1.2.9")
+    bench.send(1)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_a_slow_sender_of_one_instance_an_association_is_never_split(bench):
+    for number in range(12):
+        bench.send(number)
+        bench.look_for(QUIET_S - 1)
+    assert bench.states == [(1, State.QUIET)]
+    bench.look_for(QUIET_S)
+    assert bench.states == [(1, State.READY)]
+    assert bench.only().instance_count == 12
+
+
+def test_a_sender_that_is_slower_still_makes_revisions_and_the_last_one_has_all(bench):
+    for number in range(3):
+        bench.send(number)
+        bench.look_for(QUIET_S + 2)
+
+    assert bench.states == [
+        (1, State.SUPERSEDED), (2, State.SUPERSEDED), (3, State.READY),
+    ]  # fmt: skip
+    assert bench.ledger.jobs.claim("w", 60).request.revision == 3
+    assert bench.ledger.jobs.claim("w", 60) is None
+    assert len(bench.ledger.instances.sources(SERIES, 3)) == 3
+
+
+def test_an_aborted_association_holds_the_series_until_it_is_sent_again(bench):
+    association = bench.open()
+    bench.arrive(1, association)
+    bench.end(association, AssociationOutcome.ABORTED)
+    bench.look_for(QUIET_S + 2)
+    held = bench.only()
+    assert (held.state, held.reason) == (State.INCOMPLETE, Reason.INCOMPLETE)
+    bench.look_for(100 * QUIET_S, step_s=60)
+    assert bench.ledger.jobs.claim("w", 60) is None
+
+    bench.send(1, 2)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_an_operator_can_force_a_held_series(bench):
+    association = bench.open()
+    bench.arrive(1, association)
+    bench.end(association, AssociationOutcome.ABORTED)
+    bench.look_for(QUIET_S + 2)
+
+    assert bench.ledger.series.force(SERIES)
+    bench.look_for(QUIET_S + 2)
+
+    assert bench.states == [(1, State.READY)]
+
+
+def test_a_series_that_lacks_instances_by_the_word_of_its_sender_is_held(bench):
+    bench.send(1, 2, expected_instances=3)
+    bench.look_for(QUIET_S + 2)
+    held = bench.only()
+    assert (held.state, held.detail) == (State.INCOMPLETE, "2 of 3 instances here")
+
+    bench.send(3, expected_instances=3)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_a_series_of_two_identities_is_held_and_a_resend_does_not_free_it(bench):
+    bench.send(1)
+    bench.send(2, patient_key="another")
+    bench.look_for(QUIET_S + 2)
+    bench.send(1)
+    bench.look_for(QUIET_S + 2)
+
+    held = bench.only()
+    assert (held.state, held.reason) == (State.INCOMPLETE, Reason.MIXED_IDENTITY)
+
+
+def test_a_series_of_which_something_is_known_that_is_unwritten_waits(bench):
+    bench.send(1)
+    bench.disputed.add(SERIES)
+    bench.look_for(3 * QUIET_S)
+    assert bench.states == [(1, State.RECEIVING)]
+    bench.disputed.clear()
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_a_series_that_no_route_describes_is_skipped_with_its_reason(ram_folder, clock):
+    select = SelectConfig(body_parts=("HEAD",))
+    route = RouteConfig(name="heads", model="m", destinations=("a",), select=select)
+    bench = Bench(ram_folder, clock, [route])
+    bench.send(1)
+    bench.look_for(QUIET_S + 2)
+
+    skipped = bench.only()
+    assert (skipped.state, skipped.reason) == (State.SKIPPED, Reason.NOT_SELECTED)
+    assert bench.ledger.jobs.claim("w", 60) is None
+
+
+@pytest.mark.parametrize("step_h", [-24, -1, 1, 24 * 400])
+def test_a_step_of_the_clock_closes_nothing_early_and_loses_nothing(bench, clock, step_h):
+    from datetime import timedelta
+
+    bench.send(1)
+    bench.look_for(QUIET_S / 2)
+    clock.time += timedelta(hours=step_h)
+    bench.look_for(QUIET_S / 2 - 1)
+    assert bench.states == [(1, State.QUIET)]
+    bench.look_for(3)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_a_new_start_of_the_collector_waits_the_quiet_period_again(bench):
+    bench.send(1)
+    bench.look_for(QUIET_S - 1)
+    bench.collector = bench.start()
+    bench.look_for(QUIET_S - 1)
+    assert bench.states == [(1, State.QUIET)]
+    bench.look_for(3)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_series_that_come_interleaved_are_told_apart(bench):
+    association = bench.open()
+    arrivals = [(series, number) for series in range(5) for number in range(4)]
+    random.Random(1).shuffle(arrivals)
+    for series, number in arrivals:
+        bench.arrive(
+            number,
+            association,
+            series_instance_uid=f"1.2.{series}",
+            sop_instance_uid=f"1.2.{series}.{number}",
+            digest=f"{series}.{number}",
+        )
+    bench.end(association)
+    bench.look_for(QUIET_S + 2)
+
+    counts = {view.series_instance_uid: view.instance_count for view in bench.ledger.view.jobs()}
+    assert counts == {f"1.2.{series}": 4 for series in range(5)}
+    assert bench.ledger.view.state_counts() == {State.READY: 5}
+
+
+def test_one_series_over_many_associations_is_one_series(bench):
+    associations = [bench.open() for _ in range(20)]
+    for number, association in enumerate(associations):
+        bench.arrive(number, association)
+    for association in associations:
+        bench.end(association)
+    bench.look_for(QUIET_S + 2)
+
+    assert bench.states == [(1, State.READY)]
+    assert bench.only().instance_count == 20
+
+
+# --- selection ---
+
+FACTS = SeriesFacts(
+    calling_ae_title="CT1",
+    modality="CT",
+    image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
+    body_part="CHEST",
+    series_description="Thorax 1.5 B30f",
+    study_description="CT thorax",
+    protocol_name="ThoraxRoutine",
+    kernel="B30f",
+    manufacturer="SIEMENS",
+    slice_thickness_mm=1.5,
+)
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ({}, True),
+        ({"calling_ae_titles": ("CT1",)}, True),
+        ({"calling_ae_titles": ("CT2",)}, False),
+        ({"modalities": ("MR",)}, False),
+        ({"modalities": ("ct",)}, True),
+        ({"body_parts": ("Abdomen", "chest")}, True),
+        ({"body_parts": ("HEAD",)}, False),
+        ({"series_description": "thorax"}, True),
+        ({"series_description": "^1.5"}, False),
+        ({"not_series_description": "b30"}, False),
+        ({"not_series_description": "scout"}, True),
+        ({"study_description": "abdomen"}, False),
+        ({"protocol_name": "routine$"}, True),
+        ({"kernel": "^B[23]"}, True),
+        ({"kernel": "B70"}, False),
+        ({"manufacturer": "siemens"}, True),
+        ({"image_type_without": ("axial",)}, False),
+        ({"min_slices": 100}, True),
+        ({"min_slices": 101}, False),
+        ({"max_slices": 99}, False),
+        ({"max_slice_thickness_mm": 1.5}, True),
+        ({"max_slice_thickness_mm": 1.0}, False),
+        ({"body_parts": ("CHEST",), "kernel": "B70"}, False),
+    ],
+)
+def test_conditions(condition, holds):
+    assert matches(SelectConfig(**condition), FACTS, slice_count=100) is holds
+
+
+def test_what_a_series_does_not_say_does_not_match():
+    silent = SeriesFacts(modality="CT")
+    assert matches(SelectConfig(), silent, 1)
+    assert not matches(SelectConfig(body_parts=("CHEST",)), silent, 1)
+    assert not matches(SelectConfig(kernel="B30"), silent, 1)
+    assert not matches(SelectConfig(max_slice_thickness_mm=5.0), silent, 1)
+
+
+def test_localizers_take_no_route_by_default():
+    localizer = dataclasses.replace(FACTS, image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))
+    assert not matches(SelectConfig(), localizer, 2)
+
+
+def test_the_first_route_that_describes_a_series_wins():
+    stat = RouteConfig(
+        name="stat",
+        model="m",
+        destinations=("a",),
+        priority=Priority.STAT,
+        select=SelectConfig(body_parts=("HEAD",)),
+    )
+    rest = RouteConfig(name="rest", model="m", destinations=("a",))
+
+    assert select_route([stat, rest], FACTS, 100) is rest
+    head = dataclasses.replace(FACTS, body_part="HEAD")
+    assert select_route([stat, rest], head, 100) is stat
+    assert select_route([stat], FACTS, 100) is None
