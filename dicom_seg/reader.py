@@ -26,7 +26,7 @@ BODY_THRESHOLD_HU: Final = -500
 BODY_MEDIAN_HU: Final = (-250, 350)
 #: Padding of a higher value than this would hide tissue.
 _TISSUE_HU: Final = -500
-_SAMPLED_VOXELS: Final = 2_000_000
+_SAMPLED_VOXELS: Final = 250_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
