@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pynetdicom import AE, build_context
+from pynetdicom.association import Association
 
 from inference.reasons import Reason
 from pacs_bridge.config.destinations import DestinationConfig, ResultKind
+from pacs_bridge.deliver.line import Line
 from pacs_bridge.deliver.negotiation import Syntax
 from pacs_bridge.deliver.store_scu import UnreachableError
 
@@ -42,27 +44,36 @@ def ask(destination: DestinationConfig, calling_ae_title: str) -> Answer:
     syntaxes = [Syntax.EXPLICIT_LITTLE.value, Syntax.IMPLICIT_LITTLE.value]
     contexts = [build_context(uid, syntaxes) for uid in (_VERIFICATION, *_SOP_CLASS.values())]
     where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    line = Line(_TIMEOUT_S)
     try:
         association = ae.associate(
-            destination.host, destination.port, contexts, destination.ae_title
+            destination.host,
+            destination.port,
+            contexts,
+            destination.ae_title,
+            evt_handlers=line.handlers(),
         )
+        if association.is_rejected:
+            said = association.acceptor.primitive
+            raise UnreachableError(
+                Reason.SEND_REFUSED, f"{where}: rejected: {said.result_str}, {said.reason_str}"
+            )
+        if not association.is_established:
+            raise UnreachableError(Reason.SEND_TIMEOUT, f"{where}: no association")
+        with line.watched():
+            return _converse(association)
     except OSError as error:
         raise UnreachableError(Reason.SEND_TIMEOUT, f"{where}: {error}") from error
-    if association.is_rejected:
-        primitive = association.acceptor.primitive
-        raise UnreachableError(
-            Reason.SEND_REFUSED,
-            f"{where}: rejected: {primitive.result_str}, {primitive.reason_str}",
-        )
-    if not association.is_established:
-        raise UnreachableError(Reason.SEND_TIMEOUT, f"{where}: no association")
-    try:
-        accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
-        echo = "no Verification"
-        if _VERIFICATION in accepted:
-            status = association.send_c_echo()
-            good = "Status" in status and status.Status == _SUCCESS
-            echo = "C-ECHO succeeded" if good else "C-ECHO failed"
     finally:
-        association.release()
+        line.close()
+
+
+def _converse(association: Association) -> Answer:
+    accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
+    echo = "no Verification"
+    if _VERIFICATION in accepted:
+        status = association.send_c_echo()
+        good = "Status" in status and status.Status == _SUCCESS
+        echo = "C-ECHO succeeded" if good else "C-ECHO failed"
+    association.release()
     return Answer(echo, frozenset(kind for kind, uid in _SOP_CLASS.items() if uid in accepted))

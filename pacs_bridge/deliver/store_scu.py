@@ -1,30 +1,19 @@
-"""The Storage SCU: one result to one destination, over an association of its own (PS3.4 B).
-
-pynetdicom counts its response time from the moment a message is queued, so a large object to a
-slow peer would time out while it is being sent; and a peer that stops reading would hold the
-sending thread for ever. Here a watchdog ends the association when nothing has moved in either
-direction for the response time.
-"""
+"""The Storage SCU: one result to one destination, over an association of its own (PS3.4 B)."""
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import sys
-import termios
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pynetdicom import AE, build_context, evt
+from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import MaximumLengthNotification
 
 from inference.reasons import Reason
 from pacs_bridge.config.destinations import DestinationConfig
+from pacs_bridge.deliver.line import Line
 from pacs_bridge.deliver.negotiation import Offer, Syntax, accepted, offers
 from pacs_bridge.deliver.store_status import Verdict, verdict
 from pacs_bridge.deliver.transcoding import transcode
@@ -34,7 +23,6 @@ from pacs_bridge.queue import ResultFile
 #: A peer that announces no limit, or a higher one, is sent PDUs of this size.
 _MAX_SENT_PDU_BYTES = 1 << 20
 _NEGOTIATION_TIMEOUT_S = 30.0
-_WATCH_INTERVAL_S = 0.25
 _MESSAGE_PRIORITY_MEDIUM = 0
 
 
@@ -127,7 +115,7 @@ class StoreScu:
         contexts = [
             build_context(offer.result.sop_class_uid, offer.syntax.value) for offer in wanted
         ]
-        line = _Line(to.response_timeout_s)
+        line = Line(to.response_timeout_s)
         try:
             association = ae.associate(
                 to.host,
@@ -190,82 +178,6 @@ class StoreScu:
                 Reason.SEND_TIMEOUT, f"{self._peer}: association broke or went silent in C-STORE"
             )
         return int(status.Status), str(status.get("ErrorComment", ""))
-
-
-class _Line:
-    """The connection under an association: whether bytes move on it, and its end."""
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._last_s = time.monotonic()
-        self._unsent_bytes = 0
-        self._socket: socket.socket | None = None
-
-    def handlers(self) -> list[tuple[evt.EventType, Callable[[evt.Event], None]]]:
-        """What the association has to tell."""
-        return [
-            (evt.EVT_ACSE_SENT, self._keep_socket),
-            (evt.EVT_DATA_SENT, self._note),
-            (evt.EVT_DATA_RECV, self._note),
-        ]
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """End the connection if nothing moves for the time limit while the body runs."""
-        self._last_s = time.monotonic()
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(_WATCH_INTERVAL_S):
-                if self._is_silent():
-                    self._shut()
-                    return
-
-        thread = threading.Thread(target=watch, name="send-watchdog", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-    def close(self) -> None:
-        """Give the socket back; the library leaves one open whose connection was refused."""
-        if self._socket is not None:
-            self._shut()
-            self._socket.close()
-
-    def _keep_socket(self, event: evt.Event) -> None:
-        transport = event.assoc.dul.socket
-        if self._socket is None and transport is not None and transport.socket is not None:
-            self._socket = transport.socket
-            # Nagle's algorithm would hold the end of each message for a delayed acknowledgement.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def _note(self, _event: evt.Event) -> None:
-        self._last_s = time.monotonic()
-
-    def _is_silent(self) -> bool:
-        unsent_bytes = self._kernel_unsent_bytes()
-        if unsent_bytes != self._unsent_bytes:  # given to the kernel is not yet sent
-            self._unsent_bytes = unsent_bytes
-            self._last_s = time.monotonic()
-        return time.monotonic() - self._last_s > self._limit_s
-
-    def _kernel_unsent_bytes(self) -> int:
-        """Bytes that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
-        if self._socket is None or self._socket.fileno() < 0:
-            return 0
-        with suppress(OSError):
-            answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-            return int.from_bytes(answer, sys.byteorder)
-        return 0
-
-    def _shut(self) -> None:
-        """End the connection under whatever thread reads or writes it."""
-        if self._socket is not None:
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _accepted_contexts(association: Association) -> frozenset[tuple[str, str]]:

@@ -1,0 +1,104 @@
+"""The connection under an association: whether bytes move on it, and its end.
+
+pynetdicom counts its response time from the moment a message is queued, so a large object to a
+slow peer would time out while it is being sent; and a peer that stops reading would hold the
+sending thread for ever. Here a watchdog ends the connection when nothing has moved in either
+direction for the response time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from pynetdicom import evt
+
+_WATCH_INTERVAL_S = 0.25
+
+
+class Line:
+    """The connection under one association that we asked for.
+
+    Parameters
+    ----------
+    limit_s
+        Nothing may move for at most so long while the line is watched.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._last_s = time.monotonic()
+        self._unsent_bytes = 0
+        self._socket: socket.socket | None = None
+
+    def handlers(self) -> list[tuple[evt.EventType, Callable[[evt.Event], None]]]:
+        """What the association has to tell."""
+        return [
+            (evt.EVT_ACSE_SENT, self._keep_socket),
+            (evt.EVT_DATA_SENT, self._note),
+            (evt.EVT_DATA_RECV, self._note),
+        ]
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """End the connection if nothing moves for the time limit while the body runs."""
+        self._last_s = time.monotonic()
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_WATCH_INTERVAL_S):
+                if self._is_silent():
+                    self._shut()
+                    return
+
+        thread = threading.Thread(target=watch, name="send-watchdog", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def close(self) -> None:
+        """Give the socket back; the library leaves one open whose connection was refused."""
+        if self._socket is not None:
+            self._shut()
+            self._socket.close()
+
+    def _keep_socket(self, event: evt.Event) -> None:
+        transport = event.assoc.dul.socket
+        if self._socket is None and transport is not None and transport.socket is not None:
+            self._socket = transport.socket
+            # Nagle's algorithm would hold the end of each message for a delayed acknowledgement.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _note(self, _event: evt.Event) -> None:
+        self._last_s = time.monotonic()
+
+    def _is_silent(self) -> bool:
+        unsent_bytes = self._kernel_unsent_bytes()
+        if unsent_bytes != self._unsent_bytes:  # given to the kernel is not yet sent
+            self._unsent_bytes = unsent_bytes
+            self._last_s = time.monotonic()
+        return time.monotonic() - self._last_s > self._limit_s
+
+    def _kernel_unsent_bytes(self) -> int:
+        """Bytes that the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
+        if self._socket is None or self._socket.fileno() < 0:
+            return 0
+        with suppress(OSError):
+            answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+            return int.from_bytes(answer, sys.byteorder)
+        return 0
+
+    def _shut(self) -> None:
+        """End the connection under whatever thread reads or writes it."""
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
