@@ -13,7 +13,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -40,6 +40,10 @@ class PublishedModel:
     md5: str
     spacing_mm: float
     url: str
+
+    def at(self, mirror: str) -> PublishedModel:
+        """The same file, with the same checksum, at another address."""
+        return replace(self, url=f"{mirror.rstrip('/')}/{self.file}")
 
 
 @dataclass(frozen=True, slots=True)

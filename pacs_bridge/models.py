@@ -100,8 +100,8 @@ def found_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = wanted.partition(":")
-    count = torch.cuda.device_count() if kind == "cuda" else 1
-    if kind not in ("cpu", "cuda") or int(number or 0) >= count:
+    count = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(kind, 0)
+    if not (number or "0").isdecimal() or int(number or "0") >= count:
         raise UnknownDeviceError(f"no device {wanted!r} on this machine")
     return wanted
 

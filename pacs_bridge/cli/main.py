@@ -18,7 +18,7 @@ from pacs_bridge.cli.serve import listen, send, serve, work
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="pacs-bridge")
+@click.version_option(package_name="pacs-bridge", prog_name="pacs-bridge")
 def main() -> None:
     """CT series in over DICOM, coded whole-body Segmentations back into the PACS.
 

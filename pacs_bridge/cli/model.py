@@ -105,12 +105,16 @@ def import_model(
     type=click.Path(file_okay=False, path_type=Path),
     help="Where downloads are kept; default: beside the store.",
 )
+@click.option(
+    "--mirror", metavar="URL", help="Folder of a mirror that has the files by their own names."
+)
 @_models_option
 @_json_option
 @click.option("--quiet", is_flag=True, help="No progress.")
 def fetch(
     names: tuple[str, ...],
     cache_folder: Path | None,
+    mirror: str | None,
     models_folder: Path | None,
     as_json: bool,
     quiet: bool,
@@ -131,8 +135,9 @@ def fetch(
     folder = cache_folder or store.root / ".downloads"
     with coded_failures(as_json), http_client() as client:
         for name in names or tuple(known):
+            wanted = known[name] if mirror is None else known[name].at(mirror)
             with download_progress(name, quiet) as progress:
-                path = ModelFetcher(client).fetch(known[name], folder, progress)
+                path = ModelFetcher(client).fetch(wanted, folder, progress)
             _tell(import_published(path, store), store, as_json)
 
 

@@ -1,0 +1,68 @@
+"""Which model is taken, on which device, with which clean-up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inference.errors import ModelError
+from inference.model_store import ModelStore
+from inference.reasons import Reason
+from pacs_bridge.config.routes import PostprocessingConfig
+from pacs_bridge.models import (
+    UnknownDeviceError,
+    WarmSegmenters,
+    default_models_folder,
+    found_device,
+    known_models,
+    postprocessing_spec,
+    preferred_model,
+)
+
+
+def test_the_store_is_where_the_environment_says(tmp_path: Path) -> None:
+    assert default_models_folder({"PACS_BRIDGE_MODELS": "/m"}) == Path("/m")
+    assert default_models_folder({"XDG_DATA_HOME": "/d"}) == Path("/d/pacs-bridge/models")
+
+
+def test_a_model_is_kept_warm_until_another_one_is_asked_for(tiny_models: Path) -> None:
+    segmenters = WarmSegmenters([ModelStore(tiny_models)], "cpu")
+    first = segmenters.get("tiny")
+    assert segmenters.get("tiny") is first
+    cleaned = segmenters.get("tiny", PostprocessingConfig(fill_holes=("liver",)))
+    assert cleaned is not first
+    assert cleaned.identity.parameters != first.identity.parameters
+
+
+def test_without_any_model_there_is_no_preferred_one(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as refused:
+        preferred_model([ModelStore(tmp_path)])
+    assert refused.value.reason is Reason.UNKNOWN_MODEL
+
+
+def test_the_only_model_is_the_preferred_one(tiny_models: Path) -> None:
+    stores = [ModelStore(tiny_models)]
+    assert known_models(stores) == ("tiny",)
+    assert preferred_model(stores) == "tiny"
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "cpu:1", "cuda:x"])
+def test_a_device_that_is_not_there_is_said(device: str) -> None:
+    with pytest.raises(UnknownDeviceError, match=device):
+        found_device(device)
+
+
+def test_a_clean_up_for_all_holds_for_those_that_are_named_too() -> None:
+    spec = postprocessing_spec(
+        PostprocessingConfig(
+            largest_component=("all",),
+            fill_holes=("liver",),
+            min_volume_ml={"all": 1.0, "spleen": 5.0},
+        )
+    )
+    assert (spec.default.largest_component, spec.default.minimum_ml) == (True, 1.0)
+    named = dict(spec.by_structure)
+    assert (named["liver"].largest_component, named["liver"].fill_holes) == (True, True)
+    assert named["liver"].minimum_ml == 1.0
+    assert named["spleen"].minimum_ml == 5.0
