@@ -41,6 +41,8 @@ class CollectorConfig(Section):
     give_up_incomplete_after_h: Annotated[float, Field(gt=0)] = 720.0
     #: Instances of series whose results have all arrived are deleted after so long; 0: never.
     keep_sources_h: Annotated[float, Field(ge=0)] = 168.0
+    #: Files of results are deleted so long after they have arrived; 0: never.
+    keep_results_h: Annotated[float, Field(ge=0)] = 720.0
 
 
 class DiskConfig(Section):

@@ -194,8 +194,7 @@ class _Entry:
     def enter(self, arrival: Arrival, placer: Placer) -> Fate:
         self._note_association(arrival.association)
         known = self._connection.execute(
-            "SELECT digest, path, deleted_at, series_instance_uid FROM instances"
-            " WHERE sop_instance_uid = ?",
+            "SELECT digest, path FROM instances WHERE sop_instance_uid = ?",
             (arrival.sop_instance_uid,),
         ).fetchone()
         fate = self._fate(arrival, known)
@@ -214,14 +213,20 @@ class _Entry:
         return fate
 
     def _is_lost(self, known: sqlite3.Row) -> bool:
-        """Whether a file that should be there is not; the resend then puts it back."""
-        return known["deleted_at"] is None and not (self._folder / known["path"]).exists()
+        """Whether the file is gone, lost or deleted after its time; the resend puts it back."""
+        return not (self._folder / known["path"]).exists()
 
     def _put_back(self, arrival: Arrival, path: str) -> None:
         self._connection.execute(
-            "UPDATE instances SET path = ?, data_offset_bytes = ?, size_bytes = ?"
-            " WHERE sop_instance_uid = ?",
-            (path, arrival.data_offset_bytes, arrival.size_bytes, arrival.sop_instance_uid),
+            "UPDATE instances SET path = ?, data_offset_bytes = ?, size_bytes = ?,"
+            " received_at = ?, deleted_at = NULL WHERE sop_instance_uid = ?",
+            (
+                path,
+                arrival.data_offset_bytes,
+                arrival.size_bytes,
+                self._now,
+                arrival.sop_instance_uid,
+            ),
         )
 
     def _fate(self, arrival: Arrival, known: sqlite3.Row | None) -> Fate:

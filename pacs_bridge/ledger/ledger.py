@@ -11,6 +11,7 @@ from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.deliveries import DeliveryBox
 from pacs_bridge.ledger.instances import InstanceBook
 from pacs_bridge.ledger.jobs import JobQueue
+from pacs_bridge.ledger.retention import Retention
 from pacs_bridge.ledger.series import SeriesBook
 from pacs_bridge.ledger.steering import Steering
 from pacs_bridge.ledger.views import LedgerView
@@ -27,6 +28,7 @@ class Ledger:
     jobs: JobQueue  #: the ``Queue`` of this machine
     outbox: DeliveryBox  #: the ``Outbox`` of this machine
     steering: Steering
+    retention: Retention
     view: LedgerView
 
     @classmethod
@@ -49,6 +51,7 @@ class Ledger:
             jobs=JobQueue(database),
             outbox=DeliveryBox(database),
             steering=Steering(database),
+            retention=Retention(database),
             view=LedgerView(database),
         )
 

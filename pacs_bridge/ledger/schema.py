@@ -131,6 +131,7 @@ CREATE TABLE results (
     transfer_syntax_uid TEXT NOT NULL,
     sha256 TEXT NOT NULL,
     size_bytes INTEGER NOT NULL,
+    deleted_at TEXT,
     PRIMARY KEY (job_id, stack, kind)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX results_instance ON results (sop_instance_uid);

@@ -25,6 +25,7 @@ class OpenRevision:
     open_associations: int  #: that sent some of it
     instance_count: int
     slice_count: int  #: frames
+    deleted_count: int  #: instances whose files were deleted after an earlier result was sent
     expected_instances: int | None  #: what the sender says the series has
     is_interrupted: bool  #: an association ended before it had sent all, and none made up for it
     hold_reason: Reason | None
@@ -158,7 +159,9 @@ SELECT r.series_instance_uid, r.revision, r.state, r.activity, r.abort_boundary,
        (SELECT count(*) FROM instances i WHERE i.series_instance_uid = r.series_instance_uid)
          AS instance_count,
        (SELECT coalesce(sum(frame_count), 0) FROM instances i
-         WHERE i.series_instance_uid = r.series_instance_uid) AS slice_count
+         WHERE i.series_instance_uid = r.series_instance_uid) AS slice_count,
+       (SELECT count(*) FROM instances i WHERE i.series_instance_uid = r.series_instance_uid
+         AND i.deleted_at IS NOT NULL) AS deleted_count
   FROM revisions r JOIN series s USING (series_instance_uid)
  WHERE r.state IN ('receiving', 'quiet')
  ORDER BY r.first_at
@@ -175,6 +178,7 @@ def _open_revision(row: sqlite3.Row) -> OpenRevision:
         open_associations=row["open_associations"],
         instance_count=row["instance_count"],
         slice_count=row["slice_count"],
+        deleted_count=row["deleted_count"],
         expected_instances=row["expected_instances"],
         is_interrupted=row["abort_boundary"] is not None,
         hold_reason=None if hold is None else Reason(hold),

@@ -22,6 +22,7 @@ from pacs_bridge.queue import JobRequest, State
 from pacs_bridge.receive.selection import select_route
 
 _S_PER_H = 3600.0
+_TIDY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Collector:
         self._clock = clock
         self._log = log
         self._is_disputed = is_disputed
+        self._tidy_due_s = clock.steady_s()
         self._silences: dict[tuple[str, int], _Silence] = {}
 
     def look(self) -> None:
@@ -87,6 +89,18 @@ class Collector:
             silences[key] = silence
             self._judge(revision, now_s - silence.since_s)
         self._silences = silences
+        if now_s >= self._tidy_due_s:
+            self._tidy_due_s = now_s + _TIDY_S
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Do what is not urgent, a little at a time."""
+        keep = self._config.keep_sources_h * _S_PER_H
+        if keep and (deleted := self._ledger.retention.delete_sources(keep)):
+            self._log.info("sources-deleted", files=deleted)
+        keep = self._config.keep_results_h * _S_PER_H
+        if keep and (deleted := self._ledger.retention.delete_results(keep)):
+            self._log.info("results-deleted", files=deleted)
         given_up = self._config.give_up_incomplete_after_h * _S_PER_H
         for series in self._ledger.series.give_up_incomplete(given_up):
             self._log.warning("series-given-up", series=series)
@@ -111,6 +125,13 @@ class Collector:
                 Reason.INCOMPLETE,
                 f"{revision.instance_count} instances here; an association was aborted or an"
                 " instance refused",
+            )
+        if revision.deleted_count:
+            return Verdict(
+                State.INCOMPLETE,
+                Reason.INCOMPLETE,
+                f"{revision.deleted_count} of {revision.instance_count} instances were deleted"
+                " after an earlier result was sent",
             )
         expected = revision.expected_instances
         if expected is not None and revision.instance_count < expected:

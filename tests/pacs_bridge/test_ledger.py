@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from pacs_bridge.ledger.associations import (
     AssociationOutcome,
     AssociationRecord,
 )
+from pacs_bridge.ledger.audit import audit
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.instances import Arrival, Fate
@@ -632,3 +635,161 @@ def test_the_job_of_a_worker_that_died_is_done_by_another(ram_folder):
     run_worker(path, "w2", "live").communicate()
 
     assert ledger.view.job(job_id).state is State.SENDING
+
+
+# --- what has served its purpose ---
+
+DAY_S = 86_400.0
+
+
+def test_sources_are_deleted_only_when_all_results_have_long_arrived(ledger, enter, release, clock):
+    enter(arrival_of(1), arrival_of(2))
+    release()
+    conclude_ready(ledger)
+    clock.pass_s(30 * DAY_S)
+    assert ledger.retention.delete_sources(DAY_S) == 0
+    deliver(ledger)
+    assert ledger.retention.delete_sources(DAY_S) == 0
+    clock.pass_s(2 * DAY_S)
+
+    sources = ledger.instances.sources(SERIES, 1)
+    assert ledger.retention.delete_sources(DAY_S) == 2
+    assert not any(source.path.exists() for source in sources)
+    assert ledger.retention.delete_sources(DAY_S) == 0
+
+
+def test_nothing_of_a_series_that_failed_or_is_held_is_ever_deleted(
+    ledger, enter, release, abort, clock
+):
+    enter(arrival_of(1))
+    release()
+    conclude_ready(ledger)
+    ledger.jobs.park(ledger.jobs.claim("w", 60), Reason.MODEL_ERROR, "")
+    held = {"series_instance_uid": "1.2.9", "sop_instance_uid": "1.2.9.1", "digest": "held"}
+    enter(arrival_of(9, association=2, **held))
+    abort(2, newest=2)
+    (revision,) = ledger.series.open_revisions()
+    ledger.series.conclude(revision, Verdict(State.INCOMPLETE, Reason.INCOMPLETE))
+    clock.pass_s(1000 * DAY_S)
+
+    assert ledger.retention.delete_sources(DAY_S) == 0
+    ledger.series.give_up_incomplete(DAY_S)
+    clock.pass_s(1000 * DAY_S)
+    assert ledger.retention.delete_sources(DAY_S) == 0
+
+
+def test_a_skipped_series_is_deleted_when_its_time_is_over(ledger, enter, release, clock):
+    enter(arrival_of(1))
+    release()
+    (revision,) = ledger.series.open_revisions()
+    ledger.series.conclude(revision, Verdict(State.SKIPPED, Reason.NOT_SELECTED))
+    clock.pass_s(2 * DAY_S)
+    assert ledger.retention.delete_sources(DAY_S) == 1
+
+
+def test_a_deleted_instance_that_is_sent_again_is_put_back_and_makes_no_second_result(
+    ledger, enter, release, clock
+):
+    enter(arrival_of(1))
+    release()
+    job = conclude_ready(ledger)
+    deliver(ledger)
+    clock.pass_s(2 * DAY_S)
+    ledger.retention.delete_sources(DAY_S)
+
+    assert enter(arrival_of(1, association=2)) == [Fate.KNOWN]
+    (source,) = ledger.instances.sources(SERIES, 1)
+    assert source.path.exists()
+    assert ledger.view.job(job).state is State.SENT
+    assert ledger.retention.delete_sources(DAY_S) == 0
+    clock.pass_s(2 * DAY_S)
+    assert ledger.retention.delete_sources(DAY_S) == 1
+
+
+def test_a_late_instance_of_a_deleted_series_says_how_many_are_gone(ledger, enter, release, clock):
+    enter(arrival_of(1), arrival_of(2))
+    release()
+    conclude_ready(ledger)
+    deliver(ledger)
+    clock.pass_s(2 * DAY_S)
+    ledger.retention.delete_sources(DAY_S)
+    enter(arrival_of(3, association=2))
+    assert ledger.series.open_revisions()[0].deleted_count == 2
+    enter(arrival_of(1, association=2), arrival_of(2, association=2))
+    assert ledger.series.open_revisions()[0].deleted_count == 0
+
+
+def test_files_of_results_are_deleted_when_they_have_long_arrived(ledger, ram_folder, clock):
+    (ram_folder / "r.dcm").write_bytes(b"result")
+    ledger.jobs.submit(JobRequest(SERIES, 1, "r", "m", ("a",)))
+    clock.pass_s(2 * DAY_S)
+    assert ledger.retention.delete_results(DAY_S) == 0
+    deliver(ledger)
+    assert ledger.retention.delete_results(DAY_S) == 0
+    clock.pass_s(2 * DAY_S)
+
+    assert ledger.retention.delete_results(DAY_S) == 1
+    assert not (ram_folder / "r.dcm").exists()
+    assert ledger.retention.delete_results(DAY_S) == 0
+
+
+# --- audit ---
+
+
+@pytest.fixture
+def audited(ledger, ram_folder):
+    spool, quarantine = ram_folder / "spool", ram_folder / "quarantine"
+
+    def run() -> list[tuple[str, str]]:
+        faults = audit(ledger.database, spool, quarantine)
+        return [(fault.invariant, fault.problem) for fault in faults]
+
+    class Spool(Shelf):
+        def place(self, arrival: Arrival, fate: Fate) -> str | None:
+            folder = spool / "s" if fate is Fate.KEPT else quarantine / "q"
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / arrival.digest
+            path.write_bytes(b"meta" + arrival.sop_instance_uid.encode())
+            return str(path.relative_to(ram_folder))
+
+    for number in (1, 2):
+        body = f"{SERIES}.{number}".encode()
+        arrival = arrival_of(
+            number,
+            digest=hashlib.sha256(body).hexdigest(),
+            data_offset_bytes=4,
+            size_bytes=4 + len(body),
+        )
+        ledger.instances.enter([arrival], Spool(ram_folder))
+    return run
+
+
+def test_a_sound_ledger_passes_the_audit(ledger, release, audited):
+    release()
+    conclude_ready(ledger)
+    deliver(ledger)
+    assert audited() == []
+
+
+def test_the_audit_finds_what_is_lost_changed_or_known_to_nobody(ledger, audited, ram_folder):
+    lost, changed = (source.path for source in ledger.instances.sources(SERIES, 1))
+    lost.unlink()
+    changed.write_bytes(b"metA" + b"1.2.3.X")
+    stray = ram_folder / "spool" / "s" / "stray"
+    stray.write_bytes(b"")
+    os.utime(stray, (0, 0))
+    assert audited() == [
+        ("I1", "is missing"),
+        ("I1", "has another digest"),
+        ("I4", "is known to nobody"),
+    ]
+
+
+def test_the_audit_finds_states_that_contradict_themselves(ledger, release, audited):
+    release()
+    job = conclude_ready(ledger)
+    deliver(ledger)
+    with ledger.database.write() as connection:
+        connection.execute("UPDATE deliveries SET sent_sop_instance_uid = '2.25.4711'")
+        connection.execute("UPDATE jobs SET state = 'claimed' WHERE id = ?", (job,))
+    assert [invariant for invariant, _ in audited()] == ["I2", "I3"]

@@ -1,0 +1,140 @@
+"""What must hold between the ledger and the disk, and whether it does."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pacs_bridge.ledger.database import Database
+
+#: A file that no row stands for may still be on its way.
+_GRACE_S = 60.0
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFault:
+    """One thing that does not hold."""
+
+    invariant: str  #: I1 to I5
+    subject: str  #: a path relative to the data folder, or a job's number
+    problem: str
+
+
+def audit(database: Database, spool_folder: Path, quarantine_folder: Path) -> Iterator[AuditFault]:
+    """Check, reading every file; the service may run meanwhile.
+
+    I1
+        Every instance that was acknowledged and not deleted since is on disk, with its digest.
+    I2
+        Every series and job is in a state from which it will go on, or final with a reason.
+    I3
+        What was sent of a job is a result of that job, one for each stack and destination.
+    I4
+        No file lies in the spool or the quarantine that no row stands for.
+    I5
+        The database is sound, and its references lead somewhere.
+    """
+    folder = database.path.parent
+    yield from _instances(database, folder)
+    with database.read() as connection:
+        yield from _states(connection)
+        yield from _deliveries(connection)
+    yield from _files(database, folder, (spool_folder, quarantine_folder))
+    with database.read() as connection:
+        yield from _soundness(connection)
+
+
+def _instances(database: Database, folder: Path) -> Iterator[AuditFault]:
+    with database.read() as connection:
+        rows = connection.execute(
+            "SELECT path, digest, data_offset_bytes, size_bytes FROM instances"
+            " WHERE deleted_at IS NULL"
+        ).fetchall()
+    for row in rows:
+        path = folder / row["path"]
+        try:
+            if path.stat().st_size != row["size_bytes"]:
+                yield AuditFault("I1", row["path"], "has another size")
+            elif _digest(path, row["data_offset_bytes"]) != row["digest"]:
+                yield AuditFault("I1", row["path"], "has another digest")
+        except FileNotFoundError:
+            yield AuditFault("I1", row["path"], "is missing")
+
+
+def _states(connection: sqlite3.Connection) -> Iterator[AuditFault]:
+    for row in connection.execute(
+        "SELECT series_instance_uid, revision FROM revisions r WHERE state = 'ready'"
+        " AND NOT EXISTS (SELECT 1 FROM jobs j"
+        " WHERE j.series_instance_uid = r.series_instance_uid AND j.revision = r.revision)"
+    ):
+        yield AuditFault("I2", f"{row[0]} revision {row[1]}", "is ready and has no job")
+    for table in ("revisions", "jobs"):
+        key = "series_instance_uid" if table == "revisions" else "id"
+        for row in connection.execute(
+            f"SELECT {key}, state FROM {table} WHERE reason IS NULL"  # noqa: S608
+            " AND state IN ('dead', 'skipped', 'incomplete')"
+        ):
+            yield AuditFault("I2", str(row[0]), f"is {row[1]} without a reason")
+    for row in connection.execute(
+        "SELECT id, state FROM jobs WHERE (worker IS NULL) <>"
+        " (state NOT IN ('claimed', 'segmented', 'encoded'))"
+    ):
+        yield AuditFault("I2", f"job {row[0]}", f"is {row[1]}, which its lease contradicts")
+
+
+def _deliveries(connection: sqlite3.Connection) -> Iterator[AuditFault]:
+    for row in connection.execute(
+        "SELECT id FROM deliveries d WHERE sent_sop_instance_uid IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.job_id = d.job_id"
+        " AND r.stack = d.stack AND r.sop_instance_uid = d.sent_sop_instance_uid)"
+    ):
+        yield AuditFault("I3", f"delivery {row[0]}", "sent what is no result of its job")
+    for row in connection.execute(
+        "SELECT id FROM jobs j WHERE state IN ('sent', 'committed') AND (EXISTS"
+        " (SELECT 1 FROM deliveries d WHERE d.job_id = j.id"
+        " AND d.state NOT IN ('sent', 'committed')) OR NOT EXISTS"
+        " (SELECT 1 FROM deliveries d WHERE d.job_id = j.id))"
+    ):
+        yield AuditFault("I3", f"job {row[0]}", "is sent and a delivery of it is not")
+
+
+def _files(database: Database, folder: Path, places: tuple[Path, ...]) -> Iterator[AuditFault]:
+    oldest_s = time.time() - _GRACE_S
+    found = [path for place in places for path in place.glob("*/*")]
+    with database.read() as connection:  # after the files were listed: a new one is known
+        known = {
+            row[0]
+            for row in connection.execute(
+                "SELECT path FROM instances WHERE deleted_at IS NULL"
+                " UNION ALL SELECT path FROM quarantine"
+            )
+        }
+    for path in found:
+        relative = str(path.relative_to(folder))
+        try:
+            if relative not in known and path.stat().st_mtime < oldest_s:
+                yield AuditFault("I4", relative, "is known to nobody")
+        except FileNotFoundError:  # it has gone its way meanwhile
+            continue
+
+
+def _soundness(connection: sqlite3.Connection) -> Iterator[AuditFault]:
+    for row in connection.execute("PRAGMA integrity_check"):
+        if row[0] != "ok":
+            yield AuditFault("I5", "ledger", str(row[0]))
+    for row in connection.execute("PRAGMA foreign_key_check"):
+        yield AuditFault("I5", "ledger", f"a row of {row[0]} refers to nothing in {row[2]}")
+
+
+def _digest(path: Path, offset_bytes: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(offset_bytes)
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
