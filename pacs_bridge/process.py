@@ -98,7 +98,11 @@ def process_series(
         examination = examine_series(source.paths, options.rules)
     stacks: tuple[StackReport, ...] = ()
     if examination.outcome is Outcome.PROCESS:
-        stacks = tuple(run.stack(number, plan) for number, plan in enumerate(examination.stacks))
+        several = len(examination.stacks) > 1
+        stacks = tuple(
+            run.stack(number, plan, f"stack{number}-" if several else "")
+            for number, plan in enumerate(examination.stacks)
+        )
     report = SeriesReport(
         created=source.created,
         ending=ending(examination, stacks),
@@ -125,8 +129,8 @@ class _Run:
     folder: Path
     watch: Stopwatch
 
-    def stack(self, number: int, plan: StackPlan) -> StackReport:
-        """From one plan to its verified Segmentations."""
+    def stack(self, number: int, plan: StackPlan, prefix: str) -> StackReport:
+        """From one plan to its verified Segmentations; file names begin with ``prefix``."""
         with self.watch.stage(Stage.READ) as progress:
             stack = read_stack(plan, progress=progress)
         with self.watch.stage(Stage.SEGMENT) as progress:
@@ -137,6 +141,7 @@ class _Run:
             of_pixels = [finding for finding in stack.findings if finding not in plan.findings]
             findings = (*of_pixels, *check_labels(labels))
             sources = self._sources(plan)
+        del stack  # a long series is half a gigabyte, and encoding needs its labels only
         requests = [
             SegRequest(
                 kind=kind,
@@ -153,16 +158,15 @@ class _Run:
             for kind in self.options.kinds
             if structures
         ]
-        outputs = tuple(self._segmentation(number, labels, plan, each) for each in requests)
+        outputs = tuple(self._segmentation(prefix, labels, plan, each) for each in requests)
         remarks = (*plan.findings, *findings, *demonstration_findings(self.segmenter.identity))
         return stack_report(plan, labels.geometry, remarks, structures, outputs)
 
     def _segmentation(
-        self, number: int, labels: LabelMap, plan: StackPlan, request: SegRequest
+        self, prefix: str, labels: LabelMap, plan: StackPlan, request: SegRequest
     ) -> OutputFile:
         """Write, read back, and only then give it its name."""
-        stack = f"stack{number}-" if plan.separated_by else ""
-        path = self.folder / f"{stack}seg-{request.kind}.dcm"
+        path = self.folder / f"{prefix}seg-{request.kind}.dcm"
         partial = path.with_suffix(".partial")
         try:
             with self.watch.stage(Stage.ENCODE):

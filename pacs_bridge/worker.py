@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dicom_seg.errors import SegmentationError
-from dicom_seg.provenance import SourceInstance
+from dicom_seg.provenance import SourceInstance, instance_digest
 from dicom_seg.segmentation import Predecessor, SegKind
 from inference.errors import InferenceError
 from inference.reasons import Reason
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.lease import KeptLease
-from pacs_bridge.ledger.instances import InstanceBook
+from pacs_bridge.ledger.instances import InstanceBook, SpooledInstance
 from pacs_bridge.log import Log
 from pacs_bridge.models import WarmSegmenters
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
@@ -187,10 +187,11 @@ class _Job:
         """The files of the series, and everything of it that is not among them."""
         request = self.claim.request
         spooled = instances.sources(request.series_instance_uid, request.revision)
-        missing = [each.sop_instance_uid for each in spooled if not each.path.is_file()]
-        if missing or not spooled:
+        lost = [each.sop_instance_uid for each in spooled if not _is_as_received(each)]
+        if lost or not spooled:
             raise PermanentError(
-                Reason.SOURCE_MISSING, f"{len(missing)} of {len(spooled)} files: {missing[:3]}"
+                Reason.SOURCE_MISSING,
+                f"{len(lost)} of {len(spooled)} files are gone or changed: {lost[:3]}",
             )
         return SeriesSource(
             paths=tuple(each.path for each in spooled),
@@ -277,6 +278,14 @@ class _Job:
             os._exit(_EX_SOFTWARE)  # whatever hangs is native code that nothing else can stop
 
         return _TimeLimit(limit_s, end)
+
+
+def _is_as_received(instance: SpooledInstance) -> bool:
+    """Whether the file is there and holds what was acknowledged to the sender."""
+    try:
+        return instance_digest(instance.path) == instance.digest
+    except FileNotFoundError:
+        return False
 
 
 class _TimeLimit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from inference.model_store import locate
 from pacs_bridge.child import leave_on_signals, open_log, process_name
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import TransientError
@@ -33,15 +34,17 @@ def run_worker(
     BridgeError
         If the ledger cannot be opened.
     ModelError
-        If the model of the first route cannot be loaded.
+        If the model of a route is not whole.
     UnknownDeviceError
         If this machine has no such device.
     """
     leave = leave_on_signals()
     log = open_log(config)
-    segmenters = WarmSegmenters(model_stores(config.models.folder), device)
-    first = config.routes[0]
-    segmenters.get(first.model, first.postprocessing)
+    stores = model_stores(config.models.folder)
+    for name in dict.fromkeys(route.model for route in config.routes):
+        locate(name, stores).verify(name)
+    segmenters = WarmSegmenters(stores, device)
+    segmenters.get(config.routes[0].model, config.routes[0].postprocessing)
     ledger = Ledger.open(config.ledger_path)
     worker = Worker(config, ledger.jobs, ledger.instances, segmenters, log, leave)
     announce()

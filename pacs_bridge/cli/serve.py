@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pacs_bridge.cli.configuration import config_option, loaded
-from pacs_bridge.cli.outcome import end_wrong_call
+from pacs_bridge.cli.outcome import coded_failures, end_wrong_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,8 @@ def serve(config_path: Path) -> None:
         end_wrong_call("\n".join([f"{config_path}:", *(f"  {fault}" for fault in faults)]))
     leave = leave_on_signals()
     log = open_log(config)
-    ledger = Ledger.open(config.ledger_path)
+    with coded_failures(False):
+        ledger = Ledger.open(config.ledger_path)
     supervisor = Supervisor(
         child_specs(config, config_path.resolve()),
         log,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pydicom
@@ -19,7 +20,8 @@ from pacs_bridge.errors import TransientError
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import JsonLog
-from pacs_bridge.queue import JobRequest, State
+from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
+from pacs_bridge.queue import State
 from pacs_bridge.report import SeriesReport
 from pacs_bridge.worker import Worker
 
@@ -273,6 +275,39 @@ def test_a_spooled_file_that_is_gone_is_said(
     view = ledger.view.job(job)
     assert view is not None
     assert (view.state, view.reason) == (State.DEAD, Reason.SOURCE_MISSING)
+
+
+def test_a_spooled_file_that_changed_on_disk_is_said(
+    received: Callable[..., int], worker: Worker, ledger: Ledger, config: BridgeConfig
+) -> None:
+    job = received()
+    path = next(path for path in config.spool_folder.rglob("*") if path.stat().st_size > 1000)
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    worker.work_one("w")
+    view = ledger.view.job(job)
+    assert view is not None
+    assert (view.state, view.reason) == (State.DEAD, Reason.SOURCE_MISSING)
+
+
+def test_the_service_and_the_segment_command_name_a_result_alike(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    models,
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    tmp_path: Path,
+) -> None:
+    paths = make_series(bright_volume)
+    received(paths)
+    worker.work_one("w")
+    delivery = ledger.outbox.claim("s", 60.0)
+    assert delivery is not None
+    source = SeriesSource(tuple(paths), datetime.now(UTC))
+    report = process_series(source, models.segmenter, ProcessOptions(), tmp_path / "out")
+    assert {each.sop_instance_uid for each in delivery.candidates} == {
+        each.sop_instance_uid for each in report.stacks[0].outputs
+    }
 
 
 def test_a_job_that_hangs_is_ended_with_its_process(
