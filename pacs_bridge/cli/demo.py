@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pacs_bridge.cli.outcome import FAILED, coded_failures
+from pacs_bridge.cli.progress import steps
 
 if TYPE_CHECKING:
     from pacs_bridge.demo import DemoResult
@@ -50,8 +51,8 @@ def demo(
     from pacs_bridge.demo import DemoSettings, run_demo
 
     settings = DemoSettings(folder, seed, model, models_folder and models_folder.resolve())
-    with coded_failures(False):
-        result = run_demo(settings, lambda text: click.echo(text, err=True))
+    with coded_failures(False), steps() as tell:
+        result = run_demo(settings, tell)
     _print_table(result.score)
     _print_verdict(result)
     if open_picture:

@@ -89,3 +89,18 @@ def _download_lines(name: str, quiet: bool) -> DownloadReport:
             click.echo(f"{name}: {done / 1e6:.0f} MB", err=True)
 
     return report
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Tell steps that are done, one a line; on a terminal, a clock runs below them."""
+    if not sys.stderr.isatty():
+        yield lambda text: click.echo(text, err=True)
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task("at work")
+        yield progress.console.print
