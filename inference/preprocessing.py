@@ -22,7 +22,7 @@ from inference.intensity import (
 )
 from inference.label_map import LabelMap
 from inference.network_grid import NetworkGrid
-from inference.resampling import clear_beyond, sample_linear, sample_nearest
+from inference.resampling import clear_beyond, sample_as_published, sample_linear, sample_nearest
 from inference.volume import Volume
 
 __all__ = [
@@ -70,7 +70,11 @@ def to_network(
     """
     grid = NetworkGrid.covering(volume.geometry, spacing_mm)
     values = np.empty(grid.grid_shape, dtype=np.float32)
-    sample_linear(grid.turned_view(volume.hu), grid.to_source(), values, intensity.clamp_hu)
+    where, hu = grid.to_source(), grid.turned_view(volume.hu)
+    if intensity.clamp_hu is None and not where.column_per_row:
+        sample_as_published(hu, where, values, grid.network_axes)
+    else:
+        sample_linear(hu, where, values, intensity.clamp_hu)
     normalise(values, intensity)
     return NetworkInput(grid.network_view(values), grid)
 

@@ -6,6 +6,7 @@ Interpolation is in double precision, as MONAI's is by default.
 
 from __future__ import annotations
 
+import itertools
 from typing import TypeVar
 
 import numpy as np
@@ -57,6 +58,46 @@ def sample_linear(
         if clamp_hu is not None:
             out[k][_nearest(hu[int(np.rint(z))] == PADDING_HU, rows, columns)] = np.nan
             _fill_beyond(out[k], where, k, hu.shape, np.nan)
+
+
+def sample_as_published(
+    hu: npt.NDArray[np.int16],
+    where: PlaneMap,
+    out: npt.NDArray[np.float32],
+    network_axes: tuple[int, int, int],
+) -> None:
+    """Fill ``out`` with what torch's ``grid_sample`` gives, to the last bit.
+
+    The same samples as ``sample_linear`` without clamping but for rounding, which the
+    published chain turns into contrast: voxels at exactly 0 HU are treated apart. So the
+    eight neighbours are weighted and added in torch's order, the network's z fastest.
+
+    Parameters
+    ----------
+    hu
+        ``(z, y, x)``.
+    where
+        Where the voxels of ``out`` lie in ``hu``; without in-plane shear.
+    out
+        ``(k, j, i)``, HU.
+    network_axes
+        Which of the network's axes ``k``, ``j`` and ``i`` are.
+    """
+    across = _both_neighbours(where.planes, hu.shape[0])
+    for k in range(where.planes.size):
+        rows = _both_neighbours(where.rows_of(k), hu.shape[1])
+        columns = _both_neighbours(where.columns_of(k), hu.shape[2])
+        total = np.zeros(out.shape[1:])
+        for corner in itertools.product((0, 1), repeat=3):
+            z, y, x = (corner[axis] for axis in network_axes)
+            weights: dict[int, FloatArray] = {
+                network_axes[0]: across[z][1][k],
+                network_axes[1]: rows[y][1][:, None],
+                network_axes[2]: columns[x][1],
+            }
+            values = hu[across[z][0][k]][rows[y][0]].take(columns[x][0], axis=1)
+            total += values * (weights[2] * weights[1] * weights[0])
+        out[k] = total
 
 
 def sample_nearest(
@@ -125,6 +166,13 @@ def _neighbours(at: FloatArray, count: int) -> tuple[IndexArray, FloatArray]:
     inside = np.clip(at, 0, count - 1)
     before = np.minimum(inside.astype(np.intp), max(count - 2, 0))
     return before, inside - before
+
+
+def _both_neighbours(at: FloatArray, count: int) -> tuple[tuple[IndexArray, FloatArray], ...]:
+    """Index and weight of the voxel at or before each position, and of the one after it."""
+    before, after_weight = _neighbours(at, count)
+    after = np.minimum(before + 1, count - 1)
+    return (before, 1 - after_weight), (after, after_weight)
 
 
 def _nearest(

@@ -77,6 +77,7 @@ def turned(order: tuple[int, int, int], signs: tuple[int, int, int]) -> npt.NDAr
     [
         (0.75, 0.75, 1.5),
         (1.5, 1.5, 1.5),  # 1.5 to 3 mm: half of all source voxels are ties
+        (3.0, 3.0, 3.0),  # 3 to 1.5 mm: sums of neighbours that may or may not be exactly 0 HU
         (1.4995, 3.0, 2.0),  # near the wanted spacing: kept as it is
         (0.9765625, 0.9765625, 5.0),
     ],
