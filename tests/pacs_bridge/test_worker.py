@@ -74,9 +74,14 @@ def models(bright_segmenter) -> OneSegmenter:
 
 
 @pytest.fixture
-def worker(config, ledger, models, leave, tmp_path: Path) -> Worker:
+def make_worker(ledger, models, leave, tmp_path: Path) -> Callable[[BridgeConfig], Worker]:
     log = JsonLog.open(tmp_path / "log.jsonl", IdentityHash(b"test"), "debug")
-    return Worker(config, ledger.jobs, ledger.instances, models, log, leave)
+    return lambda config: Worker(config, ledger.jobs, ledger.instances, models, log, leave)
+
+
+@pytest.fixture
+def worker(make_worker: Callable[[BridgeConfig], Worker], config: BridgeConfig) -> Worker:
+    return make_worker(config)
 
 
 @pytest.fixture
@@ -129,16 +134,13 @@ def test_a_received_series_becomes_results_on_disk_and_a_delivery(
 
 def test_only_kinds_that_some_destination_takes_are_made(
     make_config: Callable[..., BridgeConfig],
+    make_worker: Callable[[BridgeConfig], Worker],
     received: Callable[..., int],
-    worker: Worker,
     ledger: Ledger,
 ) -> None:
-    worker._config = make_config(
-        destinations='[{ name = "archive", ae_title = "A", host = "h", port = 1,'
-        ' kinds = ["binary"] }]'
-    )
     received()
-    worker.work_one("w")
+    destination = 'name = "archive", ae_title = "A", host = "h", port = 1, kinds = ["binary"]'
+    make_worker(make_config(destinations=f"[{{ {destination} }}]")).work_one("w")
     delivery = ledger.outbox.claim("s", 60.0)
     assert delivery is not None
     assert [each.kind for each in delivery.candidates] == ["binary"]
@@ -312,13 +314,13 @@ def test_the_service_and_the_segment_command_name_a_result_alike(
 
 def test_a_job_that_hangs_is_ended_with_its_process(
     received: Callable[..., int],
-    worker: Worker,
+    make_worker: Callable[[BridgeConfig], Worker],
     ledger: Ledger,
     models,
     make_config: Callable[..., BridgeConfig],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    worker._config = make_config(workers="{ job_timeout_s = 0.2 }")
+    worker = make_worker(make_config(workers="{ job_timeout_s = 0.2 }"))
     job = received()
     ended = threading.Event()
     good = models.segmenter
