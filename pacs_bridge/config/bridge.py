@@ -15,6 +15,7 @@ from pacs_bridge.config.processing import ResultsConfig, SeriesConfig
 from pacs_bridge.config.routes import RouteConfig
 from pacs_bridge.config.section import NotEmpty, Section
 
+_CENTURY_H = 876_600.0
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -38,11 +39,11 @@ class CollectorConfig(Section):
     quiet_period_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     check_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     #: A series that stays incomplete for so long is given up.
-    give_up_incomplete_after_h: Annotated[float, Field(gt=0)] = 720.0
+    give_up_incomplete_after_h: Annotated[float, Field(gt=0, le=_CENTURY_H)] = 720.0
     #: Instances of series whose results have all arrived are deleted after so long; 0: never.
-    keep_sources_h: Annotated[float, Field(ge=0)] = 168.0
+    keep_sources_h: Annotated[float, Field(ge=0, le=_CENTURY_H)] = 168.0
     #: Files of results are deleted so long after they have arrived; 0: never.
-    keep_results_h: Annotated[float, Field(ge=0)] = 720.0
+    keep_results_h: Annotated[float, Field(ge=0, le=_CENTURY_H)] = 720.0
 
 
 class DiskConfig(Section):

@@ -53,8 +53,10 @@ CREATE TABLE revisions (
     state_at TEXT NOT NULL,
     PRIMARY KEY (series_instance_uid, revision)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX revisions_open ON revisions (state)
-    WHERE state IN ('receiving', 'quiet', 'incomplete');
+CREATE INDEX revisions_open ON revisions (first_at) WHERE state IN ('receiving', 'quiet');
+CREATE INDEX revisions_held ON revisions (state_at) WHERE state = 'incomplete';
+CREATE INDEX revisions_without_job ON revisions (state_at)
+    WHERE state IN ('receiving', 'quiet', 'incomplete', 'skipped', 'dead');
 
 CREATE TABLE touches (
     series_instance_uid TEXT NOT NULL REFERENCES series,
@@ -118,6 +120,7 @@ CREATE TABLE jobs (
     UNIQUE (series_instance_uid, revision, route, model)
 ) STRICT;
 CREATE INDEX jobs_waiting ON jobs (priority, id) WHERE state IN ('ready', 'retry');
+CREATE INDEX jobs_changed ON jobs (state_at);
 CREATE INDEX jobs_leased ON jobs (lease_until_s) WHERE worker IS NOT NULL;
 
 CREATE TABLE results (

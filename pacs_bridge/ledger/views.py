@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -85,30 +85,33 @@ class LedgerView:
         """Series revisions and their jobs, the latest change first."""
         wanted = [str(state) for state in (State if states is None else states)]
         marks = ", ".join("?" * len(wanted))
-        with self._database.read() as connection:
-            rows = connection.execute(
-                f"SELECT * FROM ({_JOBS}) WHERE state IN ({marks})"  # noqa: S608
-                " ORDER BY state_at DESC LIMIT ?",
-                [*wanted, limit],
-            ).fetchall()
-        return tuple(_job_view(row) for row in rows)
+        latest = f"AND state IN ({marks}) ORDER BY state_at DESC LIMIT ?"
+        return self._views(latest, [*wanted, limit], "ORDER BY state_at DESC LIMIT ?", [limit])
 
     def job(self, job_id: int) -> JobView | None:
         """One job."""
-        with self._database.read() as connection:
-            row = connection.execute(
-                f"SELECT * FROM ({_JOBS}) WHERE job_id = ?",  # noqa: S608
-                (job_id,),
-            ).fetchone()
-        return None if row is None else _job_view(row)
+        views = self._views("AND job_id = ?", [job_id])
+        return views[0] if views else None
 
     def series(self, series_instance_uid: str) -> tuple[JobView, ...]:
         """All revisions and jobs of one series, the first revision first."""
+        order = "ORDER BY revision, job_id"
+        return self._views("AND series_instance_uid = ?", [series_instance_uid], order)
+
+    def _views(
+        self,
+        condition: str,
+        values: Sequence[object],
+        order: str = "",
+        order_values: Sequence[object] = (),
+    ) -> tuple[JobView, ...]:
+        """Jobs, and revisions that have none, that meet a condition."""
         with self._database.read() as connection:
             rows = connection.execute(
-                f"SELECT * FROM ({_JOBS}) WHERE series_instance_uid = ?"  # noqa: S608
-                " ORDER BY revision, job_id",
-                (series_instance_uid,),
+                f"{_COUNTED} (SELECT * FROM (SELECT * FROM ({_JOBS}) WHERE 1 {condition})"  # noqa: S608
+                f" UNION ALL SELECT * FROM (SELECT * FROM ({_JOBLESS}) WHERE 1 {condition})"
+                f" {order}) v",
+                [*values, *values, *order_values],
             ).fetchall()
         return tuple(_job_view(row) for row in rows)
 
@@ -169,21 +172,21 @@ class LedgerView:
             )
 
 
+#: Instances are counted only of the rows that are shown.
+_COUNTED = """
+SELECT v.*, (SELECT count(*) FROM instances i WHERE i.series_instance_uid = v.series_instance_uid
+              AND i.revision <= v.revision) AS instance_count FROM
+"""
 _JOBS = """
-SELECT r.series_instance_uid, r.revision, coalesce(j.state, r.state) AS state,
-       CASE WHEN j.id IS NULL THEN r.reason ELSE j.reason END AS reason,
-       CASE WHEN j.id IS NULL THEN r.detail ELSE j.detail END AS detail,
-       (SELECT count(*) FROM instances i WHERE i.series_instance_uid = r.series_instance_uid
-         AND i.revision <= r.revision) AS instance_count,
-       r.first_at, coalesce(j.state_at, r.state_at) AS state_at, j.id AS job_id,
-       coalesce(j.route, '') AS route, coalesce(j.model, '') AS model, j.priority,
-       coalesce(j.attempts, 0) AS attempts, j.due_at, j.worker
-  FROM revisions r LEFT JOIN jobs j USING (series_instance_uid, revision)
-UNION ALL
-SELECT j.series_instance_uid, j.revision, j.state, j.reason, j.detail, 0, NULL, j.state_at, j.id,
-       j.route, j.model, j.priority, j.attempts, j.due_at, j.worker
-  FROM jobs j WHERE NOT EXISTS (SELECT 1 FROM revisions r
-   WHERE r.series_instance_uid = j.series_instance_uid AND r.revision = j.revision)
+SELECT j.series_instance_uid, j.revision, j.state, j.reason, j.detail, r.first_at, j.state_at,
+       j.id AS job_id, j.route, j.model, j.priority, j.attempts, j.due_at, j.worker
+  FROM jobs j LEFT JOIN revisions r USING (series_instance_uid, revision)
+"""
+_JOBLESS = """
+SELECT series_instance_uid, revision, state, reason, detail, first_at, state_at,
+       NULL AS job_id, '' AS route, '' AS model, NULL AS priority, 0 AS attempts,
+       NULL AS due_at, NULL AS worker
+  FROM revisions WHERE state IN ('receiving', 'quiet', 'incomplete', 'skipped', 'dead')
 """
 
 

@@ -22,7 +22,7 @@ from pacs_bridge.queue import JobRequest, State
 from pacs_bridge.receive.selection import select_route
 
 _S_PER_H = 3600.0
-_TIDY_S = 60.0
+_TIDY_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)

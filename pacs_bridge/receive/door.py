@@ -79,10 +79,14 @@ class Door:
         """Accept no more; those who are outside are turned away."""
         self._is_closing.set()
         self._thread.join()
-        self._socket.close()
+        self.close()
         with self._lock:
             for connection in self._outside:
                 connection.cut()
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._socket.close()
 
     def enter(self, connection: Connection, total: int, per_address: int) -> bool:
         """Let a connection in, if fewer than these many are inside."""

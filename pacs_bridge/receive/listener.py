@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from inference.reasons import Reason
 from pacs_bridge.clock import Clock, SystemClock
@@ -76,39 +77,40 @@ class Listener:
         self._log = log
         self._is_leaving = threading.Event()
         self._is_stopped = threading.Event()
-        config.data_folder.mkdir(parents=True, exist_ok=True)
-        self._lock_descriptor = _lock(config)
-        self._door = Door(
-            config.listener.bind,
-            config.listener.port,
-            self._connect,
-            self._serve,
-            log,
-        )
-        self._ledger = Ledger.open(config.ledger_path, clock, _LEDGER_WAIT_S)
-        spool = Spool(config.data_folder, config.spool_folder, config.quarantine_folder)
-        landing = LandingFolder(spool.landing_folder)
-        undone = spool.recover(self._ledger.instances.is_entered)
-        self._serials = itertools.count(self._ledger.associations.begin_epoch() + 1)
-        self._newest_id = 0
         self._sessions: set[StorageSession] = set()
         self._sessions_lock = threading.Lock()
-        self._committer = Committer(self._ledger, spool, log, reached)
-        self._spool = spool
+        self._newest_id = 0
+        self._negotiator = Negotiator(config.listener)
+        config.data_folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as resources:
+            resources.callback(os.close, _lock(config))
+            self._door = Door(
+                config.listener.bind, config.listener.port, self._connect, self._serve, log
+            )
+            resources.callback(self._door.close)
+            self._ledger = Ledger.open(config.ledger_path, clock, _LEDGER_WAIT_S)
+            resources.callback(self._ledger.close)
+            self._spool = Spool(config.data_folder, config.spool_folder, config.quarantine_folder)
+            landing = LandingFolder(self._spool.landing_folder)
+            undone = self._spool.recover(self._ledger.instances.is_entered)
+            self._serials = itertools.count(self._ledger.associations.begin_epoch() + 1)
+            self._resources = resources.pop_all()
+        self._committer = Committer(self._ledger, self._spool, log, reached)
         self._depot = Depot(
             landing=landing,
-            spool=spool,
+            spool=self._spool,
             committer=self._committer,
             identity=IdentityHash.load(config.data_folder),
             is_own_result=self._ledger.instances.is_own_result,
             reserve_free_bytes=int(config.disk.reserve_free_gib * _GIB),
             log=log,
         )
-        self._negotiator = Negotiator(config.listener)
-        self._collector = Collector(
+        collector = Collector(
             self._ledger, config.collector, config.routes, clock, log, self._is_disputed
         )
-        self._collecting = threading.Thread(target=self._collect, name="collector")
+        self._collecting = threading.Thread(
+            target=self._collect, args=(collector,), name="collector"
+        )
         log.info("listener-opened", port=self.port, bind=config.listener.bind, undone=undone)
 
     @property
@@ -149,8 +151,7 @@ class Listener:
         self._is_stopped.set()
         self._collecting.join()
         self._committer.stop()
-        self._ledger.close()
-        os.close(self._lock_descriptor)
+        self._resources.close()
         self._log.info("listener-closed")
 
     def _connect(self, accepted: socket.socket, address: str) -> Connection:
@@ -216,10 +217,10 @@ class Listener:
     def _is_crowded(self, max_waiting_series: int) -> bool:
         return bool(max_waiting_series) and self._ledger.view.waiting() >= max_waiting_series
 
-    def _collect(self) -> None:
+    def _collect(self, collector: Collector) -> None:
         while not self._is_stopped.wait(self._config.collector.check_interval_s):
             try:
-                self._collector.look()
+                collector.look()
             except TransientError as error:
                 self._log.error("collector-waits", reason=error.reason)
             except Exception as error:
