@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
 from inference.reasons import Reason
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BridgeError(Exception):
@@ -28,3 +32,8 @@ class TransientError(BridgeError):
 
 class PermanentError(BridgeError):
     """Trying again will not help."""
+
+
+def disk_reason(error: OSError) -> Reason:
+    """``disk-full`` where that is what went wrong with a file, else ``internal-error``."""
+    return Reason.DISK_FULL if error.errno in _NO_SPACE else Reason.INTERNAL_ERROR

@@ -18,7 +18,7 @@ from dicom_seg.segmentation import Predecessor, SegKind
 from inference.errors import InferenceError
 from inference.reasons import Reason
 from pacs_bridge.config.bridge import BridgeConfig
-from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 from pacs_bridge.lease import KeptLease
 from pacs_bridge.ledger.instances import InstanceBook, SpooledInstance
 from pacs_bridge.log import Log
@@ -114,7 +114,7 @@ class Worker:
             self._retry(job, error.reason, error.detail)
         except OSError as error:
             name = Path(str(error.filename or "")).name
-            self._retry(job, Reason.DISK_FULL, f"{name}: {error.strerror}")
+            self._retry(job, disk_reason(error), f"{name}: {error.strerror}")
         except (PermanentError, InferenceError, SegmentationError) as error:
             if error.reason in _MAY_PASS:
                 self._retry(job, error.reason, error.detail)
@@ -127,6 +127,7 @@ class Worker:
                 results = job.results(report)
                 findings = [each for stack in report.stacks for each in stack.findings]
                 self._queue.complete(claim, results, tuple(dict.fromkeys(findings)))
+                job.discard_others()
                 self._log.info("job-complete", job=claim.job_id, results=len(results))
             elif ending.outcome == "skip":
                 self._queue.skip(claim, reason, ending.detail)
@@ -264,6 +265,12 @@ class _Job:
     def discard(self) -> None:
         """Delete what was written so far; nobody else writes here."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def discard_others(self) -> None:
+        """Delete what earlier claims left behind when their worker died."""
+        for folder in self.folder.parent.iterdir():
+            if folder != self.folder:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def time_limit(self, log: Log) -> _TimeLimit:
         """Ends job and process when the job takes too long; for a ``with`` statement."""

@@ -23,12 +23,14 @@ def coded_failures(as_json: bool) -> Iterator[None]:
     """Turn coded errors of the body into a message and exit status 1."""
     from dicom_seg.errors import SegmentationError
     from inference.errors import InferenceError
-    from pacs_bridge.errors import BridgeError
+    from pacs_bridge.errors import BridgeError, disk_reason
 
     try:
         yield
     except (BridgeError, InferenceError, SegmentationError) as error:
         end_failed(error.reason, error.detail, as_json)
+    except OSError as error:
+        end_failed(disk_reason(error), f"{error.filename}: {error.strerror}", as_json)
 
 
 def end_failed(reason: Reason, detail: str, as_json: bool) -> NoReturn:

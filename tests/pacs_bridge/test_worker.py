@@ -196,6 +196,7 @@ def test_a_series_that_is_refused_is_dead_with_its_reason(
         (ModelError(Reason.OOM_GPU, "out of memory"), State.RETRY, Reason.OOM_GPU),
         (TransientError(Reason.DISK_FULL, "no space"), State.RETRY, Reason.DISK_FULL),
         (OSError(28, "No space left on device"), State.RETRY, Reason.DISK_FULL),
+        (OSError(5, "Input/output error"), State.RETRY, Reason.INTERNAL_ERROR),
     ],
 )
 def test_each_error_becomes_the_state_that_it_means(
@@ -218,7 +219,7 @@ def test_each_error_becomes_the_state_that_it_means(
 
 
 def test_a_fault_of_ours_ends_the_worker_and_leaves_the_lease_to_run_out(
-    received: Callable[..., int], worker: Worker, ledger: Ledger, models
+    received: Callable[..., int], worker: Worker, ledger: Ledger, models, config: BridgeConfig
 ) -> None:
     job = received()
     good = models.segmenter
@@ -232,6 +233,13 @@ def test_a_fault_of_ours_ends_the_worker_and_leaves_the_lease_to_run_out(
     view = ledger.view.job(job)
     assert view is not None
     assert view.state is State.SENDING
+    # what the dead one left behind is gone, and nothing else
+    (left,) = (config.results_folder / f"{job:08d}").iterdir()
+    assert {path.name for path in left.iterdir()} == {
+        "seg-binary.dcm",
+        "seg-labelmap.dcm",
+        "report.json",
+    }
 
 
 def test_a_worker_that_is_told_to_leave_gives_its_job_back_untouched(
