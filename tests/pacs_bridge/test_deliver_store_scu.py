@@ -89,10 +89,19 @@ class Archive:
     """A Storage SCP that answers as it is told and keeps what it gets."""
 
     port: int = 0
+    aborts: bool = False
     statuses: list[int] = field(default_factory=list)  # of each coming request, then 0000
     received: list[Dataset] = field(default_factory=list)
+    largest_pdu_bytes: int = 0
+
+    def note(self, event: evt.Event) -> None:
+        if type(event.pdu).__name__ == "P_DATA_TF":
+            self.largest_pdu_bytes = max(self.largest_pdu_bytes, event.pdu.pdu_length + 6)
 
     def store(self, event: evt.Event) -> int:
+        if self.aborts:
+            event.assoc.abort()
+            return 0x0110
         ds = event.dataset
         ds.file_meta = event.file_meta
         self.received.append(ds)
@@ -118,7 +127,9 @@ def archive(closing: ThreadPoolExecutor) -> Iterator[Callable[..., Archive]]:
         for sop_class, syntaxes in contexts.items():
             ae.add_supported_context(sop_class, syntaxes)
         server = ae.start_server(
-            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, made.store)]
+            ("127.0.0.1", 0),
+            block=False,
+            evt_handlers=[(evt.EVT_C_STORE, made.store), (evt.EVT_PDU_RECV, made.note)],
         )
         made.port = server.server_address[1]
         servers.append(server)
@@ -354,6 +365,28 @@ def test_a_line_that_breaks_or_goes_dead_is_tried_again(
         _scu(tmp_path, port, response_timeout_s=1.0).send((result,))
     assert broken.value.reason is Reason.SEND_TIMEOUT
     assert not peer.received
+
+
+def test_a_peer_that_aborts_is_tried_again(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    peer = archive({LABELMAP: [*Syntax]})
+    peer.aborts = True
+    with pytest.raises(TransientError) as aborted:
+        _scu(tmp_path, peer.port).send(results)
+    assert aborted.value.reason is Reason.SEND_TIMEOUT
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 16_384, 4_000_000])
+def test_a_peer_s_limit_of_pdus_is_kept_and_no_limit_is_not_taken_at_its_word(
+    archive: Callable[..., Archive], tmp_path: Path, rng: np.random.Generator, limit_bytes: int
+) -> None:
+    noise = rng.integers(0, 2, (96, 512, 512)).astype(np.uint8)  # 3 MiB
+    result = _write(tmp_path / "binary.dcm", ResultKind.BINARY, noise)
+    peer = archive({BINARY: [*Syntax]}, maximum_pdu_size=limit_bytes)
+    assert _scu(tmp_path, peer.port).send((result,)).status == 0
+    assert peer.largest_pdu_bytes <= min(limit_bytes or 1 << 20, 1 << 20) + 6
+    np.testing.assert_array_equal(peer.received[0].pixel_array, noise)
 
 
 def test_a_slow_line_is_not_a_dead_one(
