@@ -23,7 +23,7 @@ class SelectConfig(Section):
     """
 
     calling_ae_titles: tuple[AETitle, ...] = ()
-    modalities: tuple[str, ...] = ("CT",)
+    modalities: tuple[str, ...] = ()
     body_parts: tuple[str, ...] = ()  #: Body Part Examined, any of these
     series_description: Pattern | None = None
     not_series_description: Pattern | None = None
@@ -31,7 +31,7 @@ class SelectConfig(Section):
     protocol_name: Pattern | None = None
     kernel: Pattern | None = None
     manufacturer: Pattern | None = None
-    image_type_without: tuple[str, ...] = ("LOCALIZER",)
+    image_type_without: tuple[str, ...] = ()
     min_slices: Annotated[int, Field(ge=1)] | None = None
     max_slices: Annotated[int, Field(ge=1)] | None = None
     max_slice_thickness_mm: Annotated[float, Field(gt=0)] | None = None

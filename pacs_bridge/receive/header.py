@@ -89,13 +89,17 @@ def read_header(
     Raises
     ------
     HeaderError
-        If the data set cannot be parsed up to Number of Frames, whatever its bytes are.
+        If the data set cannot be parsed up to Number of Frames, whatever its bytes are, or
+        says nothing of a patient, study or series.
     """
     file = io.BytesIO(head)
     found = _parse(file, transfer_syntax_uid)
     if file.tell() >= len(head) and whole is not None:
         found = _understood(lambda: _read_file(whole))
-    return _understood(lambda: _header(found, calling_ae_title))
+    header = _understood(lambda: _header(found, calling_ae_title))
+    if not (header.study_instance_uid or header.series_instance_uid or header.patient_id):
+        raise HeaderError("no identifier in it")
+    return header
 
 
 def _read_file(path: Path) -> Dataset:

@@ -235,9 +235,13 @@ class StorageSession:
         return Response(status, comment)
 
     def _arrival(self, landed: Landed, header: InstanceHeader, context: Context) -> Arrival:
-        is_identified = bool(header.patient_id) and all(
-            is_valid_uid(uid) for uid in (header.study_instance_uid, header.series_instance_uid)
+        uids = (
+            header.sop_class_uid,
+            header.sop_instance_uid,
+            header.study_instance_uid,
+            header.series_instance_uid,
         )
+        is_identified = bool(header.patient_id) and all(is_valid_uid(uid) for uid in uids)
         return Arrival(
             association=self.association,
             landed_path=landed.path,
@@ -290,9 +294,12 @@ class _StoredDataSet:
 
 
 def _mismatch(command: Command, header: InstanceHeader) -> str:
-    """In what the data set is not what the command announced; empty if in nothing."""
-    if header.sop_class_uid != command.affected_sop_class_uid:
+    """In what the data set is not what the command announced; empty if in nothing.
+
+    An empty UID contradicts nothing: it is an identity that is missing.
+    """
+    if header.sop_class_uid not in ("", command.affected_sop_class_uid):
         return "SOP Class UID differs from the command's"
-    if header.sop_instance_uid != command.affected_sop_instance_uid:
+    if header.sop_instance_uid not in ("", command.affected_sop_instance_uid):
         return "SOP Instance UID differs from the command's"
     return ""

@@ -342,9 +342,9 @@ def test_what_a_series_does_not_say_does_not_match():
     assert not matches(SelectConfig(max_slice_thickness_mm=5.0), silent, 1)
 
 
-def test_localizers_take_no_route_by_default():
-    localizer = dataclasses.replace(FACTS, image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))
-    assert not matches(SelectConfig(), localizer, 2)
+def test_a_route_without_conditions_takes_every_series():
+    """What is not for us is told apart by the examination, which gives it its own code."""
+    assert matches(SelectConfig(), SeriesFacts(), 1)
 
 
 def test_the_first_route_that_describes_a_series_wins():
