@@ -12,7 +12,7 @@ What stops a whole series is raised; the caller turns it into an exit code or a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from pacs_bridge.report import (
     SeriesReport,
     SoftwareReport,
     StackReport,
+    remove_result,
 )
 from pacs_bridge.report_parts import (
     demonstration_findings,
@@ -80,8 +81,9 @@ def process_series(
 ) -> SeriesReport:
     """Segment a series into ``folder``: verified Segmentations and ``report.json``.
 
-    Nothing lies in ``folder`` that was not verified. A series that is skipped, refused or
-    quarantined gives a report that says so, and no other file.
+    An earlier result in ``folder`` is removed first. What lies there in the end is one whole,
+    verified result; a series that is skipped, refused or quarantined gives a report that says
+    so and no other file; an error leaves nothing.
 
     Raises
     ------
@@ -93,16 +95,13 @@ def process_series(
         If ``folder`` cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_result(folder)
     run = _Run(source, segmenter, options, folder, Stopwatch(progress))
     with run.watch.stage(Stage.EXAMINE):
         examination = examine_series(source.paths, options.rules)
     stacks: tuple[StackReport, ...] = ()
     if examination.outcome is Outcome.PROCESS:
-        several = len(examination.stacks) > 1
-        stacks = tuple(
-            run.stack(number, plan, f"stack{number}-" if several else "")
-            for number, plan in enumerate(examination.stacks)
-        )
+        stacks = run.all_stacks(examination.stacks)
     report = SeriesReport(
         created=source.created,
         ending=ending(examination, stacks),
@@ -128,6 +127,20 @@ class _Run:
     options: ProcessOptions
     folder: Path
     watch: Stopwatch
+    written: list[Path] = field(default_factory=list)  #: results under their final names
+
+    def all_stacks(self, plans: Sequence[StackPlan]) -> tuple[StackReport, ...]:
+        """One result a stack; all of them, or none."""
+        done: list[StackReport] = []
+        try:
+            for number, plan in enumerate(plans):
+                prefix = f"stack{number}-" if len(plans) > 1 else ""
+                done.append(self.stack(number, plan, prefix))
+        except BaseException:
+            for path in self.written:
+                path.unlink(missing_ok=True)
+            raise
+        return tuple(done)
 
     def stack(self, number: int, plan: StackPlan, prefix: str) -> StackReport:
         """From one plan to its verified Segmentations; file names begin with ``prefix``."""
@@ -174,6 +187,7 @@ class _Run:
             with self.watch.stage(Stage.VERIFY):
                 verify_segmentation(partial, labels, plan, request)
             partial.replace(path)
+            self.written.append(path)
         finally:
             partial.unlink(missing_ok=True)
         return segmentation_output(encoded, path.name)

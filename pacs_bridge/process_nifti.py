@@ -20,6 +20,7 @@ from pacs_bridge.report import (
     SeriesReport,
     SoftwareReport,
     StackReport,
+    remove_result,
 )
 from pacs_bridge.report_parts import demonstration_findings, model_report, structure_volumes
 from pacs_bridge.stopwatch import ProgressReport, Stage, Stopwatch, no_progress
@@ -44,6 +45,7 @@ def process_nifti(
         If ``folder`` cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_result(folder)
     watch = Stopwatch(progress)
     with watch.stage(Stage.READ):
         volume = read_nifti(path)

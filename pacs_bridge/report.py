@@ -202,6 +202,19 @@ class SeriesReport:
         return _adapter().validate_json(path.read_bytes())
 
 
+def remove_result(folder: Path) -> None:
+    """Delete the result that a report in ``folder`` names, and the report; nothing else."""
+    path = folder / REPORT_NAME
+    try:
+        report = SeriesReport.read(path)
+    except (OSError, ValueError):  # none, or not one of ours
+        return
+    for stack in report.stacks:
+        for output in stack.outputs:
+            (folder / Path(output.file).name).unlink(missing_ok=True)
+    path.unlink()
+
+
 def report_json_schema() -> dict[str, Any]:
     """JSON Schema of ``report.json``."""
     return _adapter().json_schema(mode="serialization")

@@ -16,8 +16,10 @@ from pydicom.uid import JPEGLSLossless
 from dicom_seg.errors import SegmentationError, VerificationError
 from dicom_seg.segmentation import Predecessor, SegKind
 from dicom_seg.series import SeriesRules
+from inference.errors import ModelError
+from inference.label_map import LabelMap
 from inference.reasons import Reason
-from inference.segmenter import Segmenter
+from inference.segmenter import Progress, Segmenter
 from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import Volume
 from pacs_bridge import process
@@ -187,6 +189,41 @@ def test_a_slice_that_does_not_decode_stops_the_series_and_names_the_instance(
     assert stopped.value.reason is Reason.CORRUPT_PIXEL_DATA
     assert ds.SOPInstanceUID in stopped.value.detail or paths[5].name in stopped.value.detail
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_error_in_the_second_stack_leaves_nothing_of_the_first(
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    bright_segmenter: Segmenter,
+    tmp_path: Path,
+) -> None:
+    paths = make_series(bright_volume, stack=1, acquisition_number=1)
+    paths += make_series(bright_volume, stack=2, acquisition_number=2)
+
+    class OnceOnly:
+        identity = bright_segmenter.identity
+
+        def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
+            if bright_segmenter.calls:
+                raise ModelError(Reason.MODEL_ERROR, "values are not finite")
+            return bright_segmenter.segment(volume, progress)
+
+    with pytest.raises(ModelError):
+        _run(paths, OnceOnly(), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_second_call_removes_the_result_of_the_first_and_nothing_else(
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    bright_segmenter: Segmenter,
+    tmp_path: Path,
+) -> None:
+    paths = make_series(bright_volume)
+    _run(paths, bright_segmenter, tmp_path / "out")
+    (tmp_path / "out" / "seg-mine.dcm").write_text("mine")
+    _run(paths[:3], bright_segmenter, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "seg-mine.dcm"}
 
 
 def test_a_segmentation_that_is_not_verified_does_not_stay(
