@@ -102,12 +102,13 @@ def _rescale(
         if int(words.min()) + shift >= LOWEST_HU and int(words.max()) + shift <= HIGHEST_HU:
             plane += np.int16(shift)  # modulo 2^16, so right for unsigned words too
             return 0, 0
-    exact = words.astype(np.float64)
-    exact *= slope
-    exact += intercept
-    whole = np.rint(exact)
     measured = True if padded is None else ~padded
-    rounded = int(np.count_nonzero((np.abs(exact - whole) > _WHOLE) & measured))
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float64 is beyond 16 bit
+        exact = words.astype(np.float64)
+        exact *= slope
+        exact += intercept
+        whole = np.rint(exact)
+        rounded = int(np.count_nonzero((np.abs(exact - whole) > _WHOLE) & measured))
     outside = (whole < LOWEST_HU) | (whole > HIGHEST_HU)
     clipped = int(np.count_nonzero(outside & measured))
     np.clip(whole, LOWEST_HU, HIGHEST_HU, out=whole)

@@ -50,6 +50,9 @@ SEPARATORS: Final = (
 )
 #: Direction cosines may miss unit length and right angles by so much.
 _COSINE_TOLERANCE: Final = 1e-3
+#: Nothing that is scanned is farther from the origin, or has finer or coarser pixels.
+_FARTHEST_MM: Final = 1e6
+_SPACING_MM: Final = (1e-3, 1e3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +131,12 @@ class _Frame:
         cosines = self._vector(self.orientation, "ImageOrientationPatient", 6, name)
         _check_cosines(cosines, name)
         origin = self._vector(self.position, "ImagePositionPatient", 3, name)
+        if max(map(abs, origin)) > _FARTHEST_MM:
+            raise SeriesRefusedError(
+                Reason.MISSING_GEOMETRY, f"ImagePositionPatient {origin} is impossible in {name}"
+            )
         spacing = self._vector(self.measures, "PixelSpacing", 2, name)
-        if min(spacing) <= 0:
+        if not _SPACING_MM[0] <= min(spacing) <= max(spacing) <= _SPACING_MM[1]:
             raise SeriesRefusedError(
                 Reason.MISSING_GEOMETRY, f"PixelSpacing {spacing} is impossible in {name}"
             )

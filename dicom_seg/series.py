@@ -23,6 +23,7 @@ from dicom_seg.provenance import derived_uid, instance_digest
 from dicom_seg.slice_table import SliceTable
 from dicom_seg.stacking import stack_planes
 from dicom_seg.stacks import Stack
+from inference.errors import InvalidGeometryError
 from inference.finding import Finding
 from inference.reasons import Reason, describe
 
@@ -207,8 +208,13 @@ def _plan(stack: Stack, identity: SeriesIdentity, findings: tuple[Finding, ...])
     if not frame_of_reference:
         frame_of_reference = derived_uid("frame of reference", identity.series_instance_uid)
         more.append(Finding(Reason.FRAME_OF_REFERENCE_DERIVED, frame_of_reference))
+    table = SliceTable(tuple(plane.row for plane in planes), frame_of_reference)
+    try:
+        table.geometry()
+    except InvalidGeometryError as error:
+        raise SeriesRefusedError(error.reason, error.detail) from error
     return StackPlan(
-        table=SliceTable(tuple(plane.row for plane in planes), frame_of_reference),
+        table=table,
         header=read_header(planes[0].row.path),
         separated_by=stack.separated_by,
         findings=(*findings, *more),

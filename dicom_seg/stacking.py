@@ -131,13 +131,10 @@ def _without_twins(planes: tuple[Plane, ...]) -> tuple[tuple[Plane, ...], list[L
     Twins that an attribute tells apart are different stacks, whatever their pixels.
     """
     twins: dict[Plane, Plane] = {}
-    for group in collisions(planes):
-        alike: dict[tuple[str, ...], list[Plane]] = {}
-        for plane in sorted(group, key=identity_of):
-            alike.setdefault(plane.traits, []).append(plane)
-        for first, *others in alike.values():
-            if others:
-                twins |= dict.fromkeys(_equal_to(first, others), first)
+    suspects = [alike for group in collisions(planes) for alike in _alike(group)]
+    reader = PlaneReader(tuple(plane.row for alike in suspects for plane in alike))
+    for first, *others in suspects:
+        twins |= dict.fromkeys(_equal_to(first, others, reader), first)
     left_out = [
         left
         for twin, kept in twins.items()
@@ -148,15 +145,22 @@ def _without_twins(planes: tuple[Plane, ...]) -> tuple[tuple[Plane, ...], list[L
     return tuple(plane for plane in planes if plane not in twins), left_out
 
 
-def _equal_to(first: Plane, others: Sequence[Plane]) -> list[Plane]:
+def _alike(group: Sequence[Plane]) -> list[list[Plane]]:
+    """Two and more planes that no attribute tells apart, the one to keep first."""
+    alike: dict[tuple[str, ...], list[Plane]] = {}
+    for plane in sorted(group, key=identity_of):
+        alike.setdefault(plane.traits, []).append(plane)
+    return [planes for planes in alike.values() if len(planes) > 1]
+
+
+def _equal_to(first: Plane, others: Sequence[Plane], reader: PlaneReader) -> list[Plane]:
     """Those of ``others`` that hold the pixels and the rescale of ``first``."""
-    reader = PlaneReader((first.row, *(other.row for other in others)))
     kept = _read(reader, first)
+    rescale = first.row.rescale_slope, first.row.rescale_intercept
     return [
         other
         for other in others
-        if (other.row.rescale_slope, other.row.rescale_intercept)
-        == (first.row.rescale_slope, first.row.rescale_intercept)
+        if (other.row.rescale_slope, other.row.rescale_intercept) == rescale
         and np.array_equal(kept, _read(reader, other))
     ]
 

@@ -187,6 +187,27 @@ def test_direction_cosines_are_units_at_right_angles(written, cosines, fine):
     assert caught.value.reason is Reason.MISSING_GEOMETRY
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PixelSpacing", ["0", "1"]),
+        ("PixelSpacing", ["-1", "1"]),
+        ("PixelSpacing", ["1e-300", "1"]),
+        ("PixelSpacing", ["1", "1e300"]),
+        ("PixelSpacing", "1"),
+        ("ImagePositionPatient", ["0", "0", "1e300"]),
+        ("ImagePositionPatient", ["0", "0"]),
+    ],
+)
+def test_places_beyond_anything_scanned_are_refused(written, keyword, value):
+    def change(ds):
+        ds[keyword] = pydicom.DataElement(keyword, "LO", value)
+
+    with pytest.raises(SeriesRefusedError, match=keyword) as caught:
+        written(change)
+    assert caught.value.reason is Reason.MISSING_GEOMETRY
+
+
 @pytest.mark.parametrize("value", ["0", "1\\2", "", "x"])
 def test_an_impossible_slope_is_no_rescale(written, value):
     def change(ds):
