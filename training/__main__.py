@@ -37,5 +37,35 @@ def embedded(seed: int, out: Path, steps: int, minutes: float, workers: int) -> 
     click.echo(f"{out / 'models' / manifest.name} {manifest.weights_sha256}")
 
 
+@main.command()
+@click.option(
+    "--store",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Model store.",
+)
+@click.option("--model", default="synthetic-3mm", show_default=True)
+@click.option("--seeds", type=click.IntRange(1), default=10, show_default=True, help="How many.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="CSV to write."
+)
+def score(store: Path, model: str, seeds: int, out: Path) -> None:
+    """Judge a model on synthetic patients that no training saw, by the clinic's own path."""
+    from inference.model_store import ModelStore
+    from inference.segmenter import SegResNetSegmenter
+    from training.synthetic_evaluation import (
+        HELD_OUT_SEEDS,
+        mean_dice,
+        score_seeds,
+        swap_count,
+        write_scores,
+    )
+
+    segmenter = SegResNetSegmenter(ModelStore(store).load(model))
+    scores = score_seeds(segmenter, HELD_OUT_SEEDS[:seeds])
+    write_scores(scores, out)
+    click.echo(f"mean Dice {mean_dice(scores):.4f}, left/right swaps {swap_count(scores)}")
+
+
 if __name__ == "__main__":
     main(prog_name="python -m training")

@@ -42,6 +42,10 @@ class EmbeddedRun:
     steps: int = 1_000_000
     minutes: float = math.inf
     workers: int = 2
+    recipe: CaseRecipe = RECIPE
+    network: NetworkSpec = NETWORK
+    window: int = 96  #: as inference's
+    early_window: int = 64
 
     @property
     def plan(self) -> Plan:
@@ -49,8 +53,9 @@ class EmbeddedRun:
         return Plan(
             steps=self.steps,
             seconds=self.minutes * 60,
-            early_window=64,
-            early_share=0.6,
+            window=self.window,
+            early_window=self.early_window,
+            early_share=0.75,
         )
 
     @property
@@ -72,9 +77,9 @@ def run_embedded(run: EmbeddedRun, log: Callable[[str], None] = print) -> ModelM
     ModelManifest
         Of the stored model.
     """
-    cases = make_cases(run.cases, RECIPE, run.folder / "cases", run.workers)
+    cases = make_cases(run.cases, run.recipe, run.folder / "cases", run.workers)
     torch.manual_seed(run.seed)
-    state = TrainingState.start(build_network(NETWORK), run.plan)
+    state = TrainingState.start(build_network(run.network), run.plan)
     checkpoint = run.folder / "checkpoint.pt"
     if checkpoint.exists():
         state.load(checkpoint)
@@ -88,9 +93,9 @@ def store_model(state: TrainingState, run: EmbeddedRun, store: ModelStore) -> Mo
     manifest = ModelManifest(
         name=MODEL_NAME,
         version="1",
-        spacing_mm=RECIPE.spacing_mm,
-        intensity=RECIPE.intensity,
-        network=NETWORK,
+        spacing_mm=run.recipe.spacing_mm,
+        intensity=run.recipe.intensity,
+        network=run.network,
         source="trained by this project on its synthetic patients",
         licence="Apache-2.0; no patient data",
         intended_use=INTENDED_USE,

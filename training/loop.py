@@ -11,18 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from training.group_norm import use_fast_group_norm
-from training.loss import dice_cross_entropy
+from training.muon import muon_step
 from training.patches import Patch, PatchSource
-
-#: Places in the body are learned in this unit, mm.
-_PLACE_SCALE_MM = 150.0
-#: Network values up to this are air, where no place is asked for.
-_AIR = -0.95
+from training.supervision import FeatureTap, Level, LevelHeads, level_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +30,12 @@ class Plan:
 
     steps: int
     seconds: float = math.inf
-    learning_rate: float = 3e-3
-    place_weight: float = 1.0  #: of the error in the place, against Dice and cross-entropy
-    head_gain: float = 7.0  #: learning rate of the last layer: few features, many classes
+    learning_rate: float = 1e-3
+    early_balance: float = 0.5  #: between classes in the cross-entropy, at the start
+    late_balance: float = 0.15  #: the same at the end
+    coarse_weight: float = 0.5  #: of each coarse level, against the finest
+    turn: float = 0.02  #: spectral norm of a step of a convolution at the full rate
+    head_gain: float = 10.0  #: learning rate of the last layer: few features, many classes
     warm_up_steps: int = 40
     weight_decay: float = 1e-4
     average: float = 0.997  #: share of the running average of weights kept a step
@@ -55,8 +53,9 @@ class TrainingState:
 
     network: nn.Module
     average: nn.Module
-    place: nn.Module  #: from features to the place in the body; of use in training only
-    optimizer: torch.optim.Optimizer
+    heads: LevelHeads  #: of use in training only
+    optimizer: torch.optim.Optimizer  #: of all but the convolutions of the network
+    momenta: list[torch.Tensor]  #: of the convolutions
     step: int = 0
     elapsed_s: float = 0.0
 
@@ -65,19 +64,23 @@ class TrainingState:
         """A fresh run of ``network``, which is changed in place."""
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         use_fast_group_norm(network)
-        head = set(_head(network).parameters())
-        body = [p for p in network.parameters() if p not in head]
-        place = nn.Linear(_head(network).in_channels, 3)  # type: ignore[arg-type]
+        tap = FeatureTap(network)
+        head = set(tap.head.parameters())
+        body = [p for p in network.parameters() if p not in head and p.ndim == 1]
+        heads = LevelHeads(tap.channels)
         optimizer = torch.optim.AdamW(
             [
                 {"params": body, "gain": 1.0},
-                {"params": [*head, *place.parameters()], "gain": plan.head_gain},
+                {"params": list(heads.parameters()), "gain": 1.0},
+                {"params": list(head), "gain": plan.head_gain},
             ],
             lr=plan.learning_rate,
+            betas=(0.9, 0.99),
             weight_decay=plan.weight_decay,
         )
         average = copy.deepcopy(network).requires_grad_(False)
-        return cls(network, average, place, optimizer)
+        momenta = [torch.zeros_like(weight) for weight in _convolutions(network)]
+        return cls(network, average, heads, optimizer, momenta)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; it appears whole or not at all."""
@@ -86,8 +89,9 @@ class TrainingState:
             {
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
-                "place": self.place.state_dict(),
+                "heads": self.heads.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "momenta": self.momenta,
                 "step": self.step,
                 "elapsed_s": self.elapsed_s,
             },
@@ -102,8 +106,9 @@ class TrainingState:
         saved = torch.load(path, weights_only=True)
         self.network.load_state_dict(saved["network"])
         self.average.load_state_dict(saved["average"])
-        self.place.load_state_dict(saved["place"])
+        self.heads.load_state_dict(saved["heads"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.momenta = saved["momenta"]
         self.step, self.elapsed_s = saved["step"], saved["elapsed_s"]
 
 
@@ -162,7 +167,7 @@ def train(
         early = _progress(plan, state.step, state.elapsed_s) < plan.early_share
         window = plan.early_window if early else plan.window
         patches = [source.draw(first + i, window) for i in range(plan.batch)]
-        loss = _step(state, patches, plan)
+        loss, astray_mm = _step(state, patches, plan)
         if not math.isfinite(loss):
             raise FloatingPointError(f"loss is {loss} at step {state.step}")
         losses.append(loss)
@@ -170,7 +175,7 @@ def train(
         state.elapsed_s = before_s + time.monotonic() - started
         if state.step % 20 == 0:
             recent = sum(losses[-20:]) / len(losses[-20:])
-            line = {"step": state.step, "loss": round(recent, 4), "rate": round(rate, 6)}
+            line = {"step": state.step, "loss": round(recent, 4), "astray_mm": round(astray_mm, 1)}
             log(json.dumps(line | {"elapsed_s": round(state.elapsed_s, 1)}))
         if checkpoint and state.elapsed_s - saved_s > plan.checkpoint_s:
             state.save(checkpoint)
@@ -180,61 +185,46 @@ def train(
     return losses
 
 
-def _step(state: TrainingState, patches: list[Patch], plan: Plan) -> float:
+def _convolutions(network: nn.Module) -> list[torch.Tensor]:
+    head = set(FeatureTap(network).head.parameters())
+    return [p for p in network.parameters() if p.ndim == 5 and p not in head]
+
+
+def _step(state: TrainingState, patches: list[Patch], plan: Plan) -> tuple[float, float]:
+    """Loss, and mean error of the place along an axis in mm, of one update."""
+    progress = _progress(plan, state.step, state.elapsed_s)
+    balance = plan.early_balance + (plan.late_balance - plan.early_balance) * progress
     images = torch.stack([torch.from_numpy(p.image)[None] for p in patches])
-    labels = torch.stack([torch.from_numpy(p.labels) for p in patches])
-    offsets = torch.Generator().manual_seed(state.step)
-    start = torch.randint(plan.stride, (3,), generator=offsets).tolist()
-    thin = tuple(slice(s, None, plan.stride) for s in start)
+    random = torch.Generator().manual_seed(state.step)
+    x, y, z = torch.randint(plan.stride, (3,), generator=random).tolist()
+    tap = FeatureTap(state.network)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        features = _features(state.network, images)[(slice(None), slice(None), *thin)]
-        logits = _head(state.network)(features)
-    flat = logits.float().movedim(1, -1).reshape(-1, logits.shape[1])
-    target = labels[(slice(None), *thin)].reshape(-1).long()
-    seen = images[(slice(None), 0, *thin)].reshape(-1) > _AIR
-    voices = features.float().movedim(1, -1).reshape(-1, features.shape[1])[seen]
-    places = torch.cat([_places(p, start, plan.stride) for p in patches])[seen]
-    astray = (state.place(voices) - places).abs().mean()
-    loss = dice_cross_entropy(flat, target) + plan.place_weight * astray
+        *coarse, finest = tap.run(images)
+        level = Level(
+            finest[:, :, x :: plan.stride, y :: plan.stride, z :: plan.stride],
+            (x, y, z),
+            plan.stride,
+        )
+        asked = [(tap.head(level.features), state.heads.places[-1](level.features), level)]
+        for number, features in enumerate(coarse):
+            level = Level(features, (0, 0, 0), 2 ** (len(coarse) - number))
+            structures = state.heads.structures[number](features)
+            asked.append((structures, state.heads.places[number](features), level))
+    answers = [level_loss(*question, patches, balance) for question in asked]
+    loss = answers[0].loss + plan.coarse_weight * sum(a.loss for a in answers[1:])
+    state.network.zero_grad(set_to_none=True)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
-    nn.utils.clip_grad_norm_(state.place.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(state.heads.parameters(), 1.0)
     state.optimizer.step()
+    turn = plan.turn * state.optimizer.param_groups[0]["lr"] / plan.learning_rate
+    for weight, momentum in zip(_convolutions(state.network), state.momenta, strict=True):
+        muon_step(weight, momentum, turn)
     keep = min(plan.average, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
         for mean, new in zip(
             state.average.state_dict().values(), state.network.state_dict().values(), strict=True
         ):
             mean.lerp_(new, 1 - keep)
-    return float(loss.detach())
-
-
-def _places(patch: Patch, start: list[int], stride: int) -> torch.Tensor:
-    """``(voxels, 3)``, where the thinned voxels of a window lie in the body."""
-    steps = [np.arange(s, n, stride) for s, n in zip(start, patch.labels.shape, strict=True)]
-    grid = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    places = (grid @ patch.frame[:, :3].T + patch.frame[:, 3]) / _PLACE_SCALE_MM
-    return torch.from_numpy(places.astype(np.float32))
-
-
-def _head(network: nn.Module) -> nn.Module:
-    """The last 1 x 1 x 1 convolution, which turns features into classes."""
-    final = network.get_submodule("conv_final")
-    return final[-1]  # type: ignore[index,no-any-return]
-
-
-def _features(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """What the last convolution gets: it is applied where the loss looks, not everywhere."""
-    caught: list[torch.Tensor] = []
-
-    def skip(_module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        caught.append(inputs[0])
-        return (inputs[0][:, :, :1, :1, :1],)
-
-    handle = _head(network).register_forward_pre_hook(skip)
-    try:
-        network(images)
-    finally:
-        handle.remove()
-    return caught[0]
+    return float(answers[0].loss.detach()), answers[1].astray_mm
