@@ -1,16 +1,13 @@
-"""The one thread that writes to the ledger for the listener.
+"""Entering what has landed into the ledger: many senders, few flushes of the disk.
 
-Associations hand over what has landed and wait. While one transaction is on its way to the
-disk the next ones gather, and share theirs: many senders cost few more disk flushes than one.
+Whoever comes first commits; those who come while a transaction is on its way to the disk wait,
+and the first of them commits for all of them. A single sender never waits for another thread.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,9 +18,6 @@ from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import Log
 from pacs_bridge.receive.spool import Spool
 
-_BATCH = 32
-_RETRY_ENDS_S = 1.0
-
 
 class Point(StrEnum):
     """Moments on the way of an instance at which a crash is tried out."""
@@ -33,27 +27,21 @@ class Point(StrEnum):
     COMMITTED = "committed"  #: the ledger knows; the sender does not
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Entering:
+    """An arrival, and what became of it once it has been tried."""
+
     arrival: Arrival
-    fate: Future[Fate]
+    fate: Fate | None = None
+    error: Exception | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    end: AssociationEnd
-    noted: threading.Event
-
-
-class _Stop:
-    """The last thing in the queue."""
-
-
-_Item = _Entering | _Ending | _Stop
+    @property
+    def is_through(self) -> bool:
+        return self.fate is not None or self.error is not None
 
 
 class Committer:
-    """Enters arrivals and ends of associations into the ledger, in the order given.
+    """Enters arrivals and ends of associations into the ledger.
 
     Parameters
     ----------
@@ -78,18 +66,16 @@ class Committer:
         self._spool = spool
         self._log = log
         self._reached = reached
-        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-        self._unwritten_ends: list[_Ending] = []
-        self._thread = threading.Thread(target=self._run, name="committer")
+        self._waiting: list[_Entering] = []
+        self._waiting_lock = threading.Lock()
+        self._commit_lock = threading.Lock()
+        self._unwritten_ends: list[AssociationEnd] = []
+        self._ends_lock = threading.Lock()
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Write what was handed over, and end."""
-        self._queue.put(_Stop())
-        self._thread.join()
+    @property
+    def has_unwritten_ends(self) -> bool:
+        """Whether the end of an association is known here and not in the ledger."""
+        return bool(self._unwritten_ends)
 
     def enter(self, arrival: Arrival) -> Fate:
         """Enter an arrival; when this returns, file and row are durable.
@@ -99,61 +85,57 @@ class Committer:
         TransientError, OSError
             If the ledger or the disk cannot take it now.
         """
-        fate: Future[Fate] = Future()
         self._reached(Point.LANDED)
-        self._queue.put(_Entering(arrival, fate))
-        return fate.result()
+        item = _Entering(arrival)
+        with self._waiting_lock:
+            self._waiting.append(item)
+        with self._commit_lock:
+            if not item.is_through:
+                with self._waiting_lock:
+                    batch, self._waiting = self._waiting, []
+                self._commit(batch)
+        if item.fate is None:
+            raise item.error or RuntimeError("neither entered nor refused")
+        return item.fate
 
-    @property
-    def has_unwritten_ends(self) -> bool:
-        """Whether the end of an association is known here and not in the ledger."""
-        return bool(self._unwritten_ends)
+    def end(self, end: AssociationEnd) -> None:
+        """Note the end of an association.
 
-    def end(self, end: AssociationEnd, wait_s: float) -> None:
-        """Note the end of an association, and wait a while until it is written.
-
-        It is kept in mind until the ledger can be written again; if the listener ends before,
-        the next one takes the association for aborted.
+        If the ledger cannot be written it is kept in mind for ``write_ends``; if the listener
+        ends before that, the next one takes the association for aborted.
         """
-        ending = _Ending(end, threading.Event())
-        self._queue.put(ending)
-        ending.noted.wait(wait_s)
+        with self._ends_lock:
+            self._unwritten_ends.append(end)
+        self.write_ends()
 
-    def _run(self) -> None:
-        is_over = False
-        while not is_over:
-            batch = self._gather()
-            is_over = any(isinstance(item, _Stop) for item in batch)
-            entering = [item for item in batch if isinstance(item, _Entering)]
-            if entering:
-                self._enter(entering)
-            self._unwritten_ends += [item for item in batch if isinstance(item, _Ending)]
-            if self._unwritten_ends:
-                self._end()
-
-    def _gather(self) -> list[_Item]:
-        """What waits, at least one item; or nothing, when ends are to be tried again."""
-        batch: list[_Item] = []
-        with suppress(queue.Empty):
-            batch.append(self._queue.get(timeout=_RETRY_ENDS_S if self._unwritten_ends else None))
-            while len(batch) < _BATCH:
-                batch.append(self._queue.get_nowait())
-        return batch
-
-    def _enter(self, entering: Sequence[_Entering]) -> None:
-        try:
-            fates = self._transaction([item.arrival for item in entering])
-        except Exception as error:
-            if len(entering) > 1:  # one of them may be what is wrong
-                for item in entering:
-                    self._enter([item])
+    def write_ends(self) -> None:
+        """Write the ends of associations that could not be written before."""
+        with self._ends_lock:
+            if not self._unwritten_ends:
                 return
-            if not isinstance(error, TransientError | OSError):
-                self._log.fault("commit-failed", error)
-            entering[0].fate.set_exception(error)
+            try:
+                self._ledger.associations.end(self._unwritten_ends)
+            except TransientError as error:
+                self._log.error("association-end-unwritten", reason=error.reason)
+                return
+            except Exception as error:
+                # The associations stay open in the ledger, and their series with them, until
+                # the listener starts again: better than a series that is taken for complete.
+                self._log.fault("association-end-lost", error)
+            self._unwritten_ends = []
+
+    def _commit(self, batch: Sequence[_Entering]) -> None:
+        try:
+            fates = self._transaction([item.arrival for item in batch])
+        except Exception as error:
+            if len(batch) > 1:  # one of them may be what is wrong
+                for item in batch:
+                    self._commit([item])
+                return
+            batch[0].error = error
             return
-        for item, fate in zip(entering, fates, strict=True):
-            item.fate.set_result(fate)
+        for item, fate in zip(batch, fates, strict=True):
+            item.fate = fate
 
     def _transaction(self, arrivals: Sequence[Arrival]) -> list[Fate]:
         placement = self._spool.placement(lambda: self._reached(Point.MOVED))
@@ -164,17 +146,3 @@ class Committer:
             raise
         self._reached(Point.COMMITTED)
         return fates
-
-    def _end(self) -> None:
-        try:
-            self._ledger.associations.end([item.end for item in self._unwritten_ends])
-        except TransientError as error:
-            self._log.error("association-end-unwritten", reason=error.reason)
-            return
-        except Exception as error:
-            # The associations stay open in the ledger, and their series with them, until the
-            # listener starts again: better than a series that is taken for complete.
-            self._log.fault("association-end-lost", error)
-        for item in self._unwritten_ends:
-            item.noted.set()
-        self._unwritten_ends.clear()

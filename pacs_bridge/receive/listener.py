@@ -41,7 +41,6 @@ from pacs_bridge.receive.upper_layer import (
 _GIB = 1 << 30
 _LOCK_NAME = "listener.lock"
 _LEDGER_WAIT_S = 10.0
-_END_WAIT_S = 5.0
 _LAST_WAIT_S = 5.0
 
 
@@ -120,7 +119,6 @@ class Listener:
 
     def start(self) -> None:
         """Begin to accept associations."""
-        self._committer.start()
         self._collecting.start()
         self._door.open()
 
@@ -150,7 +148,7 @@ class Listener:
             self._door.wait(_LAST_WAIT_S)
         self._is_stopped.set()
         self._collecting.join()
-        self._committer.stop()
+        self._committer.write_ends()
         self._resources.close()
         self._log.info("listener-closed")
 
@@ -203,7 +201,7 @@ class Listener:
             refused_series=session.refused_series,
             has_unknown_loss=session.has_unknown_loss,
         )
-        self._committer.end(end, _END_WAIT_S)
+        self._committer.end(end)
         with self._sessions_lock:
             self._sessions.discard(session)
 
@@ -220,6 +218,7 @@ class Listener:
     def _collect(self, collector: Collector) -> None:
         while not self._is_stopped.wait(self._config.collector.check_interval_s):
             try:
+                self._committer.write_ends()
                 collector.look()
             except TransientError as error:
                 self._log.error("collector-waits", reason=error.reason)

@@ -201,7 +201,10 @@ class RawPeer:
         self.socket.sendall(data)
 
     def request(
-        self, abstract_syntax: str = CTImageStorage, calling: str = "RAW", pdu_size: int = 16384
+        self,
+        abstract_syntax: str = CTImageStorage,
+        calling: str = "RAW",
+        called: str = "PACSBRIDGE",
     ) -> None:
         from pynetdicom.pdu import A_ASSOCIATE_RQ
         from pynetdicom.pdu_primitives import (
@@ -212,7 +215,7 @@ class RawPeer:
         from pynetdicom.presentation import build_context
 
         length = MaximumLengthNotification()
-        length.maximum_length_received = pdu_size
+        length.maximum_length_received = 16384
         class_uid = ImplementationClassUIDNotification()
         class_uid.implementation_class_uid = "1.2.3"
         context = build_context(abstract_syntax, [ExplicitVRLittleEndian, "1.2.840.10008.1.2"])
@@ -220,7 +223,7 @@ class RawPeer:
         primitive = A_ASSOCIATE()
         primitive.application_context_name = "1.2.840.10008.3.1.1.1"
         primitive.calling_ae_title = calling
-        primitive.called_ae_title = "PACSBRIDGE"
+        primitive.called_ae_title = called
         primitive.user_information = [length, class_uid]
         primitive.presentation_context_definition_list = [context]
         pdu = A_ASSOCIATE_RQ()

@@ -64,11 +64,11 @@ def files_in(folder) -> list:
     return sorted(path for path in folder.rglob("*.dcm"))
 
 
-def associate(port: int, *contexts, calling: str = "SENDER", called: str = "PACSBRIDGE"):
-    ae = AE(ae_title=calling)
+def associate(port: int, *contexts):
+    ae = AE(ae_title="SENDER")
     for abstract_syntax, transfer_syntaxes in contexts or [(Verification, None)]:
         ae.add_requested_context(abstract_syntax, transfer_syntaxes)
-    return ae.associate("127.0.0.1", port, ae_title=called)
+    return ae.associate("127.0.0.1", port, ae_title="PACSBRIDGE")
 
 
 def test_an_echo_is_answered(listener):
@@ -147,24 +147,22 @@ def test_what_is_not_accepted_is_refused_in_negotiation(listener, sop_class, syn
     ("calling", "called", "source_and_reason"),
     [("SENDER", "SOMEBODY", (1, 7)), ("STRANGER", "PACSBRIDGE", (1, 3))],
 )
-def test_strangers_and_wrong_numbers_are_rejected(
-    make_config, start_listener, calling, called, source_and_reason
+def test_strangers_and_wrong_numbers_are_rejected_for_good(
+    make_config, start_listener, raw_peer, calling, called, source_and_reason
 ):
     peers = 'peers = [{ ae_title = "SENDER", addresses = ["127.0.0.1"] }]'
     listener = start_listener(make_config(listener=f"{{ port = 0, {peers} }}"))
-
-    association = associate(listener.port, calling=calling, called=called)
-
-    assert association.is_rejected
-    primitive = association.acceptor.primitive
-    assert (primitive.result_source, primitive.diagnostic) == source_and_reason
-    assert primitive.result == 1  # permanent
+    peer = raw_peer(listener.port)
+    peer.request(calling=calling, called=called)
+    assert peer.read_pdu() == (3, bytes((0, 1, *source_and_reason)))
 
 
-def test_a_known_title_at_an_unknown_address_is_rejected(make_config, start_listener):
+def test_a_known_title_at_an_unknown_address_is_rejected(make_config, start_listener, raw_peer):
     peers = 'peers = [{ ae_title = "SENDER", addresses = ["10.9.8.7"] }]'
     listener = start_listener(make_config(listener=f"{{ port = 0, {peers} }}"))
-    assert associate(listener.port).is_rejected
+    peer = raw_peer(listener.port)
+    peer.request(calling="SENDER")
+    assert peer.read_pdu() == (3, bytes((0, 1, 1, 3)))
 
 
 def test_the_same_series_again_is_known_and_kept_once(listener, send, make_ct, data_folder, ledger):
@@ -336,17 +334,14 @@ def test_our_own_result_is_counted_and_dropped_where_the_site_wants_that(
 
 
 def test_below_the_watermark_associations_are_rejected_for_the_time_being(
-    make_config, start_listener
+    make_config, start_listener, raw_peer, ram_folder
 ):
-    free_gib = shutil.disk_usage("/dev/shm").free / 2**30
-    config = make_config(
-        disk=f"{{ accept_above_free_gib = {free_gib * 2}, reserve_free_gib = 0.0 }}"
-    )
-    listener = start_listener(config)
-    association = associate(listener.port)
-    assert association.is_rejected
-    primitive = association.acceptor.primitive
-    assert (primitive.result, primitive.result_source, primitive.diagnostic) == (2, 3, 1)
+    free_gib = shutil.disk_usage(ram_folder).free / 2**30
+    disk = f"{{ accept_above_free_gib = {free_gib * 2}, reserve_free_gib = 0.0 }}"
+    listener = start_listener(make_config(disk=disk))
+    peer = raw_peer(listener.port)
+    peer.request()
+    assert peer.read_pdu() == (3, bytes((0, 2, 3, 1)))
 
 
 def test_a_second_listener_on_the_same_port_or_folder_is_refused(
