@@ -60,4 +60,12 @@ def sent_results_before(
         " AND d.sent_sop_instance_uid IS NOT NULL) ORDER BY j.revision DESC LIMIT 1",
         (series_instance_uid, revision, route),
     ).fetchone()
-    return () if job is None else results_of(connection, job[0])
+    if job is None:
+        return ()
+    sent = {
+        row[0]
+        for row in connection.execute(
+            "SELECT sent_sop_instance_uid FROM deliveries WHERE job_id = ?", (job[0],)
+        )
+    }
+    return tuple(one for one in results_of(connection, job[0]) if one.sop_instance_uid in sent)

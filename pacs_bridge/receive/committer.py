@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pacs_bridge.errors import TransientError
+from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import AssociationEnd
-from pacs_bridge.ledger.instances import Arrival, Fate
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import Log
 from pacs_bridge.receive.spool import Spool

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pacs_bridge.ledger.instances import Arrival, Fate
+from pacs_bridge.ledger.arrival import Arrival, Fate
 
 LANDING_NAME = "landing"
 _JOURNAL_NAME = "moves.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from pacs_bridge.ledger.instances import Fate
+from pacs_bridge.ledger.arrival import Fate
 
 
 class Status(IntEnum):

@@ -10,8 +10,8 @@ from typing import Protocol
 from inference.reasons import Reason
 from pacs_bridge.errors import TransientError
 from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import AssociationRecord
-from pacs_bridge.ledger.instances import Arrival, Fate
 from pacs_bridge.log import Log
 from pacs_bridge.receive import sop_classes
 from pacs_bridge.receive.committer import Committer

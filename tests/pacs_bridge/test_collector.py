@@ -12,13 +12,13 @@ from inference.reasons import Reason
 from pacs_bridge.config.bridge import CollectorConfig
 from pacs_bridge.config.routes import RouteConfig, SelectConfig
 from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import (
     AssociationEnd,
     AssociationOutcome,
     AssociationRecord,
 )
 from pacs_bridge.ledger.facts import SeriesFacts
-from pacs_bridge.ledger.instances import Arrival, Fate
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import JsonLog
 from pacs_bridge.queue import Priority, State

@@ -16,6 +16,7 @@ import pytest
 
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import (
     AssociationEnd,
     AssociationOutcome,
@@ -24,7 +25,6 @@ from pacs_bridge.ledger.associations import (
 from pacs_bridge.ledger.audit import audit
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.facts import SeriesFacts
-from pacs_bridge.ledger.instances import Arrival, Fate
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.schema import MIGRATIONS
 from pacs_bridge.ledger.series import Verdict

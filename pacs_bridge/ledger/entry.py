@@ -1,0 +1,256 @@
+"""Entering arrivals: their fate, the revision that takes them in, and what that supersedes."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from inference.reasons import Reason
+from pacs_bridge.ledger.arrival import Arrival, Fate, Placer
+from pacs_bridge.ledger.associations import AssociationRecord
+from pacs_bridge.ledger.history import Change, count, note
+from pacs_bridge.queue import DeliveryState, State
+
+
+class Entry:
+    """Enters arrivals, inside one transaction.
+
+    Parameters
+    ----------
+    connection
+        With the transaction begun.
+    now
+        Time of day, as the tables hold it.
+    folder
+        The data folder.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, now: str, folder: Path) -> None:
+        self._connection = connection
+        self._now = now
+        self._folder = folder
+
+    def enter(self, arrival: Arrival, placer: Placer) -> Fate:
+        """Decide the fate of an arrival, have its file moved, and write it down."""
+        self._note_association(arrival.association)
+        known = self._connection.execute(
+            "SELECT digest, path FROM instances WHERE sop_instance_uid = ?",
+            (arrival.sop_instance_uid,),
+        ).fetchone()
+        fate = self._fate(arrival, known)
+        is_lost = fate is Fate.KNOWN and known is not None and self._is_lost(known)
+        path = placer.place(arrival, Fate.KEPT if is_lost else fate) or ""
+        if fate.is_quarantine:
+            self._quarantine(arrival, fate, path)
+        if fate is Fate.KEPT:
+            self._keep(arrival, path)
+        elif fate is Fate.KNOWN:
+            self._known_again(arrival)
+        if is_lost:
+            self._put_back(arrival, path)
+        if fate.reason is not None:
+            count(self._connection, fate.reason)
+        return fate
+
+    def _is_lost(self, known: sqlite3.Row) -> bool:
+        """Whether the file is gone, lost or deleted after its time; the resend puts it back."""
+        return not (self._folder / known["path"]).exists()
+
+    def _put_back(self, arrival: Arrival, path: str) -> None:
+        self._connection.execute(
+            "UPDATE instances SET path = ?, data_offset_bytes = ?, size_bytes = ?,"
+            " received_at = ?, deleted_at = NULL WHERE sop_instance_uid = ?",
+            (
+                path,
+                arrival.data_offset_bytes,
+                arrival.size_bytes,
+                self._now,
+                arrival.sop_instance_uid,
+            ),
+        )
+
+    def _fate(self, arrival: Arrival, known: sqlite3.Row | None) -> Fate:
+        if not arrival.is_identified:
+            return Fate.MISSING_IDENTITY
+        if known is not None:
+            return Fate.KNOWN if known["digest"] == arrival.digest else Fate.CONFLICTING
+        if self._connection.execute(
+            "SELECT 1 FROM results WHERE sop_instance_uid = ? OR series_instance_uid = ?",
+            (arrival.sop_instance_uid, arrival.series_instance_uid),
+        ).fetchone():
+            return Fate.OWN_RESULT
+        series = self._connection.execute(
+            "SELECT study_instance_uid, patient_key FROM series WHERE series_instance_uid = ?",
+            (arrival.series_instance_uid,),
+        ).fetchone()
+        theirs = (arrival.study_instance_uid, arrival.patient_key)
+        if series is not None and tuple(series) != theirs:
+            return Fate.MIXED_IDENTITY
+        return Fate.KEPT
+
+    def _keep(self, arrival: Arrival, path: str) -> None:
+        revision = self._open_revision(arrival)
+        self._connection.execute(
+            "INSERT INTO instances (sop_instance_uid, series_instance_uid, revision,"
+            " sop_class_uid, transfer_syntax_uid, digest, data_offset_bytes, size_bytes,"
+            " frame_count, path, received_at, association_id)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                arrival.sop_instance_uid,
+                arrival.series_instance_uid,
+                revision,
+                arrival.sop_class_uid,
+                arrival.transfer_syntax_uid,
+                arrival.digest,
+                arrival.data_offset_bytes,
+                arrival.size_bytes,
+                arrival.frame_count,
+                path,
+                self._now,
+                arrival.association.id,
+            ),
+        )
+        self._touch(arrival)
+
+    def _known_again(self, arrival: Arrival) -> None:
+        self._connection.execute(
+            "UPDATE instances SET resent = resent + 1 WHERE sop_instance_uid = ?",
+            (arrival.sop_instance_uid,),
+        )
+        self._touch(arrival)
+
+    def _touch(self, arrival: Arrival) -> None:
+        """The association sent some of the series, which is therefore not quiet."""
+        self._connection.execute(
+            "INSERT OR IGNORE INTO touches VALUES (?, ?)",
+            (arrival.series_instance_uid, arrival.association.id),
+        )
+        self._connection.execute(
+            "UPDATE revisions SET activity = activity + 1, last_at = ?"
+            " WHERE series_instance_uid = ? AND state IN ('receiving', 'quiet', 'incomplete')",
+            (self._now, arrival.series_instance_uid),
+        )
+
+    def _quarantine(self, arrival: Arrival, fate: Fate, path: str) -> None:
+        self._connection.execute(
+            "INSERT INTO quarantine (reason, sop_instance_uid, series_instance_uid, digest, path,"
+            " received_at, association_id) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (path) DO NOTHING",  # the same bytes, sent once more
+            (
+                fate.reason,
+                arrival.sop_instance_uid,
+                arrival.series_instance_uid,
+                arrival.digest,
+                path,
+                self._now,
+                arrival.association.id,
+            ),
+        )
+        if fate is Fate.MIXED_IDENTITY:
+            self._connection.execute(
+                "UPDATE revisions SET activity = activity + 1, hold_reason = ?"
+                " WHERE series_instance_uid = ?"
+                " AND state IN ('receiving', 'quiet', 'incomplete')",
+                (Reason.MIXED_IDENTITY, arrival.series_instance_uid),
+            )
+
+    def _open_revision(self, arrival: Arrival) -> int:
+        """The revision that takes in a new instance of the series."""
+        series = self._connection.execute(
+            "SELECT revision FROM series WHERE series_instance_uid = ?",
+            (arrival.series_instance_uid,),
+        ).fetchone()
+        if series is None:
+            self._connection.execute(
+                "INSERT INTO series VALUES (?, ?, ?, 1, ?, ?)",
+                (
+                    arrival.series_instance_uid,
+                    arrival.study_instance_uid,
+                    arrival.patient_key,
+                    arrival.facts.to_json(),
+                    arrival.expected_instances,
+                ),
+            )
+            self._begin_revision(arrival.series_instance_uid, 1)
+            return 1
+        if arrival.expected_instances is not None:
+            self._connection.execute(
+                "UPDATE series SET expected_instances = ? WHERE series_instance_uid = ?",
+                (arrival.expected_instances, arrival.series_instance_uid),
+            )
+        revision = int(series["revision"])
+        state = self._connection.execute(
+            "SELECT state FROM revisions WHERE series_instance_uid = ? AND revision = ?",
+            (arrival.series_instance_uid, revision),
+        ).fetchone()[0]
+        if state == State.INCOMPLETE:
+            self._reopen(arrival.series_instance_uid, revision)
+        elif state not in (State.RECEIVING, State.QUIET):
+            revision += 1
+            self._connection.execute(
+                "UPDATE series SET revision = ? WHERE series_instance_uid = ?",
+                (revision, arrival.series_instance_uid),
+            )
+            self._begin_revision(arrival.series_instance_uid, revision)
+            supersede(self._connection, self._now, arrival.series_instance_uid, revision)
+        return revision
+
+    def _begin_revision(self, series_instance_uid: str, revision: int) -> None:
+        self._connection.execute(
+            "INSERT INTO revisions (series_instance_uid, revision, state, activity, first_at,"
+            " last_at, state_at) VALUES (?, ?, 'receiving', 0, ?, ?, ?)",
+            (series_instance_uid, revision, self._now, self._now, self._now),
+        )
+        note(self._connection, self._now, Change(series_instance_uid, revision, State.RECEIVING))
+
+    def _reopen(self, series_instance_uid: str, revision: int) -> None:
+        self._connection.execute(
+            "UPDATE revisions SET state = 'receiving', reason = NULL, detail = '', state_at = ?"
+            " WHERE series_instance_uid = ? AND revision = ?",
+            (self._now, series_instance_uid, revision),
+        )
+        note(self._connection, self._now, Change(series_instance_uid, revision, State.RECEIVING))
+
+    def _note_association(self, association: AssociationRecord) -> None:
+        self._connection.execute(
+            "INSERT OR IGNORE INTO associations"
+            " (id, calling_ae_title, called_ae_title, address, opened_at) VALUES (?, ?, ?, ?, ?)",
+            (
+                association.id,
+                association.calling_ae_title,
+                association.called_ae_title,
+                association.address,
+                self._now,
+            ),
+        )
+
+
+def supersede(
+    connection: sqlite3.Connection, now: str, series_instance_uid: str, revision: int
+) -> None:
+    """A revision has begun: the earlier ones and their jobs stand back for it.
+
+    What is being sent at this moment may arrive; what waits to be sent does not go any more.
+    """
+    connection.execute(
+        "UPDATE revisions SET state = 'superseded', state_at = ?"
+        " WHERE series_instance_uid = ? AND revision < ? AND state = 'ready'",
+        (now, series_instance_uid, revision),
+    )
+    jobs = connection.execute(
+        "UPDATE jobs SET state = 'superseded', superseded_by = ?, fence = fence + 1,"
+        " worker = NULL, lease_until_s = NULL, state_at = ?"
+        " WHERE series_instance_uid = ? AND revision < ?"
+        " AND state NOT IN ('superseded', 'skipped') RETURNING id, revision",
+        (revision, now, series_instance_uid, revision),
+    ).fetchall()
+    for job in jobs:
+        connection.execute(
+            "UPDATE deliveries SET state = ?, state_at = ? WHERE job_id = ? AND state = ?",
+            (DeliveryState.SUPERSEDED, now, job["id"], DeliveryState.PENDING),
+        )
+        detail = f"by revision {revision}"
+        change = Change(
+            series_instance_uid, job["revision"], State.SUPERSEDED, None, detail, job["id"]
+        )
+        note(connection, now, change)
