@@ -94,7 +94,7 @@ class JobClaim:
     attempt: int  #: 1 at the first try
     worker: str
     created: datetime  #: when the job was made, UTC; the same at every attempt
-    predecessors: tuple[ResultFile, ...]  #: sent results of the last revision that had some
+    predecessors: tuple[ResultFile, ...]  #: of the last revision that was sent, in all kinds
 
 
 class LeaseLostError(Exception):

@@ -53,19 +53,11 @@ def results_of(
 def sent_results_before(
     connection: sqlite3.Connection, series_instance_uid: str, revision: int, route: str
 ) -> tuple[ResultFile, ...]:
-    """Results that left the house, of the latest earlier revision that has some."""
+    """Results of the latest earlier revision of which something left the house, in all kinds."""
     job = connection.execute(
         "SELECT j.id FROM jobs j WHERE j.series_instance_uid = ? AND j.revision < ?"
         " AND j.route = ? AND EXISTS (SELECT 1 FROM deliveries d WHERE d.job_id = j.id"
         " AND d.sent_sop_instance_uid IS NOT NULL) ORDER BY j.revision DESC LIMIT 1",
         (series_instance_uid, revision, route),
     ).fetchone()
-    if job is None:
-        return ()
-    sent = {
-        row[0]
-        for row in connection.execute(
-            "SELECT sent_sop_instance_uid FROM deliveries WHERE job_id = ?", (job[0],)
-        )
-    }
-    return tuple(one for one in results_of(connection, job[0]) if one.sop_instance_uid in sent)
+    return () if job is None else results_of(connection, job[0])

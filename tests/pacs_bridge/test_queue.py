@@ -457,7 +457,7 @@ def test_what_was_sent_before_is_named_to_the_next_revision(bench, complete):
     bench.queue.submit(request_of(revision=2))
     claim = bench.queue.claim("w", LEASE_S)
 
-    assert claim.predecessors == sent.candidates[:1]
+    assert claim.predecessors == sent.candidates
 
 
 def test_what_was_never_sent_is_nobodys_predecessor(bench, complete):
