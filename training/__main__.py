@@ -49,10 +49,18 @@ def embedded(seed: int, out: Path, steps: int, minutes: float, workers: int) -> 
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="CSV to write."
 )
-def score(store: Path, model: str, seeds: int, out: Path) -> None:
+@click.option(
+    "--card", type=click.Path(dir_okay=False, path_type=Path), help="Model card to write as well."
+)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True)
+def score(
+    store: Path, model: str, seeds: int, out: Path, card: Path | None, precision: str
+) -> None:
     """Judge a model on synthetic patients that no training saw, by the clinic's own path."""
     from inference.model_store import ModelStore
-    from inference.segmenter import SegResNetSegmenter
+    from inference.segmenter import SegmenterOptions, SegResNetSegmenter
+    from inference.windows import Precision, WindowSpec
+    from training.model_card import model_card
     from training.synthetic_evaluation import (
         HELD_OUT_SEEDS,
         mean_dice,
@@ -61,9 +69,21 @@ def score(store: Path, model: str, seeds: int, out: Path) -> None:
         write_scores,
     )
 
-    segmenter = SegResNetSegmenter(ModelStore(store).load(model))
-    scores = score_seeds(segmenter, HELD_OUT_SEEDS[:seeds])
+    windows = WindowSpec(precision=Precision(precision), channels_last=True)
+    segmenter = SegResNetSegmenter(ModelStore(store).load(model), SegmenterOptions(windows=windows))
+    scores = []
+    for seed in HELD_OUT_SEEDS[:seeds]:
+        scores += score_seeds(segmenter, [seed])
+        line = f"patient {seed}: mean Dice so far {mean_dice(scores):.4f}"
+        click.echo(line, err=True)
     write_scores(scores, out)
+    if card is not None:
+        command = (
+            f"python -m training score --model {model} --seeds {seeds} --precision {precision}"
+        )
+        card.write_text(
+            model_card(ModelStore(store).manifest(model), scores, command), encoding="utf-8"
+        )
     click.echo(f"mean Dice {mean_dice(scores):.4f}, left/right swaps {swap_count(scores)}")
 
 
