@@ -14,8 +14,9 @@ import numpy as np
 
 from inference.geometry import Geometry
 
-#: Cosines of rows and columns of two slices may differ by so much and count as parallel.
-ORIENTATION_TOLERANCE = 1e-4
+#: Cosines of rows and columns of two slices may differ by so much and count as parallel: one
+#: in the fourth decimal, which writers round to, and what binary fractions add to it.
+ORIENTATION_TOLERANCE = 1.01e-4
 
 
 @dataclass(frozen=True, slots=True)

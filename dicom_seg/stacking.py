@@ -15,6 +15,7 @@ from dicom_seg.planes import Plane
 from dicom_seg.stack_shape import check_one_grid, is_even, shape_findings
 from dicom_seg.stacks import (
     Stack,
+    beside,
     by_orientation,
     collisions,
     identity_of,
@@ -154,13 +155,14 @@ def _alike(group: Sequence[Plane]) -> list[list[Plane]]:
 
 
 def _equal_to(first: Plane, others: Sequence[Plane], reader: PlaneReader) -> list[Plane]:
-    """Those of ``others`` that hold the pixels and the rescale of ``first``."""
+    """Those of ``others`` that hold the pixels and the rescale of ``first`` at its place."""
     kept = _read(reader, first)
     rescale = first.row.rescale_slope, first.row.rescale_intercept
     return [
         other
         for other in others
         if (other.row.rescale_slope, other.row.rescale_intercept) == rescale
+        and not beside(first, other)
         and np.array_equal(kept, _read(reader, other))
     ]
 

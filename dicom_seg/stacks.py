@@ -20,6 +20,8 @@ from dicom_seg.slice_table import ORIENTATION_TOLERANCE
 #: Planes closer than this share of a usual step are at one position.
 SAME_POSITION_SHARE: Final = 0.1
 SAME_POSITION_MM: Final = 0.01
+#: Planes at one position that are shifted by less than this share of a pixel are at one place.
+SAME_PLACE_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,18 @@ def positions_mm(planes: Sequence[Plane]) -> npt.NDArray[np.float64]:
     """``(n,)``, distance of each plane from the LPS origin along the normal of the first."""
     origins = np.array([plane.row.origin_mm for plane in planes])
     return np.asarray(origins @ np.array(planes[0].row.normal), dtype=np.float64)
+
+
+def beside(one: Plane, other: Plane) -> bool:
+    """True if two parallel planes lie shifted along their rows or columns.
+
+    By more than a share of a pixel: their equal pixels would be at two places in the patient.
+    """
+    shift = np.array(other.row.origin_mm) - np.array(one.row.origin_mm)
+    row = one.row
+    aside_mm = np.array([row.row_cosine, row.column_cosine]) @ shift
+    pixel_mm = np.array([row.column_spacing_mm, row.row_spacing_mm])
+    return bool((np.abs(aside_mm) > SAME_PLACE_SHARE * pixel_mm).any())
 
 
 def in_order(planes: Iterable[Plane]) -> tuple[Plane, ...]:

@@ -1,6 +1,6 @@
 """What becomes of a series: cases beside the table of geometries, and real series.
 
-The rows of the table itself are in ``test_geometry_outcomes.py``.
+The rows of the table itself are in ``outcomes`` and ``placement``.
 """
 
 from __future__ import annotations
@@ -278,6 +278,16 @@ def test_twins_a_hair_apart_are_one_plane(write):
 
     assert len(table_of(found)) == 12
     assert [left.reason for left in found.left_out] == [Reason.DUPLICATE_SLICE]
+
+
+def test_equal_pixels_that_lie_beside_one_another_are_no_twins(write):
+    paths = write(seed=1, stack=1)
+    beside = replace(AXIAL, origins_mm=AXIAL.origins_mm + np.array([1.0, 0, 0]))
+    twin = write(beside, seed=1, stack=2)[4]
+
+    found = examine_series([*paths, twin])
+
+    assert (found.outcome, found.reason) == (Outcome.REFUSE, Reason.DUPLICATE_POSITION)
 
 
 def test_a_twin_within_one_of_two_phases_is_left_out(write):

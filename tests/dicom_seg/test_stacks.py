@@ -77,6 +77,14 @@ def test_noise_of_orientation_is_one_group_and_the_order_of_arrival_does_not_mat
         assert by_orientation([mixed[i] for i in rng.permutation(15)]) == known
 
 
+def test_cosines_of_four_decimals_that_differ_in_the_last_one_are_one_group():
+    one = (0.9985, 0.0542, 0.0123, -0.0536, 0.9974, -0.0479)
+    other = (0.9985, 0.0543, 0.0122, -0.0537, 0.9974, -0.0478)
+    planes = [plane(float(z), f"1.{z}", other if z % 5 == 0 else one) for z in range(12)]
+
+    assert [len(group) for group in by_orientation(planes)] == [12]
+
+
 def test_planes_a_tenth_of_a_step_apart_share_a_position():
     planes = in_order(series([0, 5, 10, 15]) + series([0.3, 5.3, 10.3, 15.3], start=4))
 
