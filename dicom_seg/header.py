@@ -18,6 +18,7 @@ from typing import Final
 
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.valuerep import VR
@@ -81,7 +82,8 @@ def read_header(path: Path) -> Dataset:
     """Everything before the pixel data, every value of it readable.
 
     Elements whose value cannot be converted are left out, so that a use of the header cannot
-    fail later for an attribute that nobody needs.
+    fail later for an attribute that nobody needs. What is left stays as it is stored, but for
+    sequences: read values through `decoded` where the stored bytes are needed again.
 
     Raises
     ------
@@ -97,6 +99,19 @@ def read_header(path: Path) -> Dataset:
         except Exception as error:
             raise _unreadable(path, type(error).__name__) from None
     return dataset
+
+
+def decoded(dataset: Dataset, keyword: str) -> object:
+    """The value of an attribute, None where there is none; its element stays as it is stored.
+
+    pydicom puts what it decoded in the place of the stored bytes: letters that the character
+    set does not know are lost by looking at them.
+    """
+    stored = dataset.get_item(keyword)
+    value: object = dataset.get(keyword)
+    if isinstance(stored, RawDataElement):
+        dataset[stored.tag] = stored
+    return value
 
 
 def scan_header(path: Path, tags: Sequence[int] | None = None) -> FileHeader:
@@ -277,6 +292,7 @@ def _guess_syntax(first: bytes) -> str:
 def _drop_unreadable(dataset: Dataset, depth: int) -> None:
     for tag in list(dataset.keys()):
         try:
+            stored = dataset.get_item(tag)
             element = dataset[tag]
             if element.VR == VR.SQ:
                 if depth >= _MAX_DEPTH:
@@ -284,5 +300,7 @@ def _drop_unreadable(dataset: Dataset, depth: int) -> None:
                     continue
                 for item in element.value:
                     _drop_unreadable(item, depth + 1)
+            elif depth == 0 and isinstance(stored, RawDataElement):
+                dataset[tag] = stored
         except Exception:
             del dataset[tag]

@@ -30,6 +30,9 @@ TEMPORAL_PREDECESSOR: Final = CodedTerm("121348", "Temporal Predecessor", "DCM")
 #: A stack that leans by less stands straight: 0.07 mm over 400 mm.
 _STRAIGHT_DEGREES: Final = 0.01
 
+#: A slice is not thinner, and not thicker: another value is none.
+_THICKNESS_MM: Final = (1e-3, 1e3)
+
 #: Dimensions: attribute, functional group that holds it, name (PS3.3 C.7.6.17).
 _SEGMENT_DIMENSION: Final = (0x0062000B, 0x0062000A, "Referenced Segment Number")
 _POSITION_DIMENSION: Final = (0x00200032, 0x00209113, "Image Position Patient")
@@ -196,14 +199,14 @@ def _is_rectangular(geometry: Geometry) -> bool:
 
 
 def _slice_thickness_mm(plan: StackPlan) -> float:
-    """As the source says; the distance of its planes where it does not."""
+    """As the source says; the distance of its planes where that is missing or impossible."""
     header = plan.header
     with quiet_pydicom(), suppress(AttributeError, IndexError, TypeError, ValueError):
         if "SliceThickness" in header:
             thickness_mm = float(header.SliceThickness)
         else:
             thickness_mm = _multiframe_thickness_mm(header, plan.table.rows[0])
-        if thickness_mm > 0:
+        if _THICKNESS_MM[0] <= thickness_mm <= _THICKNESS_MM[1]:
             return thickness_mm
     return plan.table.geometry().spacing_mm[0]
 

@@ -20,7 +20,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 from dicom_seg.errors import SegmentationError
-from dicom_seg.header import quiet_pydicom
+from dicom_seg.header import decoded, quiet_pydicom
 from inference.reasons import Reason
 
 
@@ -61,6 +61,8 @@ def _copy(source: Dataset, target: Dataset, attribute: _CopiedAttribute) -> None
     stored = source.get_item(tag)
     if attribute.type == "1" and (stored is None or _is_blank(stored)):
         raise SegmentationError(Reason.MISSING_IDENTITY, f"{attribute.keyword} is empty")
+    if attribute.type == "3" and stored is not None and _is_without_items(stored):
+        return
     if stored is not None:
         target[tag] = _portable(source, stored)
     elif attribute.type == "2":
@@ -69,7 +71,7 @@ def _copy(source: Dataset, target: Dataset, attribute: _CopiedAttribute) -> None
 
 def text_of(dataset: Dataset, keyword: str) -> str:
     """The value without padding; empty where there is none."""
-    value = dataset.get(keyword)
+    value = decoded(dataset, keyword)
     return "" if value is None else str(value).strip(" \0")
 
 
@@ -78,6 +80,11 @@ def _is_blank(stored: DataElement | RawDataElement) -> bool:
     if isinstance(value, bytes):
         return not value.strip(b" \0")
     return value is None or not str(value).strip(" \0")
+
+
+def _is_without_items(stored: DataElement | RawDataElement) -> bool:
+    """An optional sequence is absent or has items ("One or more Items shall be included")."""
+    return dictionary_VR(stored.tag) == "SQ" and not stored.value
 
 
 def _portable(

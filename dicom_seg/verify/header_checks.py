@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 
 from dicom_seg.errors import VerificationError
 from dicom_seg.examination import StackPlan
+from dicom_seg.header import decoded
 from dicom_seg.segmentation import SegKind, SegRequest
 from dicom_seg.verify.stored import StoredSegmentation
 from inference.label_map import LabelMap
@@ -124,5 +125,5 @@ def check_claims(stored: StoredSegmentation, request: SegRequest) -> None:
 
 
 def _text(dataset: Dataset, keyword: str) -> str:
-    value = dataset.get(keyword)
+    value = decoded(dataset, keyword)
     return "" if value is None else str(value).strip(" \0")

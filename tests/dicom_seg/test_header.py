@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicom_seg.errors import SeriesRefusedError
 from dicom_seg.examination import Outcome, SeriesRules
-from dicom_seg.header import quiet_pydicom, read_header, scan_header
+from dicom_seg.header import decoded, quiet_pydicom, read_header, scan_header
 from dicom_seg.series import examine_series
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import ObjectKind, SeriesOptions
@@ -223,6 +223,18 @@ def test_values_that_cannot_be_read_are_dropped_without_a_warning(tmp_path, recw
     assert "Rows" not in header
     assert "Columns" not in header
     assert len(recwarn) == 0
+
+
+def test_texts_stay_as_they_are_stored(instance):
+    path = instance(overrides={"SpecificCharacterSet": "ISO_IR 192", "StudyDescription": "SchXdel"})
+    path.write_bytes(path.read_bytes().replace(b"SchXdel", b"Sch\xe4del"))  # no UTF-8
+
+    header = read_header(path)
+    with quiet_pydicom():
+        text = decoded(header, "StudyDescription")
+
+    assert text == "Sch\ufffddel"
+    assert header.get_item("StudyDescription").value.strip() == b"Sch\xe4del"
 
 
 def mutants(content: bytes, rng: np.random.Generator, count: int):

@@ -25,6 +25,7 @@ from dicom_seg.segmentation import (
     SegKind,
     result_identity,
 )
+from dicom_seg.series import examine_series
 from dicom_seg.slice_table import SliceTable
 from dicom_seg.synthetic.options import SeriesOptions, Subject
 from dicom_seg.verification import verify_segmentation
@@ -94,6 +95,56 @@ def test_bytes_that_their_character_set_does_not_know_survive(make_case, make_re
     path = case.write(make_request()).path
 
     assert stored_bytes(path, "PatientName") == name
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_a_name_under_a_wrong_character_set_survives_both_kinds(
+    make_case, make_request, syntax
+) -> None:
+    case = make_case(
+        options=SeriesOptions(
+            transfer_syntax_uid=syntax,
+            subject=Subject(patient_name="PLACEHOLDERNAME12", patient_id="PLACEID1"),
+            overrides={"SpecificCharacterSet": "ISO_IR 192"},
+        )
+    )
+    name, patient_id = (text.encode("latin-1") for text in ("Müller^Jörg 12345", "Straße 1"))
+    for path in case.paths:
+        raw = path.read_bytes().replace(b"PLACEHOLDERNAME12", name)
+        path.write_bytes(raw.replace(b"PLACEID1", patient_id))
+    (plan,) = examine_series(case.paths).stacks
+    case = replace(case, plan=plan)
+
+    for kind in SegKind:
+        path = case.write(make_request(kind=kind), f"{kind}.dcm").path
+        verify_segmentation(path, case.labels, plan, make_request(kind=kind))
+
+        assert stored_bytes(path, "PatientName") == name
+        assert stored_bytes(path, "PatientID") == patient_id
+
+
+@pytest.mark.parametrize("thickness", [b"inf ", b"1e400 ", b"1e-300", b"0 ", b"-1"])
+def test_an_impossible_slice_thickness_is_replaced_by_the_distance_of_planes(
+    make_case, make_request, thickness
+) -> None:
+    case = make_case()
+    tag = pydicom.tag.Tag("SliceThickness")
+    case.plan.header[tag] = pydicom.dataelem.RawDataElement(
+        tag, "DS", len(thickness), thickness, 0, False, True
+    )
+
+    ds = pydicom.dcmread(case.write(make_request()).path)
+
+    measures = ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SliceThickness == measures.SpacingBetweenSlices
+
+
+def test_optional_sequences_without_items_are_left_out(make_case, make_request) -> None:
+    case = make_case(options=SeriesOptions(overrides={"ReferencedStudySequence": []}))
+
+    ds = pydicom.dcmread(case.write(make_request()).path)
+
+    assert "ReferencedStudySequence" not in ds
 
 
 def test_sequences_of_an_implicit_source_are_rewritten(make_case, make_request) -> None:
