@@ -27,8 +27,9 @@ _OPACITY = 0.55
 _SCALE_BAR_MM = 100
 _TEXT_PIXELS = 13
 _MARGIN = 8
-_LEGEND_COLUMN = 185
-_LINE = _TEXT_PIXELS + 5
+_LEGEND_TEXT_PIXELS = 11
+_LEGEND_COLUMN = 166
+_LINE = _LEGEND_TEXT_PIXELS + 5
 _PAPER = (18, 18, 20)
 _INK = (235, 235, 235)
 
@@ -172,8 +173,8 @@ def _paint(plane: _Plane) -> Image.Image:
     return Image.fromarray(pixels.round().astype(np.uint8), mode="RGB")
 
 
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(_TEXT_PIXELS)
+def _font(pixels: int = _TEXT_PIXELS) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(pixels)
 
 
 def _mark(picture: Image.Image, view: View) -> None:
@@ -233,5 +234,6 @@ def _draw_legend(
         column, row = divmod(position, lines)
         x, y = origin[0] + column * _LEGEND_COLUMN, origin[1] + row * _LINE
         each = structure(structure_id)
-        draw.rectangle([x, y + 1, x + 11, y + 12], fill=each.rgb)
-        draw.text((x + 17, y), each.name.replace("_", " "), fill=_INK, font=_font())
+        draw.rectangle([x, y + 1, x + 10, y + 11], fill=each.rgb)
+        name = each.name.replace("_", " ")
+        draw.text((x + 15, y), name, fill=_INK, font=_font(_LEGEND_TEXT_PIXELS))
