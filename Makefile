@@ -22,7 +22,7 @@ lint: $(DEV)
 	$(BIN)/codespell
 
 unit: $(DEV)
-	$(PYTEST) -n 2 --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "not slow and not gpu"
 
 peers:  ## Orthanc, DCMTK: installed where they are missing (Debian, as root)
 	tests/peers/install.sh
