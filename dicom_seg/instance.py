@@ -68,8 +68,10 @@ def read_instance(path: Path, rules: SeriesRules) -> Instance | LeftOut:
     try:
         header = scan_header(path, _TAGS)
     except SeriesRefusedError as error:
-        sop_class = media_storage_sop_class(path)
-        if sop_class and sop_class not in CT_SOP_CLASSES and error.reason is not Reason.NO_DICOM:
+        # A file that is none, such as a pipe, is never opened.
+        known = error.reason is not Reason.NO_DICOM
+        sop_class = media_storage_sop_class(path) if known else ""
+        if sop_class and sop_class not in CT_SOP_CLASSES:
             return LeftOut(path, "", None, Reason.NOT_CT, f"SOP class {sop_class[:64]}")
         return LeftOut(path, "", None, error.reason, error.detail)
     image = Attributes(header.dataset)

@@ -5,6 +5,7 @@ The rows of the table itself are in ``outcomes`` and ``placement``.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -278,6 +279,17 @@ def test_twins_a_hair_apart_are_one_plane(write):
 
     assert len(table_of(found)) == 12
     assert [left.reason for left in found.left_out] == [Reason.DUPLICATE_SLICE]
+
+
+def test_a_pipe_among_the_files_is_listed_and_never_opened(write, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # opening it would wait for a writer
+    paths = write()
+
+    found = examine_series([*paths, pipe])
+
+    assert found.outcome is Outcome.PROCESS
+    assert [(left.path, left.reason) for left in found.left_out] == [(pipe, Reason.NO_DICOM)]
 
 
 def test_equal_pixels_that_lie_beside_one_another_are_no_twins(write):
