@@ -165,47 +165,32 @@ def start_listener() -> Iterator[Callable[..., Listener]]:
         listener.stop(drain_timeout_s=1.0)
 
 
-@pytest.fixture
-def send() -> Callable[..., list[int]]:
-    """Send instances over one association; gives the statuses. ``abort`` ends it that way."""
-    from pynetdicom import AE, StoragePresentationContexts
-
-    def run(
-        port: int, instances: Sequence[Dataset], abort: bool = False, title: str = "PACSBRIDGE"
-    ) -> list[int]:
-        ae = AE(ae_title="SENDER")
-        ae.requested_contexts = StoragePresentationContexts[:0]
-        for instance in instances:
-            syntax = instance.file_meta.TransferSyntaxUID
-            ae.add_requested_context(instance.SOPClassUID, syntax)
-        association = ae.associate("127.0.0.1", port, ae_title=title)
-        assert association.is_established
-        statuses = [association.send_c_store(one).get("Status", -1) for one in instances]
-        association.abort() if abort else association.release()
-        return statuses
-
-    return run
-
-
 class RawPeer:
-    """A peer that sends the bytes it is told to send, right or wrong."""
+    """A peer that sends the bytes it is told to send, right or wrong.
+
+    Not pynetdicom's SCU: that one may lose a response that comes at once, since its reactor can
+    take the message that the sending thread waits for.
+    """
 
     CONTEXT_ID = 1
 
     def __init__(self, port: int, source: str = "127.0.0.1") -> None:
         self.socket = socket.create_connection(
-            ("127.0.0.1", port), timeout=20, source_address=(source, 0)
+            ("127.0.0.1", port), timeout=60, source_address=(source, 0)
         )
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._contexts: dict[tuple[str, str], int] = {}
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
     def request(
         self,
-        abstract_syntax: str = CTImageStorage,
+        contexts: Sequence[tuple[str, str]] = ((CTImageStorage, ExplicitVRLittleEndian),),
         calling: str = "RAW",
         called: str = "PACSBRIDGE",
     ) -> None:
+        """Ask for an association with contexts of one transfer syntax each."""
         from pynetdicom.pdu import A_ASSOCIATE_RQ
         from pynetdicom.pdu_primitives import (
             A_ASSOCIATE,
@@ -218,14 +203,18 @@ class RawPeer:
         length.maximum_length_received = 16384
         class_uid = ImplementationClassUIDNotification()
         class_uid.implementation_class_uid = "1.2.3"
-        context = build_context(abstract_syntax, [ExplicitVRLittleEndian, "1.2.840.10008.1.2"])
-        context.context_id = self.CONTEXT_ID
+        proposed = []
+        for number, (abstract_syntax, transfer_syntax) in enumerate(contexts):
+            context = build_context(abstract_syntax, transfer_syntax)
+            context.context_id = self.CONTEXT_ID + 2 * number
+            self._contexts[abstract_syntax, transfer_syntax] = context.context_id
+            proposed.append(context)
         primitive = A_ASSOCIATE()
         primitive.application_context_name = "1.2.840.10008.3.1.1.1"
         primitive.calling_ae_title = calling
         primitive.called_ae_title = called
         primitive.user_information = [length, class_uid]
-        primitive.presentation_context_definition_list = [context]
+        primitive.presentation_context_definition_list = proposed
         pdu = A_ASSOCIATE_RQ()
         pdu.from_primitive(primitive)
         self.send(pdu.encode())
@@ -235,6 +224,39 @@ class RawPeer:
         kind, _ = self.read_pdu()
         assert kind == 2, f"association answered with PDU type {kind}"
         return self
+
+    def store(self, instance: Dataset) -> int:
+        """Send an instance whole; gives its status, -1 when the connection ends first."""
+        from pynetdicom.dsutils import encode
+
+        syntax = instance.file_meta.TransferSyntaxUID
+        data = encode(instance, syntax.is_implicit_VR, syntax.is_little_endian)
+        context_id = self._contexts[str(instance.SOPClassUID), str(syntax)]
+        return self.store_bytes(instance.SOPClassUID, instance.SOPInstanceUID, data, context_id)
+
+    def store_bytes(
+        self, sop_class_uid: str, sop_instance_uid: str, data: bytes, context_id: int = CONTEXT_ID
+    ) -> int:
+        """Send bytes as a data set; gives the status, -1 when the connection ends first."""
+        try:
+            self.send(self.store_command(sop_instance_uid, sop_class_uid, context_id))
+            for start in range(0, len(data), 65536):
+                self.send(self.data(data[start : start + 65536], 0, context_id))
+            self.send(self.data(b"", 2, context_id))
+            return self.status()
+        except OSError:
+            return -1
+
+    def release(self) -> None:
+        """End the association, and wait until the peer has agreed."""
+        self.send(struct.pack(">BxI", 5, 4) + bytes(4))
+        assert self.read_pdu()[0] == 6
+        self.close()
+
+    def abort(self) -> None:
+        """End the association at once."""
+        self.send(struct.pack(">BxI", 7, 4) + bytes(4))
+        self.close()
 
     def read_pdu(self) -> tuple[int, bytes]:
         """Type and body; type 0 when the connection has ended."""
@@ -255,7 +277,12 @@ class RawPeer:
             return -1
         return int.from_bytes(dict(_elements(body[6:]))[0x0900], "little")
 
-    def store_command(self, sop_instance_uid: str, message_id: int = 1) -> bytes:
+    def store_command(
+        self,
+        sop_instance_uid: str,
+        sop_class_uid: str = CTImageStorage,
+        context_id: int = CONTEXT_ID,
+    ) -> bytes:
         """A P-DATA-TF PDU with a C-STORE request."""
 
         def element(number: int, value: bytes) -> bytes:
@@ -263,18 +290,19 @@ class RawPeer:
             return struct.pack("<HHI", 0, number, len(value)) + value
 
         command = (
-            element(0x0002, CTImageStorage.encode())
+            element(0x0002, sop_class_uid.encode())
             + element(0x0100, struct.pack("<H", 1))
-            + element(0x0110, struct.pack("<H", message_id))
+            + element(0x0110, struct.pack("<H", 1))
             + element(0x0700, struct.pack("<H", 2))
             + element(0x0800, struct.pack("<H", 1))
             + element(0x1000, sop_instance_uid.encode())
         )
-        return self.data(element(0x0000, struct.pack("<I", len(command))) + command, 0x03)
+        length = element(0x0000, struct.pack("<I", len(command)))
+        return self.data(length + command, 0x03, context_id)
 
-    def data(self, fragment: bytes, control: int) -> bytes:
+    def data(self, fragment: bytes, control: int, context_id: int = CONTEXT_ID) -> bytes:
         """A P-DATA-TF PDU with one fragment; control 0 data, 2 last of data, 3 last of command."""
-        pdv = struct.pack(">IBB", len(fragment) + 2, self.CONTEXT_ID, control) + fragment
+        pdv = struct.pack(">IBB", len(fragment) + 2, context_id, control) + fragment
         return struct.pack(">BxI", 4, len(pdv)) + pdv
 
     def close(self) -> None:
@@ -387,3 +415,19 @@ def tiny_models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     ModelStore(folder).add(manifest, build_network(spec).state_dict())
     return folder
+
+
+@pytest.fixture
+def send(raw_peer) -> Callable[..., list[int]]:
+    """Send instances over one association; gives the statuses. ``abort`` ends it that way."""
+
+    def run(port: int, instances: Sequence[Dataset], abort: bool = False) -> list[int]:
+        kinds = dict.fromkeys(
+            (str(one.SOPClassUID), str(one.file_meta.TransferSyntaxUID)) for one in instances
+        )
+        peer = raw_peer(port).associate(contexts=list(kinds), calling="SENDER")
+        statuses = [peer.store(instance) for instance in instances]
+        peer.abort() if abort else peer.release()
+        return statuses
+
+    return run

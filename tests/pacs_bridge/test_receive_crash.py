@@ -16,9 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pynetdicom import AE
 from pynetdicom.dsutils import encode
-from pynetdicom.sop_class import CTImageStorage
 
 from pacs_bridge.ledger.audit import audit
 from pacs_bridge.ledger.ledger import Ledger
@@ -92,22 +90,22 @@ def run_listener(make_config, tmp_path):
             pass
 
 
-def send_all(port: int, instances) -> list[int]:
+@pytest.fixture
+def send_all(raw_peer):
     """Send until the listener dies; gives the statuses that came."""
-    ae = AE()
-    ae.dimse_timeout = 3  # it may miss that the connection is gone
-    ae.add_requested_context(CTImageStorage)
-    association = ae.associate("127.0.0.1", port, ae_title="PACSBRIDGE")
-    statuses = []
-    for instance in instances:
-        if not association.is_established:
-            break
-        status = association.send_c_store(instance).get("Status")
-        if status is not None:
+
+    def run(port: int, instances) -> list[int]:
+        peer = raw_peer(port).associate()
+        statuses = []
+        for instance in instances:
+            status = peer.store(instance)
+            if status < 0:
+                return statuses
             statuses.append(status)
-    if association.is_established:
-        association.release()
-    return statuses
+        peer.release()
+        return statuses
+
+    return run
 
 
 def digest(instance) -> str:
@@ -116,7 +114,9 @@ def digest(instance) -> str:
 
 @pytest.mark.parametrize("nth", [1, 4])
 @pytest.mark.parametrize("point", list(Point))
-def test_a_kill_loses_nothing_that_was_acknowledged(run_listener, make_ct, point, nth, wait_for):
+def test_a_kill_loses_nothing_that_was_acknowledged(
+    run_listener, send_all, make_ct, point, nth, wait_for
+):
     config = run_listener.config
     series = [make_ct(number=number) for number in range(1, 7)]
     killed = run_listener(point, nth)
@@ -149,7 +149,7 @@ def series_of(instances) -> str:
     return str(instances[0].SeriesInstanceUID)
 
 
-def test_a_full_disk_is_answered_and_passes(run_listener, make_ct, wait_for):
+def test_a_full_disk_is_answered_and_passes(run_listener, send_all, make_ct, wait_for):
     """A file may not grow beyond 1 MiB: the disk is full for the large ones of a series."""
     listener = run_listener(limit=1 << 20)
     small = make_ct(number=1)

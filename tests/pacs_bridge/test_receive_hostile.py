@@ -10,6 +10,7 @@ import struct
 import time
 
 import pytest
+from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import Verification
 
@@ -33,7 +34,9 @@ def echo(raw_peer):
     """A genuine C-ECHO; True if it is answered with success."""
 
     def run(port: int, source: str = "127.0.0.1") -> bool:
-        peer = raw_peer(port, source=source).associate(abstract_syntax=Verification)
+        peer = raw_peer(port, source=source).associate(
+            contexts=[(Verification, ImplicitVRLittleEndian)]
+        )
         command = b"".join(
             struct.pack("<HHI", 0, number, len(value)) + value
             for number, value in [

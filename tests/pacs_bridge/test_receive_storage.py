@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import sys
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -96,18 +96,14 @@ def test_an_instance_is_on_disk_as_it_was_sent(listener, send, make_ct, data_fol
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_every_transfer_syntax_is_taken_without_touching_a_byte(
-    listener, make_ct, data_folder, syntax
+    listener, send, make_ct, data_folder, syntax
 ):
     instance = make_ct()
     instance.file_meta.TransferSyntaxUID = syntax
     if syntax not in SYNTAXES[:3]:
-        from pydicom.encaps import encapsulate
-
         instance.PixelData = encapsulate([b"not decoded here"])
         instance["PixelData"].is_undefined_length = True
-    association = associate(listener.port, (CTImageStorage, syntax))
-    assert association.send_c_store(instance).Status == Status.SUCCESS
-    association.release()
+    assert send(listener.port, [instance]) == [Status.SUCCESS]
 
     (path,) = files_in(data_folder)
     stored = dcmread(path)
@@ -197,44 +193,38 @@ def test_another_patient_in_the_same_series_is_quarantined(listener, send, make_
     assert aside.reason is Reason.MIXED_IDENTITY
 
 
-@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID", "SeriesInstanceUID"])
-def test_nothing_is_made_up_for_an_empty_identifier(listener, send, make_ct, data_folder, keyword):
-    instance = make_ct(**{keyword: ""})
-    assert send(listener.port, [instance]) == [Status.MISSING_IDENTITY]
+@pytest.mark.parametrize(
+    "keyword",
+    ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"],
+)
+def test_nothing_is_made_up_for_an_empty_identifier(
+    listener, raw_peer, make_ct, data_folder, keyword
+):
+    instance = make_ct()
+    uid = instance.SOPInstanceUID
+    setattr(instance, keyword, "")
+    peer = raw_peer(listener.port).associate()
+    data_set = encode(instance, False, True)
+    assert peer.store_bytes(CTImageStorage, uid, data_set) == Status.MISSING_IDENTITY
     (path,) = files_in(data_folder)
     assert path.parent == data_folder / "quarantine" / "missing-identity"
 
 
 @pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID"])
-def test_a_data_set_that_is_not_what_was_announced_is_refused(listener, make_ct, keyword):
+def test_a_data_set_that_is_not_what_was_announced_is_refused(listener, raw_peer, make_ct, keyword):
     instance = make_ct()
-    association = associate(listener.port, (CTImageStorage, ExplicitVRLittleEndian))
-    announced = {"SOPClassUID": CTImageStorage, "SOPInstanceUID": instance.SOPInstanceUID}
+    uid = instance.SOPInstanceUID
     setattr(instance, keyword, MRImageStorage if keyword == "SOPClassUID" else "1.2.3")
-
-    status = raw_store(association, announced, data_set=encode(instance, False, True))
-
-    association.release()
-    assert status == Status.DATA_SET_DOES_NOT_MATCH
+    peer = raw_peer(listener.port).associate()
+    data_set = encode(instance, False, True)
+    assert peer.store_bytes(CTImageStorage, uid, data_set) == Status.DATA_SET_DOES_NOT_MATCH
 
 
-def raw_store(association, announced: dict, data_set: bytes) -> int:
-    """A C-STORE of bytes that the SCU library would not send."""
-    from pynetdicom.dimse_primitives import C_STORE
-
-    request = C_STORE()
-    request.MessageID = 7
-    request.AffectedSOPClassUID = announced["SOPClassUID"]
-    request.AffectedSOPInstanceUID = announced["SOPInstanceUID"]
-    request.Priority = 2
-    request.DataSet = io.BytesIO(data_set)
-    association._reactor_checkpoint.clear()
-    while not association._is_paused:
-        pass
-    association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
-    _, response = association.dimse.get_msg(block=True)
-    association._reactor_checkpoint.set()
-    return -1 if response is None else response.Status
+def test_an_instance_of_another_class_than_its_context_is_refused(listener, raw_peer, make_ct):
+    peer = raw_peer(listener.port).associate()
+    data_set = encode(make_ct(), False, True)
+    status = peer.store_bytes(EnhancedCTImageStorage, make_ct().SOPInstanceUID, data_set)
+    assert status == Status.SOP_CLASS_NOT_SUPPORTED
 
 
 def nested(depth: int) -> bytes:
@@ -253,30 +243,25 @@ def nested(depth: int) -> bytes:
         pytest.param(b"\x08\x00\x05\x00CS\xff\xff", id="length beyond the end"),
     ],
 )
-def test_what_cannot_be_parsed_is_refused_and_the_association_lives(listener, data_set):
-    association = associate(listener.port, (CTImageStorage, ExplicitVRLittleEndian))
-    announced = {"SOPClassUID": CTImageStorage, "SOPInstanceUID": "1.2.3"}
-
-    status = raw_store(association, announced, data_set)
-
-    assert status == Status.CANNOT_UNDERSTAND
-    assert raw_store(association, announced, data_set) == status
-    association.release()
+def test_what_cannot_be_parsed_is_refused_and_the_association_lives(listener, raw_peer, data_set):
+    peer = raw_peer(listener.port).associate()
+    for _ in range(2):
+        assert peer.store_bytes(CTImageStorage, "1.2.3", data_set) == Status.CANNOT_UNDERSTAND
+    peer.release()
 
 
 @pytest.mark.parametrize(
     "uid", ["../../x", "/etc/x", "a\\b", "1..2", "C:\\x", "%s", "1.2\n3", "9" * 64 + ".1"]
 )
 def test_what_is_no_uid_is_refused_and_nothing_is_written_elsewhere(
-    listener, make_ct, data_folder, uid
+    listener, raw_peer, make_ct, data_folder, uid
 ):
     before = set(data_folder.parent.rglob("*"))
-    association = associate(listener.port, (CTImageStorage, ExplicitVRLittleEndian))
     instance = make_ct(SeriesInstanceUID=uid, PatientID="../../" + uid)
-    announced = {"SOPClassUID": CTImageStorage, "SOPInstanceUID": instance.SOPInstanceUID}
+    peer = raw_peer(listener.port).associate()
+    data_set = encode(instance, False, True)
 
-    status = raw_store(association, announced, encode(instance, False, True))
-    association.release()
+    status = peer.store_bytes(CTImageStorage, instance.SOPInstanceUID, data_set)
 
     assert status == Status.MISSING_IDENTITY
     new = {path for path in set(data_folder.parent.rglob("*")) - before if path.is_file()}
@@ -285,14 +270,12 @@ def test_what_is_no_uid_is_refused_and_nothing_is_written_elsewhere(
     }
 
 
-def test_a_sop_instance_uid_with_a_path_in_it_is_refused(listener, data_folder):
-    from pynetdicom import _config
-
-    association = associate(listener.port, (CTImageStorage, ExplicitVRLittleEndian))
-    assert not _config.ENFORCE_UID_CONFORMANCE  # else the sender would not send it
-    announced = {"SOPClassUID": CTImageStorage, "SOPInstanceUID": "../../../../tmp/x"}
-    assert raw_store(association, announced, b"anything") == Status.CANNOT_UNDERSTAND
-    association.release()
+@pytest.mark.parametrize("uid", ["../../../../tmp/x", "", "1.2.x", "1." * 40])
+def test_a_sop_instance_uid_that_is_none_is_refused_and_nothing_is_written(
+    listener, raw_peer, data_folder, uid
+):
+    peer = raw_peer(listener.port).associate()
+    assert peer.store_bytes(CTImageStorage, uid, b"anything") == Status.CANNOT_UNDERSTAND
     assert files_in(data_folder) == []
 
 
@@ -310,7 +293,7 @@ def test_a_header_longer_than_the_head_is_read_from_the_file(listener, send, mak
 
 
 def test_our_own_result_is_counted_and_dropped_where_the_site_wants_that(
-    make_config, start_listener, ram_folder
+    make_config, start_listener, raw_peer
 ):
     config = make_config(
         listener='{ port = 0, own_results = "discard",'
@@ -321,13 +304,12 @@ def test_our_own_result_is_counted_and_dropped_where_the_site_wants_that(
     ledger.jobs.submit(JobRequest("1.2", 1, "r", "m", ("a",)))
     result = ResultFile(0, "binary", "x", SegmentationStorage, "2.25.5", "2.25.6", "1", "0", 1)
     ledger.jobs.complete(ledger.jobs.claim("w", 60), [result], [])
-    association = associate(listener.port, (SegmentationStorage, ExplicitVRLittleEndian))
-
-    ours = {"SOPClassUID": SegmentationStorage, "SOPInstanceUID": "2.25.5"}
-    assert raw_store(association, ours, b"anything") == Status.SUCCESS
-    theirs = {"SOPClassUID": SegmentationStorage, "SOPInstanceUID": "2.25.9"}
-    assert raw_store(association, theirs, b"anything") == Status.SOP_CLASS_NOT_SUPPORTED
-    association.release()
+    peer = raw_peer(listener.port).associate(
+        contexts=[(SegmentationStorage, ExplicitVRLittleEndian)]
+    )
+    assert peer.store_bytes(SegmentationStorage, "2.25.5", b"anything") == Status.SUCCESS
+    theirs = peer.store_bytes(SegmentationStorage, "2.25.9", b"anything")
+    assert theirs == Status.SOP_CLASS_NOT_SUPPORTED
 
     assert ledger.view.counts() == {"own-result": 1}
     assert files_in(config.data_folder) == []
