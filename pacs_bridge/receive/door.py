@@ -22,7 +22,7 @@ from pacs_bridge.log import Log
 from pacs_bridge.receive.upper_layer import Connection
 
 _BACKLOG = 128
-_POLL_MS = 200
+_POLL_MS = 50
 _MAX_OUTSIDE = 64
 _MAX_OUTSIDE_PER_ADDRESS = 16
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
