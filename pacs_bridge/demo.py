@@ -44,6 +44,7 @@ _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _START_LIMIT_S = 300.0
 _RESULT_LIMIT_S = 1800.0
 _STOP_LIMIT_S = 90.0
+_ANSWER_LIMIT_S = 300.0
 _LOOK_INTERVAL_S = 0.2
 
 Tell = Callable[[str], None]
@@ -92,7 +93,7 @@ def run_demo(settings: DemoSettings, tell: Tell) -> DemoResult:
         with _started(folder, "service", "serve", "--config", str(config_path)) as service:
             tell(service.said)
             start_s = time.monotonic()
-            _send(files, port=int(service.said.split(",")[0].rpartition(":")[2]))
+            _send(files, service)
             tell("sent over an association by C-STORE")
             received = _await_result(archive_folder, config_path, (archive, service))
             seconds = time.monotonic() - start_s
@@ -133,7 +134,7 @@ class _Running:
     def check(self) -> None:
         """Raise if it has ended."""
         if self.process.poll() is not None:
-            raise _ended(self.name, self.log)
+            raise _failed(Reason.INTERNAL_ERROR, f"the {self.name} ended", self)
 
 
 @contextmanager
@@ -151,9 +152,10 @@ def _started(folder: Path, name: str, *arguments: str) -> Iterator[_Running]:
     try:
         readable, _, _ = select.select([process.stdout], [], [], _START_LIMIT_S)
         line = process.stdout.readline().decode().strip() if readable else ""
+        running = _Running(name, line, process, log)
         if not line:
-            raise _ended(name, log)
-        yield _Running(name, line, process, log)
+            raise _failed(Reason.INTERNAL_ERROR, f"the {name} did not start", running)
+        yield running
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -164,9 +166,10 @@ def _started(folder: Path, name: str, *arguments: str) -> Iterator[_Running]:
         process.stdout.close()
 
 
-def _ended(name: str, log: Path) -> PermanentError:
-    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-    return PermanentError(Reason.INTERNAL_ERROR, f"the {name} ended: " + " | ".join(last))
+def _failed(reason: Reason, what: str, process: _Running) -> PermanentError:
+    """An error that quotes the end of a process's log."""
+    last = process.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+    return PermanentError(reason, "\n".join([what, *last]))
 
 
 def _write_config(settings: DemoSettings, folder: Path, archive_port: int) -> Path:
@@ -204,18 +207,22 @@ destinations = ["archive"]
     return path
 
 
-def _send(files: Sequence[Path], port: int) -> None:
+def _send(files: Sequence[Path], service: _Running) -> None:
     """Send the series as a scanner does: one association, C-STORE by C-STORE."""
+    port = int(service.said.split(",")[0].rpartition(":")[2])
     ae = AE(ae_title=_SCANNER_TITLE)
+    ae.dimse_timeout = ae.network_timeout = _ANSWER_LIMIT_S
     ae.add_requested_context(_CT_IMAGE, _EXPLICIT_LITTLE)
     association = ae.associate("127.0.0.1", port, ae_title=_BRIDGE_TITLE)
     if not association.is_established:
-        raise PermanentError(Reason.SEND_TIMEOUT, f"no association with port {port}")
+        raise _failed(Reason.SEND_TIMEOUT, f"no association with port {port}", service)
     for file in files:
-        status = association.send_c_store(file)
-        if "Status" not in status or status.Status != 0:
+        answer = association.send_c_store(file)
+        status = answer.get("Status")
+        if status != 0:
             association.abort()
-            raise PermanentError(Reason.SEND_REFUSED, f"{file.name}: {status}")
+            said = "no answer" if status is None else f"status {status:04X}H"
+            raise _failed(Reason.SEND_REFUSED, f"{file.name}: {said}", service)
     association.release()
 
 
