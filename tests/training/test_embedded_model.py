@@ -1,0 +1,45 @@
+"""The committed embedded model: whole, honest about itself, and good at synthetic patients."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference.model_store import LoadedModel, embedded_store
+from inference.segmenter import SegmenterOptions, SegResNetSegmenter
+from inference.synthetic.patient import SyntheticPatient, default_geometry
+from inference.synthetic.traits import FieldOfView
+from inference.windows import WindowSpec
+from training.embedded import MODEL_NAME, NETWORK, RECIPE, TRAINING_SEEDS
+from training.synthetic_evaluation import HELD_OUT_SEEDS, mean_dice, score_labels, swap_count
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return embedded_store().load(MODEL_NAME)
+
+
+def test_it_says_what_it_is_and_how_it_was_made(model):
+    manifest = model.manifest
+
+    assert manifest.demonstration
+    assert "not for patients" in manifest.intended_use
+    assert manifest.spacing_mm == RECIPE.spacing_mm
+    assert manifest.intensity == RECIPE.intensity
+    assert manifest.network == NETWORK
+    assert {"command", "seed", "steps", "data"} <= set(dict(manifest.training))
+
+
+def test_no_patient_that_it_is_judged_on_was_trained_on():
+    assert not set(HELD_OUT_SEEDS) & set(TRAINING_SEEDS)
+
+
+def test_it_finds_the_structures_of_a_held_out_patient_on_their_own_side(model):
+    seed = HELD_OUT_SEEDS[1]
+    patient = SyntheticPatient.from_seed(seed)
+    volume, truth = patient.sample(default_geometry(patient, (3, 3, 3), FieldOfView.ABDOMEN))
+    segmenter = SegResNetSegmenter(model, SegmenterOptions(windows=WindowSpec(channels_last=True)))
+
+    scores = score_labels(seed, truth, segmenter.segment(volume))
+
+    assert mean_dice(scores) > 0.75
+    assert swap_count(scores) == 0
