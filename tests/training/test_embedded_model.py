@@ -8,7 +8,7 @@ from inference.model_store import LoadedModel, embedded_store
 from inference.segmenter import SegmenterOptions, SegResNetSegmenter
 from inference.synthetic.patient import SyntheticPatient, default_geometry
 from inference.synthetic.traits import FieldOfView
-from inference.windows import WindowSpec
+from inference.windows import Precision, WindowSpec
 from training.embedded import MODEL_NAME, NETWORK, RECIPE, TRAINING_SEEDS
 from training.synthetic_evaluation import HELD_OUT_SEEDS, mean_dice, score_labels, swap_count
 
@@ -37,7 +37,8 @@ def test_it_finds_the_structures_of_a_held_out_patient_on_their_own_side(model):
     seed = HELD_OUT_SEEDS[1]
     patient = SyntheticPatient.from_seed(seed)
     volume, truth = patient.sample(default_geometry(patient, (3, 3, 3), FieldOfView.ABDOMEN))
-    segmenter = SegResNetSegmenter(model, SegmenterOptions(windows=WindowSpec(channels_last=True)))
+    windows = WindowSpec(precision=Precision.BF16, channels_last=True)
+    segmenter = SegResNetSegmenter(model, SegmenterOptions(windows=windows))
 
     scores = score_labels(seed, truth, segmenter.segment(volume))
 
