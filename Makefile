@@ -40,17 +40,20 @@ docs: $(DEV)  ## generated tables
 PIP_COMPILE := $(BIN)/pip-compile -q --no-emit-index-url --no-emit-find-links \
   --no-emit-trusted-host --no-emit-options --strip-extras --no-annotate --no-header --allow-unsafe
 
-lock: | $(VENV)/bin/python  ## resolve anew; review the difference before committing it
+lock: | $(VENV)/bin/pip  ## resolve anew; review the difference before committing it
 	$(BIN)/pip install -q --disable-pip-version-check pip-tools
 	$(PIP_COMPILE) -o requirements.lock pyproject.toml
 	$(PIP_COMPILE) --extra dev --extra training -c requirements.lock -o requirements-dev.lock pyproject.toml
 	sed -i 's/+cpu$$//' requirements.lock requirements-dev.lock  # one lock for every build of torch
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(BIN)/python -c 'import sys; assert sys.version_info[:2] == (3, 11), sys.version'
+$(VENV)/bin/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed; name another with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "$(PYTHON) is not Python 3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "no virtual environment (on Debian: apt install python3-venv)" >&2; exit 1; }
 
-$(RUNTIME): requirements.lock pyproject.toml | $(VENV)/bin/python
+$(RUNTIME): requirements.lock pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	touch $@

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pacs_bridge.child import process_name
+from pacs_bridge.errors import TransientError
 from pacs_bridge.log import Log
 from pacs_bridge.retry_policy import RetryPolicy
 
@@ -144,7 +145,8 @@ class Supervisor:
                 child.deaths = 0
             return
         self._bury(child, child.running)
-        if status == WRONG_CONFIGURATION:
+        # Once it has run, the configuration was right: a device or disk went away since.
+        if status == WRONG_CONFIGURATION and not child.ready:
             raise WrongConfigurationError(child.spec.name)
         child.deaths += 1
         wait_s = _RESTARTS.wait_s(child.deaths)
@@ -168,7 +170,10 @@ class Supervisor:
     def _bury(self, child: _Child, dead: _Running) -> None:
         dead.close()
         child.running = None
-        self._on_death(process_name(dead.process.pid))
+        try:
+            self._on_death(process_name(dead.process.pid))
+        except TransientError as error:  # its lease runs out all the same
+            self._log.error("death-not-noted", name=child.spec.name, reason=error.reason)
 
     def _drain(self) -> None:
         """Ask all to finish, wait, and end those that do not."""

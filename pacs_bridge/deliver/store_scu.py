@@ -88,7 +88,8 @@ class StoreScu:
         for kind in dict.fromkeys(offer.result.kind for offer in choices):
             offer = next(each for each in choices if each.result.kind == kind)
             status, comment = self._store(association, offer)
-            answer = f"{self._peer}: status {status:04X}H for {kind}: {comment or 'no comment'}"
+            # The peer's comment may name the patient: it stays out of the log.
+            answer = f"{self._peer}: status {status:04X}H for {kind}"
             meaning = verdict(status)
             if meaning in (Verdict.SENT, Verdict.SENT_WITH_WARNING):
                 return Sent(offer.result, offer.syntax, status, comment)

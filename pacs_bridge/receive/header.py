@@ -20,6 +20,8 @@ from pacs_bridge.ledger.facts import SeriesFacts
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_MAX_CHARACTERS = 64
 _NUMBER_OF_FRAMES = Tag(0x0028, 0x0008)
+#: Frames of an instance or instances of a series beyond any scanner's.
+_MOST_OF_ANYTHING = 1_000_000
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _IMPLICIT = "1.2.840.10008.1.2"
 _T = TypeVar("_T")
@@ -133,8 +135,8 @@ def _header(ds: Dataset, calling_ae_title: str) -> InstanceHeader:
         study_instance_uid=_text(ds, "StudyInstanceUID"),
         series_instance_uid=_text(ds, "SeriesInstanceUID"),
         patient_id=_text(ds, "PatientID"),
-        frame_count=max(_number(ds, "NumberOfFrames") or 1, 1),
-        expected_instances=_number(ds, "NumberOfSeriesRelatedInstances"),
+        frame_count=max(_count(ds, "NumberOfFrames") or 1, 1),
+        expected_instances=_count(ds, "NumberOfSeriesRelatedInstances"),
         facts=SeriesFacts(
             calling_ae_title=calling_ae_title,
             modality=_text(ds, "Modality"),
@@ -163,9 +165,14 @@ def _text(ds: Dataset, keyword: str) -> str:
     return values[0] if values else ""
 
 
-def _number(ds: Dataset, keyword: str) -> int | None:
+def _count(ds: Dataset, keyword: str) -> int | None:
+    """A number of things; the ledger adds them up, so an absurd one must not get there."""
     text = _text(ds, keyword)
-    return int(text) if text else None
+    if not text:
+        return None
+    if abs(value := int(text)) > _MOST_OF_ANYTHING:
+        raise HeaderError(f"{keyword} is {value}")
+    return value
 
 
 def _decimal(ds: Dataset, keyword: str) -> float | None:
