@@ -171,7 +171,8 @@ def _load_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
     except MemoryError:
         raise
     except Exception as error:  # whatever the bytes provoke inside torch means the same here
-        summary = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # torch's own words advise to load the file with its code: they go no further.
+        summary = f"the reader of tensors refuses it ({type(error).__name__})"
         raise ModelError(Reason.MODEL_NOT_STATE_DICT, f"{path}: {summary}") from error
     if not isinstance(loaded, Mapping):
         raise ModelError(

@@ -146,12 +146,12 @@ class Entry:
                 arrival.association.id,
             ),
         )
-        if fate is Fate.MIXED_IDENTITY:
+        if fate in (Fate.MIXED_IDENTITY, Fate.MISSING_IDENTITY):  # the series lacks this instance
             self._connection.execute(
                 "UPDATE revisions SET activity = activity + 1, hold_reason = ?"
                 " WHERE series_instance_uid = ?"
                 " AND state IN ('receiving', 'quiet', 'incomplete')",
-                (Reason.MIXED_IDENTITY, arrival.series_instance_uid),
+                (fate.reason, arrival.series_instance_uid),
             )
 
     def _open_revision(self, arrival: Arrival) -> int:

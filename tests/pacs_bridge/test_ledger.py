@@ -186,6 +186,15 @@ def test_an_instance_without_identity_goes_into_quarantine(ledger, enter):
     assert ledger.view.counts() == {"missing-identity": 1}
 
 
+def test_a_series_that_lacks_an_instance_without_identity_is_held(ledger, enter, release):
+    enter(arrival_of(1))
+    assert enter(arrival_of(2, is_identified=False)) == [Fate.MISSING_IDENTITY]
+    release()
+
+    (revision,) = ledger.series.open_revisions()
+    assert revision.hold_reason is Reason.MISSING_IDENTITY
+
+
 def test_a_known_instance_whose_file_was_lost_is_put_back(ledger, enter):
     enter(arrival_of(1))
     (source,) = ledger.instances.sources(SERIES, 1)
