@@ -123,3 +123,9 @@ def test_a_bad_model_goes_the_whole_way_and_fails_honestly(
     pictures = {path.name for path in out.glob("*.png")}
     assert pictures == {"overlay.png", "axial.png", "coronal.png", "sagittal.png"}
     assert len(list((out / "archive").glob("*.dcm"))) == 1
+
+
+def test_the_embedded_model_goes_the_whole_way_and_is_good(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "demo"), "--seed", "7"])
+    assert result.exit_code == 0, result.output
+    assert "left and right swapped: none" in result.stdout
