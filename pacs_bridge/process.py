@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from dicom_seg.provenance import AlgorithmIdentity, SourceInstance, source_instances
+from dicom_seg.provenance import SourceInstance, source_instances
 from dicom_seg.reader import read_stack
 from dicom_seg.segmentation import Predecessor, SegKind, SegRequest, write_segmentation
 from dicom_seg.series import Outcome, SeriesRules, StackPlan, examine_series
 from dicom_seg.verification import verify_segmentation
-from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap
 from inference.quality import check_labels, touches_border
 from inference.segmenter import Segmenter
@@ -158,7 +157,7 @@ class _Run:
         requests = [
             SegRequest(
                 kind=kind,
-                algorithm=algorithm_identity(self.segmenter.identity),
+                algorithm=self.segmenter.identity,
                 created=self.source.created,
                 findings=findings,
                 truncated=truncated,
@@ -199,16 +198,3 @@ class _Run:
         for each in received:
             del files[each.sop_instance_uid]
         return received + source_instances(tuple(files.items()))
-
-
-def algorithm_identity(identity: SegmenterIdentity) -> AlgorithmIdentity:
-    """The segmenter as a Segmentation names it (PS3.3 10.16)."""
-    return AlgorithmIdentity(
-        name=identity.name,
-        version=identity.version,
-        digest=identity.digest,
-        source=identity.source,
-        parameters=identity.parameters,
-        demonstration=identity.demonstration,
-        intended_use=identity.intended_use,
-    )
