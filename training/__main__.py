@@ -20,7 +20,9 @@ def main() -> None:
     required=True,
     help="Folder for cases, checkpoint and model; an interrupted run goes on from it.",
 )
-@click.option("--steps", type=click.IntRange(1), default=1_000_000, help="Training steps.")
+@click.option(
+    "--steps", type=click.IntRange(1), default=2800, show_default=True, help="Training steps."
+)
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),

@@ -39,7 +39,7 @@ class EmbeddedRun:
     seed: int
     folder: Path  #: cases, checkpoint and the finished model
     cases: range = TRAINING_SEEDS
-    steps: int = 1_000_000
+    steps: int = 2800
     minutes: float = math.inf
     workers: int = 2
     recipe: CaseRecipe = RECIPE
@@ -55,7 +55,7 @@ class EmbeddedRun:
             seconds=self.minutes * 60,
             window=self.window,
             early_window=self.early_window,
-            early_share=0.75,
+            early_share=0.7,
         )
 
     @property
