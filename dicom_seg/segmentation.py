@@ -16,8 +16,8 @@ from itertools import chain
 from pathlib import Path
 
 from dicom_seg.errors import SegmentationError
-from dicom_seg.examination import StackPlan
 from dicom_seg.provenance import ResultIdentity, source_instances
+from dicom_seg.read.examination import StackPlan
 from dicom_seg.seg.attributes import build_attributes
 from dicom_seg.seg.copied import text_of
 from dicom_seg.seg.file import (

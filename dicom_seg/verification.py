@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dicom_seg.errors import VerificationError
-from dicom_seg.examination import StackPlan
-from dicom_seg.header import quiet_pydicom
+from dicom_seg.read.examination import StackPlan
+from dicom_seg.read.header import quiet_pydicom
 from dicom_seg.segmentation import SegKind, SegRequest
 from dicom_seg.verify.frames import FrameReader, StoredFrame
 from dicom_seg.verify.header_checks import check_claims, check_identity, check_image

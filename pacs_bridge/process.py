@@ -18,9 +18,9 @@ from datetime import datetime
 from pathlib import Path
 
 from dicom_seg.provenance import SourceInstance, source_instances
-from dicom_seg.reader import read_stack
+from dicom_seg.read.reader import read_stack
+from dicom_seg.read.series import Outcome, SeriesRules, StackPlan, examine_series
 from dicom_seg.segmentation import Predecessor, SegKind, SegRequest, write_segmentation
-from dicom_seg.series import Outcome, SeriesRules, StackPlan, examine_series
 from dicom_seg.verification import verify_segmentation
 from inference.label_map import LabelMap
 from inference.quality import check_labels, touches_border

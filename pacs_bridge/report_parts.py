@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dicom_seg.examination import LeftOut, Outcome, SeriesExamination, SeriesRules, StackPlan
+from dicom_seg.read.examination import LeftOut, Outcome, SeriesExamination, SeriesRules, StackPlan
 from dicom_seg.segmentation import EncodedSegmentation
 from inference.finding import Finding
 from inference.geometry import Geometry

@@ -52,7 +52,12 @@ def test_no_bundle_is_ever_executed() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["dicom_seg.segmentation", "dicom_seg.reader", "dicom_seg.verification", "pacs_bridge.config"],
+    [
+        "dicom_seg.segmentation",
+        "dicom_seg.read.reader",
+        "dicom_seg.verification",
+        "pacs_bridge.config",
+    ],
 )
 def test_modules_of_the_listener_and_the_dicom_side_start_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"

@@ -10,9 +10,10 @@ from pydicom.dataset import Dataset
 
 from dicom_seg.codes import CodedTerm
 from dicom_seg.errors import SegmentationError
-from dicom_seg.examination import StackPlan
-from dicom_seg.header import quiet_pydicom
 from dicom_seg.provenance import ResultIdentity, derived_uid
+from dicom_seg.read.examination import StackPlan
+from dicom_seg.read.header import quiet_pydicom
+from dicom_seg.read.slice_table import SliceRow
 from dicom_seg.seg.copied import copy_source_attributes, text_of
 from dicom_seg.seg.equipment import add_equipment
 from dicom_seg.seg.frames import FramePlan
@@ -20,7 +21,6 @@ from dicom_seg.seg.functional_groups import shared_groups
 from dicom_seg.seg.remarks import add_remarks
 from dicom_seg.seg.request import SegKind, SegRequest
 from dicom_seg.seg.segments import segment_descriptions
-from dicom_seg.slice_table import SliceRow
 from inference.geometry import Geometry
 from inference.reasons import Reason
 

@@ -20,7 +20,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 from dicom_seg.errors import SegmentationError
-from dicom_seg.header import decoded, quiet_pydicom
+from dicom_seg.read.header import decoded, quiet_pydicom
 from inference.reasons import Reason
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from dicom_seg.codes import CodedTerm
-from dicom_seg.header import quiet_pydicom
+from dicom_seg.read.header import quiet_pydicom
 from dicom_seg.seg.copied import fitted
 from dicom_seg.seg.request import SegRequest
 

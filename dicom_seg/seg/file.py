@@ -18,8 +18,8 @@ from pydicom.filewriter import write_data_element, write_file_meta_info
 from pydicom.uid import UID
 
 from dicom_seg.errors import SegmentationError
-from dicom_seg.header import quiet_pydicom
 from dicom_seg.provenance import IMPLEMENTATION_CLASS_UID
+from dicom_seg.read.header import quiet_pydicom
 from dicom_seg.seg import elements
 from dicom_seg.seg.functional_groups import PER_FRAME_GROUPS
 from inference.reasons import Reason

@@ -14,9 +14,9 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
 from dicom_seg.codes import CodedTerm
+from dicom_seg.read.slice_table import SliceRow, SliceTable
 from dicom_seg.seg import elements
 from dicom_seg.seg.frames import FramePlan
-from dicom_seg.slice_table import SliceRow, SliceTable
 
 PER_FRAME_GROUPS: Final = 0x52009230
 

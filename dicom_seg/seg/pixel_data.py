@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from dicom_seg import rle
+from dicom_seg.seg import rle
 from dicom_seg.seg.frames import FramePlan
 from inference.label_map import LabelMap
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from dicom_seg.examination import StackPlan
+from dicom_seg.read.examination import StackPlan
 from dicom_seg.seg.copied import fitted
 from dicom_seg.seg.frames import FramePlan
 from dicom_seg.seg.request import SegRequest

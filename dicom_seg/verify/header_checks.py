@@ -7,8 +7,8 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from dicom_seg.errors import VerificationError
-from dicom_seg.examination import StackPlan
-from dicom_seg.header import decoded
+from dicom_seg.read.examination import StackPlan
+from dicom_seg.read.header import decoded
 from dicom_seg.segmentation import SegKind, SegRequest
 from dicom_seg.verify.stored import StoredSegmentation
 from inference.label_map import LabelMap

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from dicom_seg.errors import VerificationError
-from dicom_seg.slice_table import SliceRow
+from dicom_seg.read.slice_table import SliceRow
 from dicom_seg.verify.frames import StoredFrame
 from dicom_seg.verify.stored import StoredSegmentation
 from inference.geometry import FloatArray, Geometry

@@ -85,8 +85,8 @@ def segment(**options: Any) -> None:
 
 
 def _run(call: SegmentCall) -> SeriesReport:
+    from dicom_seg.read.series import SeriesRules
     from dicom_seg.segmentation import SegKind
-    from dicom_seg.series import SeriesRules
     from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
     from pacs_bridge.process_nifti import process_nifti
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dicom_seg.examination import SeriesRules
+from dicom_seg.read.examination import SeriesRules
 from pacs_bridge.config.section import Section
 
 _DEFAULT = SeriesRules()

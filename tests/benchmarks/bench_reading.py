@@ -111,8 +111,8 @@ def memory_mb(field: str) -> float:
 
 
 def read_ours():
-    from dicom_seg.reader import read_stack
-    from dicom_seg.series import examine_series
+    from dicom_seg.read.reader import read_stack
+    from dicom_seg.read.series import examine_series
 
     def read(paths):
         (plan,) = examine_series(paths).stacks

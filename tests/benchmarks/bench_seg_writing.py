@@ -24,10 +24,10 @@ import numpy as np
 import pydicom
 from pydicom.sr.codedict import codes
 
-from dicom_seg.examination import StackPlan
 from dicom_seg.provenance import SourceInstance, derived_uid
+from dicom_seg.read.examination import StackPlan
+from dicom_seg.read.slice_table import PixelSource, SliceRow, SliceTable
 from dicom_seg.segmentation import Encoding, SegKind, SegRequest, write_segmentation
-from dicom_seg.slice_table import PixelSource, SliceRow, SliceTable
 from dicom_seg.verification import verify_segmentation
 from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap

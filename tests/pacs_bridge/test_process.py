@@ -14,8 +14,8 @@ import pytest
 from pydicom.uid import JPEGLSLossless
 
 from dicom_seg.errors import SegmentationError, VerificationError
+from dicom_seg.read.series import SeriesRules
 from dicom_seg.segmentation import Predecessor, SegKind
-from dicom_seg.series import SeriesRules
 from inference.errors import ModelError
 from inference.label_map import LabelMap
 from inference.reasons import Reason

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import LeftOut, Outcome, SeriesRules
-from dicom_seg.reader import read_stack
-from dicom_seg.series import examine_series
+from dicom_seg.read.examination import LeftOut, Outcome, SeriesRules
+from dicom_seg.read.reader import read_stack
+from dicom_seg.read.series import examine_series
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
-from dicom_seg.examination import Outcome
+from dicom_seg.read.examination import Outcome
 from dicom_seg.synthetic.acquisition import Plane, stack, without_planes
 from dicom_seg.synthetic.options import ObjectKind
 from inference.reasons import Reason

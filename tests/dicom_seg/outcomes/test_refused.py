@@ -9,9 +9,9 @@ import pydicom
 import pytest
 from pydicom.encaps import encapsulate, generate_frames
 
-from dicom_seg.examination import Outcome, SeriesRules
-from dicom_seg.reader import read_stack
-from dicom_seg.series import examine_series
+from dicom_seg.read.examination import Outcome, SeriesRules
+from dicom_seg.read.reader import read_stack
+from dicom_seg.read.series import examine_series
 from dicom_seg.synthetic.acquisition import stack, without_planes
 from dicom_seg.synthetic.options import ObjectKind, PixelFormat
 from dicom_seg.synthetic.pixel_encoding import PixelSyntax

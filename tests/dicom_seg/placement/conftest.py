@@ -20,9 +20,9 @@ import numpy.typing as npt
 import pydicom
 import pytest
 
-from dicom_seg.reader import read_stack
+from dicom_seg.read.reader import read_stack
+from dicom_seg.read.series import Outcome, SeriesExamination
 from dicom_seg.segmentation import SegKind, SegRequest, write_segmentation
-from dicom_seg.series import Outcome, SeriesExamination
 from dicom_seg.verification import verify_segmentation
 from inference.geometry import Geometry
 from inference.identity import SegmenterIdentity

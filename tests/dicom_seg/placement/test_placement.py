@@ -17,9 +17,9 @@ import pydicom
 import pytest
 
 from dicom_seg.errors import VerificationError
-from dicom_seg.reader import read_stack
+from dicom_seg.read.reader import read_stack
+from dicom_seg.read.series import examine_series
 from dicom_seg.segmentation import Encoding, SegKind, write_segmentation
-from dicom_seg.series import examine_series
 from dicom_seg.synthetic.acquisition import (
     PatientPosition,
     Plane,

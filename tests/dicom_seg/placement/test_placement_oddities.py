@@ -10,8 +10,8 @@ import pytest
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 
+from dicom_seg.read.series import examine_series
 from dicom_seg.segmentation import SegKind
-from dicom_seg.series import examine_series
 from dicom_seg.synthetic.acquisition import stack, tilted
 from dicom_seg.synthetic.options import ObjectKind, PixelFormat, SeriesOptions
 from dicom_seg.synthetic.pixel_encoding import PixelSyntax

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dicom_seg.reader import read_stack
+from dicom_seg.read.reader import read_stack
+from dicom_seg.read.series import examine_series
 from dicom_seg.segmentation import SegKind, write_segmentation
-from dicom_seg.series import examine_series
 from dicom_seg.synthetic.acquisition import PatientPosition, Plane, covering, tilted
 from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series

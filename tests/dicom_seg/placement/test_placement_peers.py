@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from dicom_seg.read.series import examine_series
 from dicom_seg.segmentation import SegKind
-from dicom_seg.series import examine_series
 from dicom_seg.synthetic.acquisition import (
     PatientPosition,
     Plane,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_seg.examination import Outcome, SeriesRules
+from dicom_seg.read.examination import Outcome, SeriesRules
+from dicom_seg.read.series import examine_series
 from dicom_seg.segmentation import SegKind
-from dicom_seg.series import examine_series
 from inference.reasons import Reason
 
 pytestmark = pytest.mark.shared

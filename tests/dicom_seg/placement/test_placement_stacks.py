@@ -5,9 +5,9 @@ from __future__ import annotations
 import pydicom
 import pytest
 
-from dicom_seg.examination import SeriesRules
+from dicom_seg.read.examination import SeriesRules
+from dicom_seg.read.series import examine_series
 from dicom_seg.segmentation import SegKind
-from dicom_seg.series import examine_series
 from dicom_seg.synthetic.acquisition import Plane, stack
 from dicom_seg.synthetic.options import ObjectKind, SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series

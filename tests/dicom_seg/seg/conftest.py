@@ -16,14 +16,14 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from dicom_seg.examination import StackPlan
+from dicom_seg.read.examination import StackPlan
+from dicom_seg.read.slice_table import PixelSource, SliceRow, SliceTable
 from dicom_seg.segmentation import (
     EncodedSegmentation,
     SegKind,
     SegRequest,
     write_segmentation,
 )
-from dicom_seg.slice_table import PixelSource, SliceRow, SliceTable
 from dicom_seg.synthetic.acquisition import stack, tilted, unevenly_spaced
 from dicom_seg.synthetic.options import ObjectKind, SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series

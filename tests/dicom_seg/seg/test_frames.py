@@ -14,8 +14,8 @@ from highdicom.seg import SegmentDescription
 from pydicom.sr.codedict import codes
 from pydicom.uid import RLELossless
 
-from dicom_seg import rle
 from dicom_seg.errors import SegmentationError
+from dicom_seg.seg import rle
 from dicom_seg.seg.frames import plan_frames
 from dicom_seg.seg.pixel_data import binary_length, binary_pixels
 from dicom_seg.segmentation import Encoding, SegKind, write_segmentation

@@ -13,9 +13,9 @@ import pytest
 import SimpleITK
 
 from dicom_seg.codes import code_of
-from dicom_seg.examination import StackPlan
+from dicom_seg.read.examination import StackPlan
+from dicom_seg.read.series import examine_series
 from dicom_seg.segmentation import SegKind, write_segmentation
-from dicom_seg.series import examine_series
 from dicom_seg.verification import verify_segmentation
 from inference.label_map import LabelMap
 

@@ -18,6 +18,8 @@ from pydicom.uid import (
 from dicom_seg.codes import BODY_STRUCTURE, code_of
 from dicom_seg.errors import SegmentationError
 from dicom_seg.provenance import SourceInstance
+from dicom_seg.read.series import examine_series
+from dicom_seg.read.slice_table import SliceTable
 from dicom_seg.segmentation import (
     Encoding,
     Equipment,
@@ -25,8 +27,6 @@ from dicom_seg.segmentation import (
     SegKind,
     result_identity,
 )
-from dicom_seg.series import examine_series
-from dicom_seg.slice_table import SliceTable
 from dicom_seg.synthetic.options import SeriesOptions, Subject
 from dicom_seg.verification import verify_segmentation
 from inference.finding import Finding

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import StackPlan
-from dicom_seg.hounsfield import PlaneCounts
-from dicom_seg.pixels import PlaneReader
-from dicom_seg.slice_table import SliceTable
+from dicom_seg.read.examination import StackPlan
+from dicom_seg.read.hounsfield import PlaneCounts
+from dicom_seg.read.pixels import PlaneReader
+from dicom_seg.read.slice_table import SliceTable
 from inference.finding import Finding
 from inference.reasons import Reason
 from inference.volume import PADDING_HU, Volume

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dicom_seg.planes import SEPARATORS, Plane
-from dicom_seg.slice_table import PixelSource, SliceRow
-from dicom_seg.stacks import by_orientation, collisions, in_order, overlap, separate
+from dicom_seg.read.planes import SEPARATORS, Plane
+from dicom_seg.read.slice_table import PixelSource, SliceRow
+from dicom_seg.read.stacks import by_orientation, collisions, in_order, overlap, separate
 
 
 def plane(z_mm, uid, cosines=(1.0, 0, 0, 0, 1.0, 0), **traits):

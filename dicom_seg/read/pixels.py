@@ -11,12 +11,12 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from dicom_seg.codecs import decode_frame
-from dicom_seg.encapsulated import Fragment, frame_fragments, read_frame
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.hounsfield import PlaneCounts, WordFormat, to_hounsfield
-from dicom_seg.slice_table import PixelSource, SliceRow
-from dicom_seg.transfer_syntax import PixelEncoding, pixel_encoding
+from dicom_seg.read.codecs import decode_frame
+from dicom_seg.read.encapsulated import Fragment, frame_fragments, read_frame
+from dicom_seg.read.hounsfield import PlaneCounts, WordFormat, to_hounsfield
+from dicom_seg.read.slice_table import PixelSource, SliceRow
+from dicom_seg.read.transfer_syntax import PixelEncoding, pixel_encoding
 from inference.reasons import Reason
 
 #: No codec needs more for noise than the pixels themselves and a little.

@@ -17,9 +17,9 @@ from pydicom import Dataset, Sequence
 from pydicom.config import disable_value_validation
 from pydicom.data import get_testdata_file
 
-from dicom_seg.examination import Outcome, SeriesRules
-from dicom_seg.reader import read_stack
-from dicom_seg.series import examine_series, outcome_of
+from dicom_seg.read.examination import Outcome, SeriesRules
+from dicom_seg.read.reader import read_stack
+from dicom_seg.read.series import examine_series, outcome_of
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import ObjectKind, SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series

@@ -14,19 +14,19 @@ from typing import Final
 import numpy as np
 from pydicom import Dataset
 
-from dicom_seg.attributes import Attributes
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import LeftOut, SeriesRules
-from dicom_seg.header import FileHeader
-from dicom_seg.kind import (
+from dicom_seg.read.attributes import Attributes
+from dicom_seg.read.examination import LeftOut, SeriesRules
+from dicom_seg.read.header import FileHeader
+from dicom_seg.read.kind import (
     MULTI_FRAME_CT_SOP_CLASSES,
     is_derived,
     is_hounsfield,
     wrong_image,
 )
-from dicom_seg.pixel_source import matrix_of, pixel_source
-from dicom_seg.slice_table import PixelSource, SliceRow
-from dicom_seg.transfer_syntax import is_lossy
+from dicom_seg.read.pixel_source import matrix_of, pixel_source
+from dicom_seg.read.slice_table import PixelSource, SliceRow
+from dicom_seg.read.transfer_syntax import is_lossy
 from inference.reasons import Reason
 
 #: Attributes that may tell two planes at one position apart, most telling first.

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import SeriesRules
-from dicom_seg.planes import SEPARATORS, Plane
-from dicom_seg.slice_table import PixelSource, SliceRow
-from dicom_seg.stack_shape import check_one_grid, is_even, shape_findings
-from dicom_seg.stacks import in_order
+from dicom_seg.read.examination import SeriesRules
+from dicom_seg.read.planes import SEPARATORS, Plane
+from dicom_seg.read.slice_table import PixelSource, SliceRow
+from dicom_seg.read.stack_shape import check_one_grid, is_even, shape_findings
+from dicom_seg.read.stacks import in_order
 from inference.reasons import Reason
 
 RULES = SeriesRules()

@@ -24,9 +24,9 @@ from pydicom.filereader import read_dataset
 from pydicom.valuerep import VR
 from pydicom.values import converters
 
-from dicom_seg.attributes import Attributes
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.transfer_syntax import (
+from dicom_seg.read.attributes import Attributes
+from dicom_seg.read.transfer_syntax import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,

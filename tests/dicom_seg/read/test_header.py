@@ -13,9 +13,9 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import Outcome, SeriesRules
-from dicom_seg.header import decoded, quiet_pydicom, read_header, scan_header
-from dicom_seg.series import examine_series
+from dicom_seg.read.examination import Outcome, SeriesRules
+from dicom_seg.read.header import decoded, quiet_pydicom, read_header, scan_header
+from dicom_seg.read.series import examine_series
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import ObjectKind, SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series

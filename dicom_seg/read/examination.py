@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from dicom_seg.slice_table import SliceTable
+from dicom_seg.read.slice_table import SliceTable
 from inference.finding import Finding
 from inference.reasons import Reason
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dicom_seg.attributes import Attributes
+from dicom_seg.read.attributes import Attributes
 from inference.reasons import Reason
 
 CT_IMAGE: Final = "1.2.840.10008.5.1.4.1.1.2"

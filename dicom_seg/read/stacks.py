@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from dicom_seg.planes import SEPARATORS, Plane
-from dicom_seg.slice_table import ORIENTATION_TOLERANCE
+from dicom_seg.read.planes import SEPARATORS, Plane
+from dicom_seg.read.slice_table import ORIENTATION_TOLERANCE
 
 #: Planes closer than this share of a usual step are at one position.
 SAME_POSITION_SHARE: Final = 0.1

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_seg.hounsfield import HIGHEST_HU, LOWEST_HU, WordFormat, to_hounsfield
-from dicom_seg.slice_table import PixelSource, SliceRow
+from dicom_seg.read.hounsfield import HIGHEST_HU, LOWEST_HU, WordFormat, to_hounsfield
+from dicom_seg.read.slice_table import PixelSource, SliceRow
 from inference.volume import PADDING_HU
 
 ALL_WORDS = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)

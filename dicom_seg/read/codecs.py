@@ -11,8 +11,8 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from dicom_seg.codestream import CodestreamHeader, jpeg2000_header, jpeg_header
-from dicom_seg.transfer_syntax import PixelEncoding
+from dicom_seg.read.codestream import CodestreamHeader, jpeg2000_header, jpeg_header
+from dicom_seg.read.transfer_syntax import PixelEncoding
 
 #: Number of segments and their offsets from the start of the frame (PS3.5 G.5).
 _RLE_HEADER: Final = struct.Struct("<16I")

@@ -8,8 +8,8 @@ from io import BytesIO
 import pytest
 from pydicom.encaps import encapsulate, encapsulate_extended
 
-from dicom_seg.encapsulated import EncapsulationError, frame_fragments, read_frame
-from dicom_seg.slice_table import PixelSource
+from dicom_seg.read.encapsulated import EncapsulationError, frame_fragments, read_frame
+from dicom_seg.read.slice_table import PixelSource
 
 DELIMITER = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 JPEG = b"\xff\xd8\xff\xe0"

@@ -7,8 +7,8 @@ from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-from dicom_seg.attributes import Attributes, tag_of
-from dicom_seg.header import quiet_pydicom
+from dicom_seg.read.attributes import Attributes, tag_of
+from dicom_seg.read.header import quiet_pydicom
 
 
 @pytest.fixture(autouse=True)

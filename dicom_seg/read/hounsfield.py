@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from dicom_seg.slice_table import SliceRow
+from dicom_seg.read.slice_table import SliceRow
 from inference.volume import PADDING_HU
 
 #: A measured value is never the value of padding.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from dicom_seg.attributes import Attributes
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import SeriesRules
-from dicom_seg.header import FileHeader
-from dicom_seg.slice_table import PixelSource
-from dicom_seg.transfer_syntax import PixelEncoding, pixel_encoding
+from dicom_seg.read.attributes import Attributes
+from dicom_seg.read.examination import SeriesRules
+from dicom_seg.read.header import FileHeader
+from dicom_seg.read.slice_table import PixelSource
+from dicom_seg.read.transfer_syntax import PixelEncoding, pixel_encoding
 from inference.reasons import Reason
 
 _NATIVE: Final = (PixelEncoding.NATIVE_LITTLE_ENDIAN, PixelEncoding.NATIVE_BIG_ENDIAN)

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from dicom_seg.slice_table import PixelSource
+from dicom_seg.read.slice_table import PixelSource
 
 _ITEM: Final = 0xE000FFFE  # (FFFE,E000) as it stands in little endian, group first
 _DELIMITER: Final = 0xE0DDFFFE

@@ -8,9 +8,9 @@ import pytest
 from pydicom import Dataset
 
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import SeriesRules
-from dicom_seg.header import quiet_pydicom, scan_header
-from dicom_seg.planes import SEPARATORS, planes_of
+from dicom_seg.read.examination import SeriesRules
+from dicom_seg.read.header import quiet_pydicom, scan_header
+from dicom_seg.read.planes import SEPARATORS, planes_of
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import ObjectKind, PixelFormat, SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series

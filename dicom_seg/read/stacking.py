@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import LeftOut, SeriesRules
-from dicom_seg.pixels import PlaneReader
-from dicom_seg.planes import Plane
-from dicom_seg.stack_shape import check_one_grid, is_even, shape_findings
-from dicom_seg.stacks import (
+from dicom_seg.read.examination import LeftOut, SeriesRules
+from dicom_seg.read.pixels import PlaneReader
+from dicom_seg.read.planes import Plane
+from dicom_seg.read.stack_shape import check_one_grid, is_even, shape_findings
+from dicom_seg.read.stacks import (
     Stack,
     beside,
     by_orientation,

@@ -8,9 +8,9 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from dicom_seg.codecs import CodecError, decode_frame
-from dicom_seg.codestream import CodestreamError, jpeg2000_header, jpeg_header
-from dicom_seg.transfer_syntax import PixelEncoding
+from dicom_seg.read.codecs import CodecError, decode_frame
+from dicom_seg.read.codestream import CodestreamError, jpeg2000_header, jpeg_header
+from dicom_seg.read.transfer_syntax import PixelEncoding
 
 SHAPE = (24, 40)
 

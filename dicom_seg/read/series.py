@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import (
+from dicom_seg.provenance import derived_uid, instance_digest
+from dicom_seg.read.examination import (
     LeftOut,
     Outcome,
     SeriesExamination,
@@ -17,12 +18,11 @@ from dicom_seg.examination import (
     SeriesRules,
     StackPlan,
 )
-from dicom_seg.header import quiet_pydicom, read_header
-from dicom_seg.instance import PERSON, Instance, read_instance
-from dicom_seg.provenance import derived_uid, instance_digest
-from dicom_seg.slice_table import SliceTable
-from dicom_seg.stacking import stack_planes
-from dicom_seg.stacks import Stack
+from dicom_seg.read.header import quiet_pydicom, read_header
+from dicom_seg.read.instance import PERSON, Instance, read_instance
+from dicom_seg.read.slice_table import SliceTable
+from dicom_seg.read.stacking import stack_planes
+from dicom_seg.read.stacks import Stack
 from inference.errors import InvalidGeometryError
 from inference.finding import Finding
 from inference.reasons import Reason, describe

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import SeriesRules
-from dicom_seg.planes import Plane
-from dicom_seg.stacks import positions_mm
+from dicom_seg.read.examination import SeriesRules
+from dicom_seg.read.planes import Plane
+from dicom_seg.read.stacks import positions_mm
 from inference.finding import Finding
 from inference.reasons import Reason
 

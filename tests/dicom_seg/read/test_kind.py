@@ -18,8 +18,8 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from dicom_seg.attributes import Attributes
-from dicom_seg.kind import is_companion, is_hounsfield, wrong_class, wrong_image
+from dicom_seg.read.attributes import Attributes
+from dicom_seg.read.kind import is_companion, is_hounsfield, wrong_class, wrong_image
 from inference.reasons import Reason
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dicom_seg.attributes import Attributes, tag_of
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import LeftOut, SeriesIdentity, SeriesRules
-from dicom_seg.header import FileHeader, media_storage_sop_class, scan_header
-from dicom_seg.kind import CT_SOP_CLASSES, is_companion, wrong_class, wrong_image
-from dicom_seg.planes import SEPARATORS, Plane, planes_of
+from dicom_seg.read.attributes import Attributes, tag_of
+from dicom_seg.read.examination import LeftOut, SeriesIdentity, SeriesRules
+from dicom_seg.read.header import FileHeader, media_storage_sop_class, scan_header
+from dicom_seg.read.kind import CT_SOP_CLASSES, is_companion, wrong_class, wrong_image
+from dicom_seg.read.planes import SEPARATORS, Plane, planes_of
 from inference.reasons import Reason
 
 #: Attributes that are one for all instances of a series (PS3.3 C.7.1, C.7.2).
@@ -58,7 +58,7 @@ class Instance:
 def read_instance(path: Path, rules: SeriesRules) -> Instance | LeftOut:
     """Read the header of ``path``.
 
-    Call it within `dicom_seg.header.quiet_pydicom`.
+    Call it within `dicom_seg.read.header.quiet_pydicom`.
 
     Returns
     -------

@@ -12,9 +12,9 @@ import SimpleITK as sitk
 from pydicom.data import get_testdata_file
 
 from dicom_seg.errors import SeriesRefusedError
-from dicom_seg.examination import SeriesRules
-from dicom_seg.reader import read_stack
-from dicom_seg.series import examine_series
+from dicom_seg.read.examination import SeriesRules
+from dicom_seg.read.reader import read_stack
+from dicom_seg.read.series import examine_series
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import ObjectKind, PixelFormat, SeriesOptions
 from dicom_seg.synthetic.pixel_encoding import PixelSyntax

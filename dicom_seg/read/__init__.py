@@ -1,0 +1,1 @@
+"""DICOM files to volumes: examine, stack, plan, decode."""
