@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,6 @@ class EmbeddedRun:
     folder: Path  #: cases, checkpoint and the finished model
     cases: range = TRAINING_SEEDS
     steps: int = 2800
-    minutes: float = math.inf
     workers: int = 2
     recipe: CaseRecipe = RECIPE
     network: NetworkSpec = NETWORK
@@ -52,7 +50,6 @@ class EmbeddedRun:
         """Small windows first, then those of inference."""
         return Plan(
             steps=self.steps,
-            seconds=self.minutes * 60,
             window=self.window,
             early_window=self.early_window,
             early_share=0.7,
@@ -61,10 +58,7 @@ class EmbeddedRun:
     @property
     def command(self) -> str:
         """What to type for this run."""
-        limit = f"--steps {self.steps}"
-        if math.isfinite(self.minutes):
-            limit = f"--minutes {self.minutes:g}"
-        return f"python -m training embedded --seed {self.seed} {limit} --out DIR"
+        return f"python -m training embedded --seed {self.seed} --steps {self.steps} --out DIR"
 
 
 def run_embedded(run: EmbeddedRun, log: Callable[[str], None] = print) -> ModelManifest:

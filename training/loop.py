@@ -22,14 +22,9 @@ from training.supervision import FeatureTap, Level, LevelHeads, level_loss
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how fast to train.
-
-    The run ends after ``steps`` or, where given, when ``seconds`` have passed; the learning
-    rate follows whichever is nearer its end.
-    """
+    """How long and how fast to train."""
 
     steps: int
-    seconds: float = math.inf
     learning_rate: float = 1e-3
     early_balance: float = 0.5  #: between classes in the cross-entropy, at the start
     late_balance: float = 0.15  #: the same at the end
@@ -112,15 +107,15 @@ class TrainingState:
         self.step, self.elapsed_s = saved["step"], saved["elapsed_s"]
 
 
-def learning_rate(plan: Plan, step: int, elapsed_s: float) -> float:
+def learning_rate(plan: Plan, step: int) -> float:
     """Linear warm-up, then a cosine to nothing at the planned end."""
-    progress = _progress(plan, step, elapsed_s)
+    progress = _progress(plan, step)
     warm = min(1.0, (step + 1) / plan.warm_up_steps)
     return plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _progress(plan: Plan, step: int, elapsed_s: float) -> float:
-    return min(1.0, max(step / plan.steps, elapsed_s / plan.seconds))
+def _progress(plan: Plan, step: int) -> float:
+    return min(1.0, step / plan.steps)
 
 
 def train(
@@ -159,12 +154,12 @@ def train(
     before_s, started = state.elapsed_s, time.monotonic()
     saved_s = state.elapsed_s
     state.network.train()
-    while state.step < plan.steps and state.elapsed_s < plan.seconds:
-        rate = learning_rate(plan, state.step, state.elapsed_s)
+    while state.step < plan.steps:
+        rate = learning_rate(plan, state.step)
         for group in state.optimizer.param_groups:
             group["lr"] = rate * group["gain"]
         first = state.step * plan.batch
-        early = _progress(plan, state.step, state.elapsed_s) < plan.early_share
+        early = _progress(plan, state.step) < plan.early_share
         window = plan.early_window if early else plan.window
         patches = [source.draw(first + i, window) for i in range(plan.batch)]
         loss, astray_mm = _step(state, patches, plan)
@@ -192,7 +187,7 @@ def _convolutions(network: nn.Module) -> list[torch.Tensor]:
 
 def _step(state: TrainingState, patches: list[Patch], plan: Plan) -> tuple[float, float]:
     """Loss, and mean error of the place along an axis in mm, of one update."""
-    progress = _progress(plan, state.step, state.elapsed_s)
+    progress = _progress(plan, state.step)
     balance = plan.early_balance + (plan.late_balance - plan.early_balance) * progress
     images = torch.stack([torch.from_numpy(p.image)[None] for p in patches])
     random = torch.Generator().manual_seed(state.step)
