@@ -129,4 +129,5 @@ def _destination(destination: DestinationConfig, config: BridgeConfig) -> CheckR
         return CheckResult(subject, Health.BAD, str(error))
     taken = [kind for kind in destination.kinds if kind in answer.kinds]
     detail = f"{answer.echo}; accepts {', '.join(taken) or 'none of the kinds of this site'}"
-    return CheckResult(subject, Health.GOOD if taken else Health.BAD, detail)
+    fit = answer.is_alive and taken
+    return CheckResult(subject, Health.GOOD if fit else Health.BAD, detail)

@@ -26,7 +26,8 @@ _TIMEOUT_S = 15.0
 class Answer:
     """What a destination said."""
 
-    echo: str  #: how C-ECHO went (PS3.4 A.4)
+    is_alive: bool  #: whether C-ECHO succeeded, or the peer knows no Verification
+    echo: str  #: how C-ECHO went (PS3.4 A.4), for people
     kinds: frozenset[ResultKind]  #: kinds of Segmentation that it accepts in negotiation
 
 
@@ -70,10 +71,13 @@ def ask(destination: DestinationConfig, calling_ae_title: str) -> Answer:
 
 def _converse(association: Association) -> Answer:
     accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
-    echo = "no Verification"
+    alive, echo = True, "no Verification"
     if _VERIFICATION in accepted:
-        status = association.send_c_echo()
-        good = "Status" in status and status.Status == _SUCCESS
-        echo = "C-ECHO succeeded" if good else "C-ECHO failed"
+        status = association.send_c_echo().get("Status")
+        alive, echo = status == _SUCCESS, "C-ECHO succeeded"
+        if not alive:
+            said = "no answer" if status is None else f"status {status:04X}H"
+            echo = f"C-ECHO failed: {said}"
     association.release()
-    return Answer(echo, frozenset(kind for kind, uid in _SOP_CLASS.items() if uid in accepted))
+    kinds = frozenset(kind for kind, uid in _SOP_CLASS.items() if uid in accepted)
+    return Answer(alive, echo, kinds)
