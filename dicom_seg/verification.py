@@ -40,7 +40,7 @@ def verify_segmentation(path: Path, labels: LabelMap, plan: StackPlan, request: 
         check_image(stored, labels, request)
         check_identity(stored, plan)
         check_claims(stored, request)
-        present = labels.slice_counts() > 0
+        present = labels.slice_presence()
         present[:, BACKGROUND] = False
         structures = stored_structures(stored, _ids(present), request)
         placed = _placed_frames(stored, labels, plan)

@@ -50,10 +50,23 @@ class LabelMap:
             counts[z] = np.bincount(plane.ravel(), minlength=256)
         return counts
 
+    def slice_presence(self) -> npt.NDArray[np.bool_]:
+        """``(z, 256)``, whether an id is in a plane; a fraction of the cost of counting."""
+        present = np.zeros((self.labels.shape[0], 256), dtype=np.bool_)
+        for z, plane in enumerate(self.labels):
+            flat = np.ascontiguousarray(plane).reshape(-1)
+            words = flat[: flat.size // 8 * 8].view(np.uint64)
+            present[z, flat[8 * words.size :]] = True
+            # Labels come in runs: eight voxels that equal the eight before them say nothing new.
+            present[z, words[:1].view(np.uint8)] = True
+            new = words[1:][words[1:] != words[:-1]]
+            present[z] |= np.bincount(new.view(np.uint8), minlength=256) > 0
+        return present
+
     def present(self) -> tuple[int, ...]:
         """Ids with at least one voxel, background left out, ascending."""
-        total = self.slice_counts().sum(axis=0)
-        return tuple(int(i) for i in np.flatnonzero(total) if i != BACKGROUND)
+        anywhere = self.slice_presence().any(axis=0)
+        return tuple(int(i) for i in np.flatnonzero(anywhere) if i != BACKGROUND)
 
     def boxes(self) -> dict[int, tuple[slice, slice, slice]]:
         """Bounding box ``(z, y, x)`` of each present structure, by ascending id."""

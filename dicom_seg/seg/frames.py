@@ -54,17 +54,17 @@ def plan_frames(labels: LabelMap, kind: SegKind) -> FramePlan:
         ``empty-result`` if there is no structure; ``seg-encode`` if a label is none of the
         class list.
     """
-    counts = labels.slice_counts()
-    present = np.flatnonzero(counts.any(axis=0))
+    by_plane = labels.slice_presence()
+    present = np.flatnonzero(by_plane.any(axis=0))
     structure_ids = tuple(int(i) for i in present if i != BACKGROUND)
     if not structure_ids:
         raise SegmentationError(Reason.EMPTY_RESULT, "no structure in the label map")
     if structure_ids[-1] > len(STRUCTURE_CODES):
         raise SegmentationError(Reason.SEG_ENCODE, f"no structure has id {structure_ids[-1]}")
     if kind is SegKind.LABELMAP:
-        frames = _labelmap_frames(len(counts))
+        frames = _labelmap_frames(len(by_plane))
     else:
-        frames = _binary_frames(counts[:, structure_ids] > 0)
+        frames = _binary_frames(by_plane[:, structure_ids])
     return FramePlan(structure_ids, frames)
 
 

@@ -40,6 +40,16 @@ def test_volume_follows_the_true_distance_of_planes() -> None:
     assert volumes == pytest.approx({7: 20 * 0.25 * 3.5 / 1000})
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 1), (2, 3, 5), (4, 8, 8), (4, 17, 31), (2, 1, 9)])
+def test_an_id_is_present_where_it_is_counted(rng: np.random.Generator, shape) -> None:
+    runs = np.repeat(rng.integers(0, 255, np.prod(shape)), rng.integers(1, 20, np.prod(shape)))
+    labels = runs[: np.prod(shape)].astype(np.uint8).reshape(shape)
+    for array in (labels, labels[:, ::-1, ::-1]):
+        label_map = LabelMap(array, uneven(shape))
+
+        np.testing.assert_array_equal(label_map.slice_presence(), label_map.slice_counts() > 0)
+
+
 def test_background_is_never_present() -> None:
     labels = np.zeros((2, 3, 3), dtype=np.uint8)
     label_map = LabelMap(labels, uneven((2, 3, 3)))
