@@ -131,7 +131,11 @@ class Queue(Protocol):
         ...
 
     def retry(self, claim: JobClaim, reason: Reason, detail: str, policy: RetryPolicy) -> State:
-        """Failed in a way that may pass: ``RETRY``, or ``DEAD`` after the last attempt."""
+        """Failed in a way that may pass: ``RETRY``, or ``DEAD`` when its time is up.
+
+        With ``max_attempts`` the failure counts against the job, as the death of its worker
+        does, and the last one that is allowed is its end.
+        """
         ...
 
     def park(self, claim: JobClaim, reason: Reason, detail: str) -> None:

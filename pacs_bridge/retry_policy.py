@@ -12,7 +12,7 @@ class RetryPolicy:
     first_wait_s: float
     max_wait_s: float
     give_up_after_s: float  #: since the first attempt
-    max_attempts: int | None = None  #: None: only time ends it
+    max_attempts: int | None = None  #: that count; None: only time ends it
 
     def wait_s(self, attempt: int) -> float:
         """Seconds to wait after the ``attempt``-th attempt failed; the first one is 1."""

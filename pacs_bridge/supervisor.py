@@ -89,6 +89,8 @@ class Supervisor:
         How long a child may take to finish what it has in hand.
     on_death
         Told the lease name of a child that died.
+    on_kill
+        Told the lease name of a child that was killed because it did not leave in time.
     """
 
     def __init__(
@@ -97,11 +99,13 @@ class Supervisor:
         log: Log,
         drain_s: float,
         on_death: Callable[[str], object] = lambda _name: None,
+        on_kill: Callable[[str], object] = lambda _name: None,
     ) -> None:
         self._children = [_Child(spec) for spec in specs]
         self._log = log
         self._drain_s = drain_s
         self._on_death = on_death
+        self._on_kill = on_kill
 
     def run(self, leave: threading.Event, announce: Callable[[dict[str, str]], None]) -> None:
         """Start all children, keep them running, and drain them once ``leave`` is set.
@@ -144,7 +148,7 @@ class Supervisor:
             if now_s - child.running.started_s > _HEALTHY_AFTER_S:
                 child.deaths = 0
             return
-        self._bury(child, child.running)
+        self._bury(child, child.running, self._on_death)
         # Once it has run, the configuration was right: a device or disk went away since.
         if status == WRONG_CONFIGURATION and not child.ready:
             raise WrongConfigurationError(child.spec.name)
@@ -167,11 +171,11 @@ class Supervisor:
         self._log.info("process-started", name=spec.name, pid=process.pid)
         return _Running(process, time.monotonic(), read_end)
 
-    def _bury(self, child: _Child, dead: _Running) -> None:
+    def _bury(self, child: _Child, dead: _Running, tell: Callable[[str], object]) -> None:
         dead.close()
         child.running = None
         try:
-            self._on_death(process_name(dead.process.pid))
+            tell(process_name(dead.process.pid))
         except TransientError as error:  # its lease runs out all the same
             self._log.error("death-not-noted", name=child.spec.name, reason=error.reason)
 
@@ -182,13 +186,15 @@ class Supervisor:
             running.process.send_signal(signal.SIGTERM)
         deadline_s = time.monotonic() + self._drain_s
         for child, running in alive:
+            tell = self._on_death
             try:
                 running.process.wait(max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 self._log.warning("process-killed", name=child.spec.name)
                 running.process.kill()
                 running.process.wait()
-            self._bury(child, running)
+                tell = self._on_kill
+            self._bury(child, running, tell)
         self._log.info("drained")
 
 

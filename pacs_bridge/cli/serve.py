@@ -46,7 +46,8 @@ def serve(config_path: Path) -> None:
         child_specs(config, config_path.resolve()),
         log,
         drain_s=config.listener.drain_timeout_s + 10.0,
-        on_death=ledger.jobs.presume_dead,
+        on_death=ledger.presume_dead,
+        on_kill=ledger.give_back,
     )
 
     def announce(said: dict[str, str]) -> None:

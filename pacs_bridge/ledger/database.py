@@ -130,9 +130,14 @@ class Database:
             connection.execute("UPDATE machine SET boot_id = ?", (boot_id,))
             for table in ("jobs", "deliveries"):
                 connection.execute(f"UPDATE {table} SET due_s = 0 WHERE due_s <> 0")  # noqa: S608
-                connection.execute(
-                    f"UPDATE {table} SET lease_until_s = 0 WHERE lease_until_s IS NOT NULL"  # noqa: S608
-                )
+            # the machine went down with them: no job is to blame
+            connection.execute(
+                "UPDATE jobs SET state = 'ready', worker = NULL, lease_until_s = NULL,"
+                " fence = fence + 1, attempts = attempts - 1 WHERE worker IS NOT NULL"
+            )
+            connection.execute(
+                "UPDATE deliveries SET lease_until_s = 0 WHERE lease_until_s IS NOT NULL"
+            )
 
 
 def time_text(moment: datetime) -> str:

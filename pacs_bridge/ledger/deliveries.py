@@ -125,10 +125,15 @@ class DeliveryBox:
             self._end(connection, claim, DeliveryState.PENDING)
 
     def presume_dead(self, sender: str) -> int:
-        """End the leases of a sender that is known to be gone; gives how many."""
+        """End the leases of a sender that is known to be gone; gives how many.
+
+        A sender is one thread of a process: ``process:destination``.
+        """
         with self._database.write() as connection:
             return connection.execute(
-                "UPDATE deliveries SET lease_until_s = 0 WHERE sender = ?", (sender,)
+                "UPDATE deliveries SET lease_until_s = 0 WHERE sender = ?1"
+                " OR substr(sender, 1, length(?1) + 1) = ?1 || ':'",
+                (sender,),
             ).rowcount
 
     def _hold(self, connection: sqlite3.Connection, claim: DeliveryClaim) -> sqlite3.Row:

@@ -35,13 +35,14 @@ class JobQueue:
     ----------
     database
         The ledger's file.
-    max_deaths
-        A job whose worker died so often is ``DEAD``: it may be what kills them.
+    max_failures
+        A job is ``DEAD`` after so many failures that count, the death of its worker among them:
+        it may be what kills them.
     """
 
-    def __init__(self, database: Database, max_deaths: int = 3) -> None:
+    def __init__(self, database: Database, max_failures: int = 3) -> None:
         self._database = database
-        self._max_deaths = max_deaths
+        self._max_failures = max_failures
 
     def submit(self, request: JobRequest) -> int:
         """See ``Queue.submit``."""
@@ -56,9 +57,9 @@ class JobQueue:
                 return None
         with self._database.write() as connection:
             while (row := _next_job(connection, steady_s)) is not None:
-                if row["worker"] is None or row["deaths"] + 1 < self._max_deaths:
+                if row["worker"] is None or row["deaths"] + 1 < self._max_failures:
                     return self._lease(connection, row, worker, steady_s + lease_s)
-                died = f"the worker died {self._max_deaths} times with it"
+                died = f"its worker died; failures that count: {row['deaths'] + 1}"
                 self._end(connection, row["id"], State.DEAD, Reason.INTERNAL_ERROR, died)
         return None
 
@@ -101,17 +102,20 @@ class JobQueue:
         """See ``Queue.retry``."""
         with self._database.write() as connection:
             row = self._hold(connection, claim)
-            if policy.is_over(row["attempts"], row["waited_s"]):
+            counted = row["deaths"] + int(policy.max_attempts is not None)
+            if policy.is_over(counted, row["waited_s"]):
                 self._end(connection, claim.job_id, State.DEAD, reason, detail)
                 return State.DEAD
             wait_s = policy.wait_s(row["attempts"])
             due = self._database.clock.now() + timedelta(seconds=wait_s)
             connection.execute(
-                "UPDATE jobs SET due_s = ?, due_at = ?, waited_s = waited_s + ? WHERE id = ?",
+                "UPDATE jobs SET due_s = ?, due_at = ?, waited_s = waited_s + ?, deaths = ?"
+                " WHERE id = ?",
                 (
                     self._database.clock.steady_s() + wait_s,
                     time_text(due),
                     wait_s,
+                    counted,
                     claim.job_id,
                 ),
             )
@@ -146,6 +150,17 @@ class JobQueue:
             return connection.execute(
                 "UPDATE jobs SET lease_until_s = 0 WHERE worker = ?", (worker,)
             ).rowcount
+
+    def give_back(self, worker: str) -> int:
+        """Free the jobs of a worker that was ended by us, as ``release`` does; gives how many."""
+        with self._database.write() as connection:
+            jobs = connection.execute(
+                "UPDATE jobs SET attempts = attempts - 1 WHERE worker = ? RETURNING id", (worker,)
+            ).fetchall()
+            for job in jobs:
+                self._let_go(connection, job["id"])
+                self._set_state(connection, job["id"], State.READY)
+        return len(jobs)
 
     def _lease(
         self, connection: sqlite3.Connection, row: sqlite3.Row, worker: str, until_s: float

@@ -32,7 +32,13 @@ class Ledger:
     view: LedgerView
 
     @classmethod
-    def open(cls, path: Path, clock: Clock | None = None, busy_timeout_s: float = 30.0) -> Ledger:
+    def open(
+        cls,
+        path: Path,
+        clock: Clock | None = None,
+        busy_timeout_s: float = 30.0,
+        max_failures: int = 3,
+    ) -> Ledger:
         """Open the ledger at ``path`` in the data folder, and make it when it is not there.
 
         Raises
@@ -48,7 +54,7 @@ class Ledger:
             associations=AssociationBook(database),
             instances=InstanceBook(database),
             series=SeriesBook(database),
-            jobs=JobQueue(database),
+            jobs=JobQueue(database, max_failures),
             outbox=DeliveryBox(database),
             steering=Steering(database),
             retention=Retention(database),
@@ -58,3 +64,13 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self.database.close()
+    def presume_dead(self, process: str) -> None:
+        """End all leases of a process that died."""
+        self.jobs.presume_dead(process)
+        self.outbox.presume_dead(process)
+
+    def give_back(self, process: str) -> None:
+        """End all leases of a process that we ended: none of its jobs is to blame."""
+        self.jobs.give_back(process)
+        self.outbox.presume_dead(process)
+

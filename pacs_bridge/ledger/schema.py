@@ -108,7 +108,7 @@ CREATE TABLE jobs (
     detail TEXT NOT NULL DEFAULT '',
     superseded_by INTEGER,            -- revision
     attempts INTEGER NOT NULL DEFAULT 0,
-    deaths INTEGER NOT NULL DEFAULT 0, -- leases that ran out
+    deaths INTEGER NOT NULL DEFAULT 0, -- failures that count, and leases that ran out
     waited_s REAL NOT NULL DEFAULT 0, -- sum of the waits between attempts
     fence INTEGER NOT NULL DEFAULT 0,
     worker TEXT,

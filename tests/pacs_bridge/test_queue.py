@@ -285,6 +285,42 @@ def test_a_job_that_kills_its_workers_is_given_up(bench):
     assert bench.state(job_id) is State.DEAD
 
 
+def test_what_the_machine_is_to_blame_for_does_not_count_against_a_job(bench):
+    job_id = bench.queue.submit(request_of())
+    machine = RetryPolicy(first_wait_s=10, max_wait_s=40, give_up_after_s=1e6)
+    for _ in range(20):
+        claim = bench.queue.claim("w", LEASE_S)
+        assert bench.queue.retry(claim, Reason.DISK_FULL, "", machine) is State.RETRY
+        bench.clock.pass_s(41)
+    for wanted in (State.RETRY, State.RETRY, State.DEAD):
+        claim = bench.queue.claim("w", LEASE_S)
+        assert bench.queue.retry(claim, Reason.MODEL_ERROR, "", POLICY) is wanted
+        bench.clock.pass_s(41)
+    assert bench.state(job_id) is State.DEAD
+
+
+def test_the_death_of_a_worker_counts_as_a_failure_does(bench):
+    job_id = bench.queue.submit(request_of())
+    for _ in range(2):
+        bench.queue.retry(bench.queue.claim("w", LEASE_S), Reason.OOM_GPU, "", POLICY)
+        bench.clock.pass_s(41)
+    assert bench.queue.claim("w", LEASE_S).job_id == job_id
+    bench.clock.pass_s(LEASE_S + 1)
+
+    assert bench.queue.claim("w", LEASE_S) is None
+    assert bench.state(job_id) is State.DEAD
+
+
+def test_a_machine_that_is_started_again_counts_against_no_job(bench):
+    job_id = bench.queue.submit(request_of())
+    for boot in range(10):
+        claim = bench.queue.claim("w", LEASE_S)
+        assert (claim.job_id, claim.attempt) == (job_id, 1)
+        bench.clock.boot = f"boot {boot}"
+        bench = bench.reopen()
+        assert bench.state(job_id) is State.READY
+
+
 def test_a_job_without_results_cannot_complete(bench):
     bench.queue.submit(request_of())
     claim = bench.queue.claim("w1", LEASE_S)

@@ -135,7 +135,11 @@ def test_a_child_that_cannot_run_as_configured_ends_the_others_too(
 def test_a_child_that_does_not_leave_is_killed_when_its_time_is_over(
     run: Callable[..., Run], tmp_path: Path
 ) -> None:
-    started = run(_child("a", DEAF, tmp_path / "a.pids"), drain_s=0.5)
+    dead: list[str] = []
+    killed: list[str] = []
+    spec = _child("a", DEAF, tmp_path / "a.pids")
+    started = run(spec, drain_s=0.5, on_death=dead.append, on_kill=killed.append)
     pid = int(started.wait_ready()["a"])
     started.stop()
     assert not _is_alive(pid)
+    assert (dead, killed) == ([], [process_name(pid)])
