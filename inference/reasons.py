@@ -71,6 +71,7 @@ class Reason(StrEnum):
     VERIFICATION_FAILED = "verification-failed"
     SEND_REFUSED = "send-refused"
     SEND_TIMEOUT = "send-timeout"
+    UNKNOWN_DESTINATION = "unknown-destination"
     TIMEOUT = "timeout"
     DISK_FULL = "disk-full"
     LEDGER_UNAVAILABLE = "ledger-unavailable"
@@ -93,6 +94,9 @@ class Reason(StrEnum):
     MASK_NOT_BINARY = "mask-not-binary"
     EMPTY_FILE = "empty-file"
     NO_STRUCTURE = "no-structure"
+    TRAINING_PRESET = "training-preset"
+    TRAINING_DIVERGED = "training-diverged"
+    CHECKPOINT = "checkpoint"
     INTERNAL_ERROR = "internal-error"
 
 
