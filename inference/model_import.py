@@ -46,6 +46,9 @@ PUBLISHED_WEIGHTS: tuple[PublishedWeights, ...] = (
 LICENCE = "Apache-2.0; trained on TotalSegmentator v1, CC BY 4.0 (doi:10.5281/zenodo.6802614)"
 INTENDED_USE = "Segmentation of 104 structures in CT, for research; not for diagnosis"
 
+#: A file of the format before archives is so many pickles, and then bytes of tensors: magic
+#: number, version, machine, state dict, names of storages.
+_LEGACY_PICKLES = 5
 #: What a plain state dict names: an ordered dict, tensors, and the storages they lie in.
 _PLAIN = re.compile(
     r"collections\.OrderedDict"
@@ -86,14 +89,14 @@ def import_published(
     """
     md5 = _md5(path)
     published = next((known for known in PUBLISHED_WEIGHTS if known.md5 == md5), None)
-    foreign = sorted(set(_named_globals(path)))
-    if foreign:
-        raise ModelError(
-            Reason.MODEL_NOT_STATE_DICT, f"{path}: a pickle that calls for {', '.join(foreign)}"
-        )
+    _refuse_code(path)
     if published is None and not (allow_unknown and spacing_mm is not None):
         known = ", ".join(f"{weights.file_name} {weights.md5}" for weights in PUBLISHED_WEIGHTS)
-        raise ModelError(Reason.MODEL_CHECKSUM, f"{path}: md5 {md5} is none of: {known}")
+        raise ModelError(
+            Reason.MODEL_CHECKSUM,
+            f"{path}: md5 {md5} is none of: {known}; weights of one's own are accepted with"
+            " --allow-unknown and --spacing-mm",
+        )
     state_dict = _load_state_dict(path)
     if published is not None:
         manifest = _manifest(name or published.model_name, published.spacing_mm, md5)
@@ -102,6 +105,35 @@ def import_published(
         slug = re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._") or "model"
         manifest = _manifest(name or slug, spacing_mm, md5, f"file {path.name}, origin unknown")
     return store.add(manifest, state_dict)
+
+
+def read_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
+    """The tensors of a PyTorch state dict, read without running anything.
+
+    Raises
+    ------
+    ModelError
+        ``model-not-state-dict`` if the file is missing or holds anything but tensors.
+    """
+    _refuse_code(path)
+    return _load_state_dict(path)
+
+
+def published_manifest(path: Path) -> ModelManifest | None:
+    """What is known of a weights file of the published bundle; None for any other file."""
+    md5 = _md5(path)
+    for known in PUBLISHED_WEIGHTS:
+        if known.md5 == md5:
+            return _manifest(known.model_name, known.spacing_mm, md5)
+    return None
+
+
+def _refuse_code(path: Path) -> None:
+    foreign = sorted(set(_named_globals(path)))
+    if foreign:
+        raise ModelError(
+            Reason.MODEL_NOT_STATE_DICT, f"{path}: a pickle that calls for {', '.join(foreign)}"
+        )
 
 
 def _manifest(
@@ -135,7 +167,7 @@ def _named_globals(path: Path) -> Iterator[str]:
     try:
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
-                yield from _foreign_names(file)
+                yield from _foreign_names_of_all(file)
             return
         with zipfile.ZipFile(path) as archive:
             pickles = [n for n in archive.namelist() if n.endswith(".pkl")]
@@ -146,6 +178,17 @@ def _named_globals(path: Path) -> Iterator[str]:
                     yield from _foreign_names(file)  # type: ignore[arg-type]
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ModelError(Reason.MODEL_NOT_STATE_DICT, f"{path}: {error}") from error
+
+
+def _foreign_names_of_all(file: BinaryIO) -> Iterator[str]:
+    """Of a file without archive: pickle after pickle, up to the bytes of the tensors."""
+    for number in range(_LEGACY_PICKLES):
+        try:
+            yield from list(_foreign_names(file))
+        except ValueError:
+            if number == 0:
+                raise
+            return  # no further pickle
 
 
 def _foreign_names(file: BinaryIO) -> Iterator[str]:

@@ -71,12 +71,32 @@ def published_models() -> tuple[PublishedModel, ...]:
 
 
 def http_client() -> httpx.Client:
-    """A client with time limits that a stalled server cannot outlast."""
-    return httpx.Client(
-        follow_redirects=True,
-        timeout=httpx.Timeout(30.0, connect=15.0),
-        headers={"Accept-Encoding": "identity"},  # a range counts bytes of the file itself
-    )
+    """A client with time limits that a stalled server cannot outlast.
+
+    Raises
+    ------
+    PermanentError
+        ``fetch-failed`` if a proxy that the environment names cannot be used: its address is
+        wrong, or it speaks SOCKS, for which httpx needs another package.
+    """
+    try:
+        return httpx.Client(
+            follow_redirects=True,
+            timeout=httpx.Timeout(30.0, connect=15.0),
+            headers={"Accept-Encoding": "identity"},  # a range counts bytes of the file itself
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        detail = f"the proxy that the environment names: {error}"
+        raise PermanentError(Reason.FETCH_FAILED, detail) from error
+
+
+def is_http_address(text: str) -> bool:
+    """Whether ``text`` is an absolute http or https URL."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host)
 
 
 class ModelFetcher:
@@ -117,7 +137,8 @@ class ModelFetcher:
         ------
         PermanentError
             ``model-checksum`` if the whole file is not the published one, also from its first
-            byte; ``fetch-failed`` if the server refuses or the file is beyond the limit.
+            byte; ``fetch-failed`` if the server refuses, the file is beyond the limit, or the
+            address is none or leads in a circle.
         TransientError
             ``fetch-failed`` if the connection broke more often than patience allows; what
             arrived is kept for the next run.
@@ -150,6 +171,8 @@ class ModelFetcher:
         while True:
             try:
                 self._continue(url, partial, progress)
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
+                raise PermanentError(Reason.FETCH_FAILED, f"{url}: {error}") from error
             except (httpx.TransportError, TransientError) as error:
                 if _size(partial) > longest:  # it gets on, however often it breaks
                     longest = _size(partial)

@@ -67,7 +67,9 @@ def list_models(models_folder: Path | None, as_json: bool) -> None:
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", help="Name in the store; by default that of the published list.")
 @click.option(
-    "--spacing-mm", type=float, help="Of the network's grid, for weights that are not published."
+    "--spacing-mm",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Of the network's grid, for weights that are not published.",
 )
 @click.option(
     "--allow-unknown", is_flag=True, help="Accept weights that are not on the published list."
@@ -88,6 +90,8 @@ def import_model(
     """
     from inference.model_import import import_published
 
+    if allow_unknown and spacing_mm is None:
+        raise click.UsageError("--allow-unknown needs --spacing-mm: weights do not say their grid")
     store = _stores(models_folder)[0]
     with coded_failures(as_json):
         manifest = import_published(
@@ -125,12 +129,19 @@ def fetch(
     Proxies come from the environment. Without NAME both resolutions are fetched.
     """
     from inference.model_import import import_published
-    from pacs_bridge.model_fetch import ModelFetcher, http_client, published_models
+    from pacs_bridge.model_fetch import (
+        ModelFetcher,
+        http_client,
+        is_http_address,
+        published_models,
+    )
 
     known = {published.name: published for published in published_models()}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise click.BadParameter(f"{', '.join(unknown)}; published are {', '.join(known)}")
+    if mirror is not None and not is_http_address(mirror):
+        raise click.BadParameter(f"--mirror {mirror}: no http or https address")
     store = _stores(models_folder)[0]
     folder = cache_folder or store.root / ".downloads"
     with coded_failures(as_json), http_client() as client:

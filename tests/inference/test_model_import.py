@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,7 @@ def test_a_checksum_that_is_not_published_is_refused(
     assert error.value.reason is Reason.MODEL_CHECKSUM
     assert str(published_format) in error.value.detail
     assert all(known.md5 in error.value.detail for known in PUBLISHED_WEIGHTS)
+    assert "--allow-unknown and --spacing-mm" in error.value.detail
     assert store.names() == ()
 
 
@@ -164,3 +166,40 @@ def test_another_class_count_is_refused_by_its_own_code(
 
     assert reason is Reason.MODEL_CLASS_COUNT
     assert "118" in detail
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 4])
+def test_every_pickle_of_a_file_in_the_format_before_archives_is_looked_at(
+    tmp_path: Path, place: int
+) -> None:
+    torch.save({"w": torch.zeros(3)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    pickles, tensors = [], b""
+    with (tmp_path / "old.pt").open("rb") as file:
+        for _ in range(5):
+            start = file.tell()
+            for _opcode in pickletools.genops(file):
+                pass
+            end = file.tell()
+            file.seek(start)
+            pickles.append(file.read(end - start))
+        tensors = file.read()
+    pickles[place] = pickle.dumps(Malicious(tmp_path / "canary"))
+    (tmp_path / "evil.pt").write_bytes(b"".join(pickles) + tensors)
+
+    reason, detail = refused(tmp_path / "evil.pt", ModelStore(tmp_path / "models"))
+
+    assert reason is Reason.MODEL_NOT_STATE_DICT
+    assert "a pickle that calls for io.open" in detail
+    assert not (tmp_path / "canary").exists()
+
+
+def test_weights_in_the_format_before_archives_are_imported(
+    published_format: Path, tmp_path: Path
+) -> None:
+    weights = torch.load(published_format, weights_only=True)
+    torch.save(weights, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    store = ModelStore(tmp_path / "models")
+
+    import_published(tmp_path / "old.pt", store, spacing_mm=3.0, allow_unknown=True)
+
+    assert store.verify("old").spacing_mm == 3.0

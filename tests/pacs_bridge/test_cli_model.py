@@ -111,6 +111,22 @@ def test_weights_of_ones_own_are_imported_where_that_is_asked_for(
     assert model("verify", "mine").exit_code == 0
 
 
+def test_weights_of_ones_own_without_a_spacing_are_a_wrong_call(
+    model: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.pt").write_bytes(b"whatever it is")
+    result = model("import", tmp_path / "mine.pt", "--allow-unknown")
+    assert result.exit_code == 2
+    assert "--spacing-mm" in result.stderr
+
+
+@pytest.mark.parametrize("spacing", ["0", "-3", "wide"])
+def test_a_spacing_is_a_length(model: Callable[..., Result], tmp_path: Path, spacing: str) -> None:
+    (tmp_path / "mine.pt").write_bytes(b"whatever it is")
+    result = model("import", tmp_path / "mine.pt", "--allow-unknown", "--spacing-mm", spacing)
+    assert result.exit_code == 2
+
+
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[str]:
     """A server of the folder ``mirror``."""
@@ -156,3 +172,25 @@ def test_fetch_knows_only_published_models(model: Callable[..., Result]) -> None
     result = model("fetch", "tiny")
     assert result.exit_code == 2
     assert "wholebody-3mm" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "address", ["foo", "ftp://mirror/", "http://[::1", "http://", "http://a:b/"]
+)
+def test_a_mirror_that_is_no_http_address_is_a_wrong_call(
+    model: Callable[..., Result], address: str
+) -> None:
+    result = model("fetch", "wholebody-3mm", "--mirror", address)
+    assert result.exit_code == 2
+    assert "no http or https address" in result.stderr
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "ftp://proxy", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_is_said(
+    model: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("all_proxy", proxy)
+    result = model("fetch", "wholebody-3mm", "--mirror", "http://127.0.0.1:9/")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("refuse: fetch-failed: the proxy that the environment names")

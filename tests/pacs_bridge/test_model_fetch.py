@@ -33,6 +33,7 @@ class Manners:
     ignore_range: bool = False
     shift_range: int = 0
     statuses: list[int] = field(default_factory=list)
+    redirect: str = ""
     asked: list[str] = field(default_factory=list)
 
 
@@ -47,6 +48,13 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         if manners.statuses and (status := manners.statuses.pop(0)) != 200:
             self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if manners.redirect:
+            self.send_response(302)
+            self.send_header("Location", manners.redirect)
+            self.send_header("Connection", "close")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -190,6 +198,31 @@ def test_an_absent_file_is_refused_at_once(
         fetcher.fetch(model, tmp_path)
     assert refused.value.reason is Reason.FETCH_FAILED
     assert len(manners.asked) == 1
+
+
+def test_an_address_that_leads_in_a_circle_is_given_up(
+    model: PublishedModel,
+    manners: Manners,
+    fetcher: ModelFetcher,
+    tmp_path: Path,
+    waits: list[float],
+) -> None:
+    manners.redirect = "/model.pt"
+    with pytest.raises(PermanentError, match="redirect") as refused:
+        fetcher.fetch(model, tmp_path)
+    assert refused.value.reason is Reason.FETCH_FAILED
+    assert waits == []
+
+
+@pytest.mark.parametrize("address", ["foo/model.pt", "http://[::1/model.pt", "gopher://x/model.pt"])
+def test_an_address_that_is_none_is_refused_without_a_second_try(
+    fetcher: ModelFetcher, tmp_path: Path, waits: list[float], address: str
+) -> None:
+    model = PublishedModel("m", "model.pt", "0" * 32, 3.0, address)
+    with pytest.raises(PermanentError) as refused:
+        fetcher.fetch(model, tmp_path)
+    assert refused.value.reason is Reason.FETCH_FAILED
+    assert waits == []
 
 
 def test_a_server_in_trouble_is_asked_again_with_longer_waits(
