@@ -21,12 +21,6 @@ def leave_on_signals() -> threading.Event:
     return leave
 
 
-def wait_until_set(leave: threading.Event) -> None:
-    """Wait; a wait without end would keep signals from their handler."""
-    while not leave.wait(1.0):
-        pass
-
-
 def open_log(config: BridgeConfig) -> JsonLog:
     """The log of this process, and libraries that keep to it."""
     apply_library_settings()

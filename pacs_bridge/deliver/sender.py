@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from inference.reasons import Reason
 from pacs_bridge.clock import Clock
 from pacs_bridge.config.destinations import DestinationConfig, RetryConfig
 from pacs_bridge.deliver.gate import Gate
@@ -117,6 +118,12 @@ class DestinationSender:
                 reason=error.reason,
                 detail=error.detail,
             )
+        except Exception as error:  # a fault of this software, which may concern this result only
+            self._log.fault(
+                "delivery-fault", error, delivery=claim.delivery_id, destination=self._name
+            )
+            kind = type(error).__qualname__
+            self._failed(claim, TransientError(Reason.INTERNAL_ERROR, kind), _LATER)
         else:
             self._gate.succeeded()
             self._outbox.sent(claim, sent.result)

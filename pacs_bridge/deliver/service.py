@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from pacs_bridge.child import leave_on_signals, open_log, process_name, wait_until_set
+from pacs_bridge.child import leave_on_signals, open_log, process_name
 from pacs_bridge.clock import SystemClock
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.destinations import DestinationConfig
 from pacs_bridge.deliver.sender import DestinationSender
 from pacs_bridge.deliver.store_scu import StoreScu
+from pacs_bridge.errors import TransientError
 from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.log import Log
 
 _POLL_S = 0.5
+#: Between two looks for results of jobs that are older than the configuration.
+_ORPHANS_INTERVAL_S = 30.0
 
 
 def run_sender(config: BridgeConfig, announce: Callable[[], None] = lambda: None) -> None:
@@ -55,9 +59,21 @@ def run_sender(config: BridgeConfig, announce: Callable[[], None] = lambda: None
     for thread in threads:
         thread.start()
     announce()
-    wait_until_set(leave)
+    known = [each.name for each in config.destinations]
+    _park_orphans(ledger, known, log)
+    while not leave.wait(_ORPHANS_INTERVAL_S):
+        _park_orphans(ledger, known, log)
     for thread in threads:
         thread.join()
     ledger.close()
     if faults:
         raise faults[0]
+
+
+def _park_orphans(ledger: Ledger, known: Sequence[str], log: Log) -> None:
+    """End the deliveries that nobody would make, and say so."""
+    try:
+        for destination, number in ledger.outbox.park_unknown(known):
+            log.error("destination-unknown", destination=destination, deliveries=number)
+    except TransientError as error:
+        log.warning("outbox-unavailable", reason=error.reason, detail=error.detail)

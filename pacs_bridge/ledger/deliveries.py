@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from inference.reasons import Reason
@@ -45,6 +46,9 @@ class DeliveryBox:
                 return None
         with self._database.write() as connection:
             row = _next_delivery(connection, steady_s, destinations)
+            while row is not None and _is_superseded(connection, row["job_id"]):
+                self._stop(connection, row, DeliveryState.SUPERSEDED)
+                row = _next_delivery(connection, steady_s, destinations)
             if row is None:
                 return None
             connection.execute(
@@ -88,7 +92,7 @@ class DeliveryBox:
         """See ``Outbox.retry``."""
         with self._database.write() as connection:
             row = self._hold(connection, claim)
-            if _is_superseded(connection, claim):
+            if _is_superseded(connection, claim.job_id):
                 self._end(connection, claim, DeliveryState.SUPERSEDED, reason, detail)
                 return DeliveryState.SUPERSEDED
             if policy.is_over(row["attempts"], row["waited_s"]):
@@ -122,7 +126,32 @@ class DeliveryBox:
                 "UPDATE deliveries SET attempts = attempts - 1 WHERE id = ?",
                 (claim.delivery_id,),
             )
-            self._end(connection, claim, DeliveryState.PENDING)
+            replaced = _is_superseded(connection, claim.job_id)
+            state = DeliveryState.SUPERSEDED if replaced else DeliveryState.PENDING
+            self._end(connection, claim, state)
+
+    def park_unknown(self, destinations: Sequence[str]) -> tuple[tuple[str, int], ...]:
+        """End what waits for a destination that is none of these: nobody would send it.
+
+        Gives the names of those that are gone, with the number of their deliveries.
+        """
+        marks = ", ".join("?" * len(destinations))
+        gone = f"state = 'pending' AND destination NOT IN ({marks})"
+        with self._database.read() as connection:
+            if not connection.execute(
+                f"SELECT 1 FROM deliveries WHERE {gone}",  # noqa: S608 - only question marks
+                [*destinations],
+            ).fetchone():
+                return ()
+        with self._database.write() as connection:
+            rows = connection.execute(
+                f"SELECT * FROM deliveries WHERE {gone} ORDER BY id",  # noqa: S608 - the same
+                [*destinations],
+            ).fetchall()
+            for row in rows:
+                state, detail = DeliveryState.DEAD, "the configuration has it no longer"
+                self._stop(connection, row, state, Reason.UNKNOWN_DESTINATION, detail)
+        return tuple(sorted(Counter(row["destination"] for row in rows).items()))
 
     def presume_dead(self, sender: str) -> int:
         """End the leases of a sender that is known to be gone; gives how many.
@@ -153,18 +182,30 @@ class DeliveryBox:
         reason: Reason | None = None,
         detail: str = "",
     ) -> None:
+        row = {"id": claim.delivery_id, "job_id": claim.job_id}
+        self._stop(connection, row, state, reason, detail)
+
+    def _stop(
+        self,
+        connection: sqlite3.Connection,
+        row: sqlite3.Row | Mapping[str, int],
+        state: DeliveryState,
+        reason: Reason | None = None,
+        detail: str = "",
+    ) -> None:
+        """Let the delivery of a row pass into a state, held by nobody."""
         now = self._database.now_text()
         connection.execute(
             "UPDATE deliveries SET state = ?, reason = ?, detail = ?, sender = NULL,"
             " lease_until_s = NULL, fence = fence + 1, state_at = ? WHERE id = ?",
-            (state, reason, detail, now, claim.delivery_id),
+            (state, reason, detail, now, row["id"]),
         )
         job = connection.execute(
-            "SELECT series_instance_uid, revision FROM jobs WHERE id = ?", (claim.job_id,)
+            "SELECT series_instance_uid, revision FROM jobs WHERE id = ?", (row["job_id"],)
         ).fetchone()
-        change = Change(job[0], job[1], state, reason, detail, claim.job_id, claim.delivery_id)
+        change = Change(job[0], job[1], state, reason, detail, row["job_id"], row["id"])
         note(connection, now, change)
-        settle_job(connection, now, claim.job_id)
+        settle_job(connection, now, row["job_id"])
 
 
 def insert_deliveries(
@@ -215,8 +256,8 @@ def settle_job(connection: sqlite3.Connection, now: str, job_id: int) -> None:
     note(connection, now, change)
 
 
-def _is_superseded(connection: sqlite3.Connection, claim: DeliveryClaim) -> bool:
-    state = connection.execute("SELECT state FROM jobs WHERE id = ?", (claim.job_id,)).fetchone()
+def _is_superseded(connection: sqlite3.Connection, job_id: int) -> bool:
+    state = connection.execute("SELECT state FROM jobs WHERE id = ?", (job_id,)).fetchone()
     return bool(state[0] == State.SUPERSEDED)
 
 

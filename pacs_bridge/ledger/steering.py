@@ -52,7 +52,8 @@ class Steering:
         """Make the waiting deliveries of a job due at once; gives how many."""
         with self._database.write() as connection:
             return connection.execute(
-                "UPDATE deliveries SET due_s = 0 WHERE job_id = ? AND state = ?",
+                "UPDATE deliveries SET due_s = 0 WHERE job_id = ?1 AND state = ?2"
+                " AND (SELECT state FROM jobs WHERE id = ?1) <> 'superseded'",
                 (job_id, DeliveryState.PENDING),
             ).rowcount
 

@@ -186,6 +186,88 @@ def test_a_destination_that_never_comes_back_is_given_up_after_its_time(
     assert (delivery.state, delivery.reason) == (DeliveryState.DEAD, Reason.SEND_TIMEOUT)
 
 
+def test_a_fault_of_ours_waits_like_any_failure_and_is_logged_by_its_type(
+    sender: DestinationSender,
+    scu: ScriptedScu,
+    clock,
+    finish: Callable[..., int],
+    ledger: Ledger,
+    tmp_path: Path,
+) -> None:
+    job = finish("bad", Priority.STAT)
+    finish("good")
+    scu.answers["bad"] = ZeroDivisionError("Doe^Jane")
+    _run_for(sender, clock, 300)
+    assert scu.sent == ["good"]
+    assert 2 < scu.tried.count("bad") < 10
+    (delivery,) = ledger.view.deliveries(job)
+    assert (delivery.state, delivery.reason) == (DeliveryState.PENDING, Reason.INTERNAL_ERROR)
+    assert delivery.detail == "ZeroDivisionError"
+    log = (tmp_path / "log.jsonl").read_text()
+    assert '"error": "ZeroDivisionError at test_deliver_sender.py' in log
+    assert "Doe" not in log
+    _run_for(sender, clock, 10 * 24 * 3600, step_s=600)
+    assert ledger.view.deliveries(job)[0].state is DeliveryState.DEAD
+
+
+def test_what_a_newer_revision_replaced_is_not_sent_though_its_sender_died_with_it(
+    sender: DestinationSender, ledger: Ledger, scu: ScriptedScu, finish: Callable[..., int]
+) -> None:
+    job = finish("old")
+    assert ledger.outbox.claim("dead sender", 60.0) is not None
+    with ledger.database.write() as connection:
+        connection.execute("UPDATE jobs SET state = 'superseded' WHERE id = ?", (job,))
+    ledger.outbox.presume_dead("dead sender")
+    finish("new")
+    while sender.send_one("sender"):
+        pass
+    assert scu.sent == ["new"]
+    assert ledger.view.deliveries(job)[0].state is DeliveryState.SUPERSEDED
+
+
+def test_a_delivery_that_is_given_back_after_its_job_was_replaced_is_not_sent(
+    sender: DestinationSender, ledger: Ledger, scu: ScriptedScu, finish: Callable[..., int]
+) -> None:
+    job = finish("old")
+    claim = ledger.outbox.claim("sender", 60.0)
+    assert claim is not None
+    with ledger.database.write() as connection:
+        connection.execute("UPDATE jobs SET state = 'superseded' WHERE id = ?", (job,))
+    ledger.outbox.release(claim)
+    assert ledger.steering.send_now(job) == 0
+    assert not sender.send_one("sender")
+    assert scu.sent == []
+
+
+def test_deliveries_to_a_destination_that_is_gone_are_parked_and_can_be_revived(
+    sender: DestinationSender, ledger: Ledger, scu: ScriptedScu, finish: Callable[..., int]
+) -> None:
+    job = finish("a")
+    assert ledger.outbox.park_unknown(["elsewhere"]) == (("archive", 1),)
+    assert ledger.outbox.park_unknown(["elsewhere"]) == ()
+    (delivery,) = ledger.view.deliveries(job)
+    assert (delivery.state, delivery.reason) == (DeliveryState.DEAD, Reason.UNKNOWN_DESTINATION)
+    view = ledger.view.job(job)
+    assert view is not None
+    assert (view.state, view.reason) == (State.DEAD, Reason.UNKNOWN_DESTINATION)
+
+    assert ledger.steering.retry_job(job)
+    assert ledger.outbox.park_unknown(["archive"]) == ()
+    assert sender.send_one("sender")
+    assert scu.sent == ["a"]
+
+
+def test_a_dead_process_holds_up_no_delivery(
+    sender: DestinationSender, ledger: Ledger, finish: Callable[..., int]
+) -> None:
+    finish("a")
+    assert ledger.outbox.claim("host:12:archive", 3600.0) is not None
+    ledger.presume_dead("host:1")
+    assert not sender.send_one("host:13:archive")
+    ledger.presume_dead("host:12")
+    assert sender.send_one("host:13:archive")
+
+
 def test_no_delivery_causes_another_inference(
     sender: DestinationSender, scu: ScriptedScu, clock, finish: Callable[..., int], ledger: Ledger
 ) -> None:
