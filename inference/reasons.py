@@ -97,6 +97,9 @@ class Reason(StrEnum):
     TRAINING_PRESET = "training-preset"
     TRAINING_DIVERGED = "training-diverged"
     CHECKPOINT = "checkpoint"
+    UNKNOWN_LABEL = "unknown-label"
+    DUPLICATE_SEGMENT = "duplicate-segment"
+    RESAMPLED = "resampled"
     INTERNAL_ERROR = "internal-error"
 
 
