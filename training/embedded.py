@@ -12,9 +12,10 @@ from inference.manifest import ModelManifest
 from inference.model_store import ModelStore
 from inference.network import NetworkSpec, build_network
 from inference.preprocessing import IntensitySpec, Scaling
+from training.case import CaseRecipe
 from training.loop import Plan, TrainingState, train
 from training.patches import PatchSource
-from training.synthetic_cases import CaseRecipe, make_cases
+from training.synthetic_cases import make_cases
 
 MODEL_NAME = "synthetic-3mm"
 #: Patients of the training set; evaluation takes seeds from elsewhere.

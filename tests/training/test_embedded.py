@@ -15,10 +15,11 @@ from inference.segmenter import SegResNetSegmenter
 from inference.structures import CLASS_COUNT
 from inference.synthetic.patient import SyntheticPatient, default_geometry
 from inference.synthetic.traits import FieldOfView
+from training.case import Case, CaseRecipe
 from training.embedded import EmbeddedRun, run_embedded
 from training.loop import Plan, TrainingState, train
 from training.patches import PatchSource
-from training.synthetic_cases import Case, CaseRecipe, make_cases
+from training.synthetic_cases import make_cases
 
 SMALL = NetworkSpec(init_filters=8, blocks_down=(1, 1, 1), blocks_up=(1, 1), dropout_prob=0.0)
 COARSE = CaseRecipe(12.0, IntensitySpec((-512, 1024), Scaling.CLAMP_RANGE))
