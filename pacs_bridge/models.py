@@ -106,6 +106,22 @@ def found_device(wanted: str) -> str:
     return wanted
 
 
+def device_computes(device: str) -> bool:
+    """Whether a device, as torch names it, still computes in this process.
+
+    Some errors of CUDA stay: every later call of the process fails with them (CUDA Runtime API,
+    ``cudaErrorIllegalAddress`` and its like).
+    """
+    import torch
+
+    try:
+        return bool((torch.ones(8, device=device) + 1).sum().item() == 16)
+    except torch.OutOfMemoryError:
+        return True
+    except RuntimeError:
+        return False
+
+
 class WarmSegmenters:
     """The last segmenter that was used, ready for the next series.
 
@@ -130,6 +146,13 @@ class WarmSegmenters:
             choice = SegmenterChoice(self._device, postprocessing=wanted)
             self._warm = (model, wanted, open_segmenter(model, self._stores, choice))
         return self._warm[2]
+
+    def device_computes(self) -> bool:
+        """Whether the device is still of use to this process."""
+        try:
+            return device_computes(found_device(self._device))
+        except UnknownDeviceError:
+            return False
 
 
 def postprocessing_spec(cleanup: PostprocessingConfig) -> PostprocessingSpec:

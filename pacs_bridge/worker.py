@@ -2,6 +2,10 @@
 
 This is the only place that turns errors into job states. What is not foreseen here is a fault
 of this software: the process dies, its lease runs out, and another worker gets the job.
+
+What the job itself may have caused counts against it: memory, the model, the death of its
+worker. What is the machine's fault, such as a full disk or a share that is away, does not: such
+a job waits and is tried again for days.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ from pathlib import Path
 from dicom_seg.errors import SegmentationError
 from dicom_seg.provenance import SourceInstance, instance_digest
 from dicom_seg.segmentation import Predecessor, SegKind
-from inference.errors import InferenceError
+from inference.errors import InferenceError, ModelError
 from inference.reasons import Reason
+from inference.segmenter import Segmenter
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 from pacs_bridge.lease import KeptLease
@@ -24,15 +29,18 @@ from pacs_bridge.ledger.instances import InstanceBook, SpooledInstance
 from pacs_bridge.log import Log
 from pacs_bridge.models import WarmSegmenters
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
-from pacs_bridge.queue import JobClaim, LeaseLostError, Queue, ResultFile, State
+from pacs_bridge.queue import JobClaim, JobRequest, LeaseLostError, Queue, ResultFile, State
 from pacs_bridge.report import LeftOutInstance, SeriesReport
-from pacs_bridge.retry_policy import RetryPolicy
 from pacs_bridge.stopwatch import Stage
 
-#: Another job's memory may be free at the next attempt.
-_MAY_PASS = (Reason.OOM_CPU, Reason.OOM_GPU)
+#: Memory may be free and the device in order at the next attempt; or it is this job each time.
+_COUNTED = (Reason.OOM_CPU, Reason.OOM_GPU, Reason.MODEL_ERROR)
 _HEARTBEATS_A_LEASE = 4
-_EX_SOFTWARE = 70
+EX_SOFTWARE = 70  #: sysexits.h
+
+
+class BrokenDeviceError(Exception):
+    """The device computes no more in this process; a new one may use it."""
 
 
 class _LeavingError(Exception):
@@ -75,7 +83,13 @@ class Worker:
         self._leave = leave
 
     def work_one(self, name: str) -> bool:
-        """Claim the most urgent job and work it off; False if there is none."""
+        """Claim the most urgent job and work it off; False if there is none.
+
+        Raises
+        ------
+        BrokenDeviceError
+            If the job, which is given back, left the device unfit for any other.
+        """
         lease_s = self._config.workers.lease_s
         claim = self._queue.claim(name, lease_s)
         if claim is None:
@@ -116,10 +130,12 @@ class Worker:
             name = Path(str(error.filename or "")).name
             self._retry(job, disk_reason(error), f"{name}: {error.strerror}")
         except (PermanentError, InferenceError, SegmentationError) as error:
-            if error.reason in _MAY_PASS:
-                self._retry(job, error.reason, error.detail)
-            else:
+            if error.reason not in _COUNTED:
                 self._park(job, error.reason, error.detail)
+                return
+            self._retry(job, error.reason, error.detail, self._config.workers.max_attempts)
+            if not self._segmenters.device_computes():
+                raise BrokenDeviceError(error.detail) from error
         else:
             ending = report.ending
             reason = ending.reason or Reason.INTERNAL_ERROR
@@ -136,9 +152,7 @@ class Worker:
                 self._park(job, reason, ending.detail)
 
     def _process(self, job: _Job, lease: KeptLease) -> SeriesReport:
-        request = job.claim.request
-        route = self._config.route(request.route)
-        segmenter = self._segmenters.get(request.model, route.postprocessing if route else None)
+        segmenter = self._segmenter(job.claim.request)
 
         def watch(stage: Stage, fraction: float) -> None:
             if lease.is_lost:
@@ -155,15 +169,22 @@ class Worker:
             self._queue.advance(job.claim, State.ENCODED)
         return report
 
-    def _retry(self, job: _Job, reason: Reason, detail: str) -> None:
-        waits = self._config.workers.retry
-        policy = RetryPolicy(
-            first_wait_s=waits.first_wait_s,
-            max_wait_s=waits.max_wait_s,
-            give_up_after_s=waits.give_up_after_h * 3600,
-            max_attempts=self._config.workers.max_attempts,
-        )
+    def _segmenter(self, request: JobRequest) -> Segmenter:
+        """The model of a job, which was whole when this process started."""
+        route = self._config.route(request.route)
+        try:
+            return self._segmenters.get(request.model, route.postprocessing if route else None)
+        except ModelError as error:
+            if error.reason in _COUNTED:
+                raise
+            raise TransientError(error.reason, error.detail) from error  # its folder is away
+
+    def _retry(
+        self, job: _Job, reason: Reason, detail: str, max_attempts: int | None = None
+    ) -> None:
+        """Wait and try again; with ``max_attempts`` the failure counts against the job."""
         job.discard()
+        policy = self._config.workers.retry.policy(max_attempts)
         state = self._queue.retry(job.claim, reason, detail, policy)
         self._log.warning(
             "job-failed", job=job.claim.job_id, state=state, reason=reason, detail=detail
@@ -276,15 +297,14 @@ class _Job:
         """Ends job and process when the job takes too long; for a ``with`` statement."""
         limit_s = self._config.workers.job_timeout_s
 
-        def end() -> None:
+        def note() -> None:
             try:
                 self._queue.park(self.claim, Reason.TIMEOUT, f"longer than {limit_s:g} s")
+                log.error("job-dead", job=self.claim.job_id, reason=Reason.TIMEOUT)
             except LeaseLostError:
-                return
-            log.error("job-dead", job=self.claim.job_id, reason=Reason.TIMEOUT)
-            os._exit(_EX_SOFTWARE)  # whatever hangs is native code that nothing else can stop
+                log.warning("job-lost", job=self.claim.job_id)
 
-        return _TimeLimit(limit_s, end)
+        return _TimeLimit(limit_s, note)
 
 
 def _is_as_received(instance: SpooledInstance) -> bool:
@@ -296,14 +316,24 @@ def _is_as_received(instance: SpooledInstance) -> bool:
 
 
 class _TimeLimit:
-    """Calls ``end`` unless the body is done in time."""
+    """Ends the process, having called ``note``, unless the body is done in time."""
 
-    def __init__(self, limit_s: float, end: Callable[[], None]) -> None:
-        self._timer = threading.Timer(limit_s, end)
+    def __init__(self, limit_s: float, note: Callable[[], None]) -> None:
+        self._note = note
+        self._is_done = threading.Event()
+        self._timer = threading.Timer(limit_s, self._end)
         self._timer.daemon = True
 
     def __enter__(self) -> None:
         self._timer.start()
 
     def __exit__(self, *_: object) -> None:
+        self._is_done.set()
         self._timer.cancel()
+
+    def _end(self) -> None:
+        try:
+            self._note()
+        finally:  # whatever hangs is native code that nothing else can stop
+            if not self._is_done.is_set():
+                os._exit(EX_SOFTWARE)

@@ -10,7 +10,7 @@ from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import TransientError
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.models import WarmSegmenters, model_stores
-from pacs_bridge.worker import Worker
+from pacs_bridge.worker import EX_SOFTWARE, BrokenDeviceError, Worker
 
 _POLL_S = 0.5
 
@@ -37,6 +37,8 @@ def run_worker(
         If the model of a route is not whole.
     UnknownDeviceError
         If this machine has no such device.
+    SystemExit
+        With status 70 if the device computes no more: a new process may use it.
     """
     leave = leave_on_signals()
     log = open_log(config)
@@ -45,7 +47,10 @@ def run_worker(
         locate(name, stores).verify(name)
     segmenters = WarmSegmenters(stores, device)
     segmenters.get(config.routes[0].model, config.routes[0].postprocessing)
-    ledger = Ledger.open(config.ledger_path)
+    if not segmenters.device_computes():
+        log.error("device-broken", device=device)
+        raise SystemExit(EX_SOFTWARE)
+    ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
     worker = Worker(config, ledger.jobs, ledger.instances, segmenters, log, leave)
     announce()
     while not leave.is_set():
@@ -54,6 +59,9 @@ def run_worker(
         except TransientError as error:  # the ledger; what was claimed runs out by itself
             log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
             busy = False
+        except BrokenDeviceError as error:
+            log.error("device-broken", device=device, detail=str(error))
+            raise SystemExit(EX_SOFTWARE) from error
         if not busy:
             leave.wait(_POLL_S)
     ledger.close()

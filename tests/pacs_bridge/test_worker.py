@@ -23,17 +23,24 @@ from pacs_bridge.log import JsonLog
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
 from pacs_bridge.queue import State
 from pacs_bridge.report import SeriesReport
-from pacs_bridge.worker import Worker
+from pacs_bridge.worker import BrokenDeviceError, Worker
 
 
 class OneSegmenter:
-    """Gives the same segmenter for every model."""
+    """Gives the same segmenter for every model, unless the model store is away."""
 
     def __init__(self, segmenter) -> None:
         self.segmenter = segmenter
+        self.store_error: ModelError | None = None
+        self.is_device_sound = True
 
     def get(self, model: str, cleanup: object = None):
+        if self.store_error is not None:
+            raise self.store_error
         return self.segmenter
+
+    def device_computes(self) -> bool:
+        return self.is_device_sound
 
 
 class FailingSegmenter:
@@ -192,7 +199,8 @@ def test_a_series_that_is_refused_is_dead_with_its_reason(
 @pytest.mark.parametrize(
     ("error", "state", "reason"),
     [
-        (ModelError(Reason.MODEL_ERROR, "not finite"), State.DEAD, Reason.MODEL_ERROR),
+        (ModelError(Reason.MODEL_ERROR, "not finite"), State.RETRY, Reason.MODEL_ERROR),
+        (ModelError(Reason.MODEL_CLASS_COUNT, "3"), State.DEAD, Reason.MODEL_CLASS_COUNT),
         (ModelError(Reason.OOM_GPU, "out of memory"), State.RETRY, Reason.OOM_GPU),
         (TransientError(Reason.DISK_FULL, "no space"), State.RETRY, Reason.DISK_FULL),
         (OSError(28, "No space left on device"), State.RETRY, Reason.DISK_FULL),
@@ -216,6 +224,69 @@ def test_each_error_becomes_the_state_that_it_means(
     assert view is not None
     assert (view.state, view.reason) == (state, reason)
     assert not [path for path in config.results_folder.rglob("*") if path.is_file()]
+
+
+def _try_until_over(worker: Worker, ledger: Ledger, job: int, attempts: int) -> list[State]:
+    """States of a job after each attempt, without the waits between them."""
+    states = []
+    for _ in range(attempts):
+        assert worker.work_one("w")
+        view = ledger.view.job(job)
+        assert view is not None
+        states.append(view.state)
+        with ledger.database.write() as connection:
+            connection.execute("UPDATE jobs SET due_s = 0")
+    return states
+
+
+def test_errors_of_the_disk_do_not_use_up_the_attempts_of_a_job(
+    received: Callable[..., int], worker: Worker, ledger: Ledger, models
+) -> None:
+    job = received()
+    good = models.segmenter
+    models.segmenter = FailingSegmenter(good, OSError(5, "Input/output error"))
+    assert _try_until_over(worker, ledger, job, 5) == [State.RETRY] * 5
+    models.segmenter = FailingSegmenter(good, ModelError(Reason.OOM_CPU, "2 GiB"))
+    assert _try_until_over(worker, ledger, job, 2) == [State.RETRY, State.DEAD]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [Reason.UNKNOWN_MODEL, Reason.MODEL_CHECKSUM, Reason.MODEL_MANIFEST],
+)
+def test_a_model_store_that_is_away_kills_no_job(
+    received: Callable[..., int], worker: Worker, ledger: Ledger, models, reason: Reason
+) -> None:
+    job = received()
+    models.store_error = ModelError(reason, "/models/m: Stale file handle")
+    assert _try_until_over(worker, ledger, job, 4) == [State.RETRY] * 4
+    models.store_error = None
+    assert _try_until_over(worker, ledger, job, 1) == [State.SENDING]
+
+
+def test_a_device_that_computes_no_more_ends_the_process_and_kills_no_job(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    models,
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+) -> None:
+    good = models.segmenter
+    poison, other = received(), received(make_series(bright_volume, series=2))
+    for wanted in (State.RETRY, State.DEAD):  # two attempts are allowed here
+        broken = ModelError(Reason.MODEL_ERROR, "CUDA error: an illegal memory access")
+        models.segmenter = FailingSegmenter(good, broken)
+        models.is_device_sound = False
+        with pytest.raises(BrokenDeviceError):
+            worker.work_one("w")
+        view = ledger.view.job(poison)
+        assert view is not None
+        assert view.state is wanted
+        with ledger.database.write() as connection:
+            connection.execute("UPDATE jobs SET due_s = 0")
+    models.segmenter, models.is_device_sound = good, True
+    assert _try_until_over(worker, ledger, other, 1) == [State.SENDING]
 
 
 def test_a_fault_of_ours_ends_the_worker_and_leaves_the_lease_to_run_out(
@@ -346,6 +417,41 @@ def test_a_job_that_hangs_is_ended_with_its_process(
     view = ledger.view.job(job)
     assert view is not None
     assert (view.state, view.reason) == (State.DEAD, Reason.TIMEOUT)
+
+
+@pytest.mark.parametrize("trouble", ["ledger", "lease"])
+def test_a_job_that_hangs_is_ended_though_the_ledger_cannot_note_it(
+    received: Callable[..., int],
+    make_worker: Callable[[BridgeConfig], Worker],
+    ledger: Ledger,
+    models,
+    make_config: Callable[..., BridgeConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: str,
+) -> None:
+    worker = make_worker(make_config(workers="{ job_timeout_s = 0.2 }"))
+    received()
+    ended = threading.Event()
+    good = models.segmenter
+    monkeypatch.setattr("pacs_bridge.worker.os._exit", lambda _status: ended.set())
+    monkeypatch.setattr(threading, "excepthook", lambda _args: None)
+    if trouble == "ledger":
+        fault = TransientError(Reason.LEDGER_UNAVAILABLE, "locked")
+        monkeypatch.setattr(ledger.jobs, "park", lambda *_: (_ for _ in ()).throw(fault))
+
+    class Hanging:
+        identity = good.identity
+
+        def segment(self, volume, progress):
+            if trouble == "lease":
+                with ledger.database.write() as connection:
+                    connection.execute("UPDATE jobs SET fence = fence + 1")
+            assert ended.wait(20)
+            return good.segment(volume, progress)
+
+    models.segmenter = Hanging()
+    worker.work_one("w")
+    assert ended.is_set()
 
 
 def test_a_late_slice_makes_a_second_result_that_names_the_first(
