@@ -74,6 +74,7 @@ def retry(job_ids: tuple[int, ...], config_path: Path, dead: bool, series_uid: s
     A job that has results keeps them; only its deliveries are tried again. With --series an
     incomplete series is taken as it is.
     """
+    from pacs_bridge.ledger.series import ForceOutcome
     from pacs_bridge.queue import State
 
     if not (job_ids or dead or series_uid):
@@ -89,9 +90,9 @@ def retry(job_ids: tuple[int, ...], config_path: Path, dead: bool, series_uid: s
             failed |= not done
             click.echo(f"job {job_id}: {'tried again' if done else 'nothing to try again'}")
         if series_uid is not None:
-            done = ledger.series.force(series_uid)
-            failed |= not done
-            click.echo(f"series: {'goes on as it is' if done else 'not incomplete'}")
+            outcome = ledger.series.force(series_uid)
+            failed |= outcome is not ForceOutcome.FORCED
+            click.echo(f"series: {outcome}")
     if failed:
         raise click.exceptions.Exit(FAILED)
 
@@ -115,10 +116,11 @@ def _list(rows: Sequence[JobView]) -> None:
     for row in rows:
         job = f"job {row.job_id}" if row.job_id is not None else "no job"
         why = f"  {row.reason}: {row.detail}" if row.reason else ""
+        owed = f", {row.owed_count} refused and owed" if row.owed_count else ""
         again = f"  again at {row.due_at:%Y-%m-%d %H:%M:%S}" if row.due_at else ""
         click.echo(
             f"{row.state_at:%Y-%m-%d %H:%M:%S}  {row.state:11}  {job:8}"
-            f"  {row.instance_count} instances  {row.series_instance_uid}"
+            f"  {row.instance_count} instances{owed}  {row.series_instance_uid}"
             f"  revision {row.revision}  {row.route}{why}{again}"
         )
 

@@ -3,7 +3,7 @@
 An association that ends without release may have had more to send. The series that it touched
 stay incomplete until a later association that touches them is released: *later* by order of
 opening, so that a sender of the same series that ran beside the aborted one does not make up
-for it.
+for it. An instance that was refused by name is owed until it comes: see ``refusals``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.history import Change, note
+from pacs_bridge.ledger.refusals import RefusedInstance, note_refused
 from pacs_bridge.queue import State
 
 #: Associations of one start of the listener, at most.
@@ -45,7 +46,7 @@ class AssociationEnd:
     id: int
     outcome: AssociationOutcome
     newest_id: int  #: the association that was opened last, up to now
-    refused_series: tuple[str, ...] = ()  #: series of which it sent something that was not kept
+    refused: tuple[RefusedInstance, ...] = ()  #: what it sent that was not kept
     has_unknown_loss: bool = False  #: it also sent something of which not even the series is known
 
 
@@ -92,21 +93,24 @@ class AssociationBook:
             "UPDATE associations SET ended_at = ?, outcome = ? WHERE id = ? AND ended_at IS NULL",
             (now, end.outcome, end.id),
         )
+        note_refused(connection, now, end.refused)
         touched = connection.execute(
             "SELECT series_instance_uid FROM touches WHERE association_id = ?", (end.id,)
         ).fetchall()
-        lost = set(end.refused_series)
-        if end.outcome is AssociationOutcome.ABORTED or end.has_unknown_loss:
-            lost.update(row[0] for row in touched)
         for row in touched:
-            if row[0] not in lost:
+            if end.outcome is AssociationOutcome.ABORTED or end.has_unknown_loss:
+                self._interrupted(connection, row[0], end.newest_id)
+            else:
                 self._released(connection, row[0], end.id)
-        for series_instance_uid in lost:
-            connection.execute(
-                "UPDATE revisions SET activity = activity + 1, abort_boundary = ?"
-                " WHERE series_instance_uid = ? AND state IN ('receiving', 'quiet', 'incomplete')",
-                (end.newest_id, series_instance_uid),
-            )
+
+    def _interrupted(
+        self, connection: sqlite3.Connection, series_instance_uid: str, newest_id: int
+    ) -> None:
+        connection.execute(
+            "UPDATE revisions SET activity = activity + 1, abort_boundary = ?"
+            " WHERE series_instance_uid = ? AND state IN ('receiving', 'quiet', 'incomplete')",
+            (newest_id, series_instance_uid),
+        )
 
     def _released(
         self, connection: sqlite3.Connection, series_instance_uid: str, association_id: int
@@ -120,7 +124,9 @@ class AssociationBook:
         reopened = connection.execute(
             "UPDATE revisions SET state = 'receiving', reason = NULL, detail = '', state_at = ?"
             " WHERE series_instance_uid = ? AND state = 'incomplete'"
-            " AND abort_boundary IS NULL AND hold_reason IS NULL RETURNING revision",
+            " AND abort_boundary IS NULL AND hold_reason IS NULL AND NOT EXISTS (SELECT 1"
+            " FROM refused f WHERE f.series_instance_uid = revisions.series_instance_uid)"
+            " RETURNING revision",
             (self._database.now_text(), series_instance_uid),
         ).fetchall()
         for row in reopened:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pacs_bridge.ledger.arrival import Arrival, Fate, Placer
 from pacs_bridge.ledger.associations import AssociationRecord
 from pacs_bridge.ledger.history import Change, count, note
+from pacs_bridge.ledger.refusals import note_arrived
 from pacs_bridge.queue import DeliveryState, State
 
 
@@ -109,6 +110,7 @@ class Entry:
                 arrival.association.id,
             ),
         )
+        note_arrived(self._connection, arrival.sop_instance_uid)
         self._touch(arrival)
 
     def _known_again(self, arrival: Arrival) -> None:

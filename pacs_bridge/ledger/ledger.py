@@ -11,6 +11,7 @@ from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.deliveries import DeliveryBox
 from pacs_bridge.ledger.instances import InstanceBook
 from pacs_bridge.ledger.jobs import JobQueue
+from pacs_bridge.ledger.refusals import RefusalBook
 from pacs_bridge.ledger.retention import Retention
 from pacs_bridge.ledger.series import SeriesBook
 from pacs_bridge.ledger.steering import Steering
@@ -24,6 +25,7 @@ class Ledger:
     database: Database
     associations: AssociationBook
     instances: InstanceBook
+    refusals: RefusalBook
     series: SeriesBook
     jobs: JobQueue  #: the ``Queue`` of this machine
     outbox: DeliveryBox  #: the ``Outbox`` of this machine
@@ -53,6 +55,7 @@ class Ledger:
             database=database,
             associations=AssociationBook(database),
             instances=InstanceBook(database),
+            refusals=RefusalBook(database),
             series=SeriesBook(database),
             jobs=JobQueue(database, max_failures),
             outbox=DeliveryBox(database),
@@ -61,9 +64,6 @@ class Ledger:
             view=LedgerView(database),
         )
 
-    def close(self) -> None:
-        """Close the file."""
-        self.database.close()
     def presume_dead(self, process: str) -> None:
         """End all leases of a process that died."""
         self.jobs.presume_dead(process)
@@ -74,3 +74,6 @@ class Ledger:
         self.jobs.give_back(process)
         self.outbox.presume_dead(process)
 
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()

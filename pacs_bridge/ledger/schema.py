@@ -198,8 +198,28 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO machine VALUES (1, '', 0)")
 
 
+_REFUSED = """
+CREATE TABLE refused (                -- sent, not kept, and not come since
+    series_instance_uid TEXT NOT NULL, -- of which nothing else may have come yet
+    sop_instance_uid TEXT NOT NULL,   -- empty where not even the command named one
+    answer TEXT NOT NULL,             -- status, hexadecimal, or aborted
+    calling_ae_title TEXT NOT NULL,
+    refused_at TEXT NOT NULL,
+    PRIMARY KEY (series_instance_uid, sop_instance_uid)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX refused_instance ON refused (sop_instance_uid);
+
+ALTER TABLE quarantine ADD COLUMN vouched_at TEXT; -- an operator let the series go on without it
+"""
+
+
+def _note_what_is_owed(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_REFUSED):
+        connection.execute(statement)
+
+
 #: The n-th takes a file of version n to version n + 1; a file that is not there has version 0.
-MIGRATIONS: Sequence[Migration] = (_create,)
+MIGRATIONS: Sequence[Migration] = (_create, _note_what_is_owed)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 
 from inference.reasons import Reason
 from pacs_bridge.ledger.database import Database, time_text
 from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.history import Change, note
 from pacs_bridge.ledger.jobs import insert_job
+from pacs_bridge.ledger.refusals import forgive, give_up_unseen
 from pacs_bridge.queue import JobRequest, State
 
 
@@ -25,6 +27,7 @@ class OpenRevision:
     open_associations: int  #: that sent some of it
     instance_count: int
     slice_count: int  #: frames
+    owed_count: int  #: instances that were refused and have not come since
     deleted_count: int  #: instances whose files were deleted after an earlier result was sent
     expected_instances: int | None  #: what the sender says the series has
     is_interrupted: bool  #: an association ended before it had sent all, and none made up for it
@@ -40,6 +43,14 @@ class Verdict:
     reason: Reason | None = None
     detail: str = ""
     job: JobRequest | None = None
+
+
+class ForceOutcome(StrEnum):
+    """What came of an operator's word that a series is as complete as it will be."""
+
+    FORCED = "goes on as it is"
+    NOT_HELD = "not incomplete"
+    SOURCES_DELETED = "files of it were deleted after their time: they must be sent again"
 
 
 class SeriesBook:
@@ -96,13 +107,12 @@ class SeriesBook:
                 insert_job(connection, now, verdict.job)
         return True
 
-    def force(self, series_instance_uid: str) -> bool:
-        """An operator vouches for an incomplete series: it is as complete as it will be.
-
-        Gives False if the series is not held.
-        """
+    def force(self, series_instance_uid: str) -> ForceOutcome:
+        """An operator vouches for an incomplete series: it is as complete as it will be."""
         now = self._database.now_text()
         with self._database.write() as connection:
+            if _has_deleted_sources(connection, series_instance_uid):
+                return ForceOutcome.SOURCES_DELETED
             rows = connection.execute(
                 "UPDATE revisions SET state = 'quiet', activity = activity + 1, reason = NULL,"
                 " detail = 'forced', abort_boundary = NULL, hold_reason = NULL, state_at = ?"
@@ -110,24 +120,26 @@ class SeriesBook:
                 (now, series_instance_uid),
             ).fetchall()
             for row in rows:
-                connection.execute(
-                    "UPDATE series SET expected_instances = NULL WHERE series_instance_uid = ?",
-                    (series_instance_uid,),
-                )
+                _vouch(connection, now, series_instance_uid)
                 note(
                     connection,
                     now,
                     Change(series_instance_uid, row[0], State.QUIET, None, "forced"),
                 )
-        return bool(rows)
+        return ForceOutcome.FORCED if rows else ForceOutcome.NOT_HELD
 
     def give_up_incomplete(self, after_s: float) -> tuple[str, ...]:
-        """End the series that were held for so long: DEAD; a later instance opens them again."""
+        """End the series that were held for so long: DEAD; a later instance opens them again.
+
+        A series of which nothing came but what was refused is forgotten then.
+        """
         now = self._database.now_text()
         before = time_text(self._database.clock.now() - timedelta(seconds=after_s))
         with self._database.read() as connection:
             if not connection.execute(
-                "SELECT 1 FROM revisions WHERE state = 'incomplete' AND state_at < ?", (before,)
+                "SELECT 1 FROM revisions WHERE state = 'incomplete' AND state_at < :before"
+                " UNION ALL SELECT 1 FROM refused WHERE refused_at < :before",
+                {"before": before},
             ).fetchone():
                 return ()
         with self._database.write() as connection:
@@ -139,7 +151,8 @@ class SeriesBook:
             ).fetchall()
             for row in rows:
                 note(connection, now, Change(row[0], row[1], State.DEAD, row[2], row[3]))
-        return tuple(row[0] for row in rows)
+            unseen = give_up_unseen(connection, before)
+        return (*(row[0] for row in rows), *unseen)
 
     def expect(self, series_instance_uid: str, instance_count: int) -> None:
         """Note how many instances the series has where it comes from."""
@@ -148,6 +161,29 @@ class SeriesBook:
                 "UPDATE series SET expected_instances = ? WHERE series_instance_uid = ?",
                 (instance_count, series_instance_uid),
             )
+
+
+def _has_deleted_sources(connection: sqlite3.Connection, series_instance_uid: str) -> bool:
+    row = connection.execute(
+        "SELECT 1 FROM revisions r JOIN instances i USING (series_instance_uid)"
+        " WHERE r.series_instance_uid = ? AND r.state = 'incomplete'"
+        " AND i.deleted_at IS NOT NULL",
+        (series_instance_uid,),
+    ).fetchone()
+    return row is not None
+
+
+def _vouch(connection: sqlite3.Connection, now: str, series_instance_uid: str) -> None:
+    """Ask for nothing more of what the series lacks."""
+    forgive(connection, series_instance_uid)
+    connection.execute(
+        "UPDATE series SET expected_instances = NULL WHERE series_instance_uid = ?",
+        (series_instance_uid,),
+    )
+    connection.execute(
+        "UPDATE quarantine SET vouched_at = ? WHERE series_instance_uid = ?",
+        (now, series_instance_uid),
+    )
 
 
 _OPEN_REVISIONS = """
@@ -161,7 +197,9 @@ SELECT r.series_instance_uid, r.revision, r.state, r.activity, r.abort_boundary,
        (SELECT coalesce(sum(frame_count), 0) FROM instances i
          WHERE i.series_instance_uid = r.series_instance_uid) AS slice_count,
        (SELECT count(*) FROM instances i WHERE i.series_instance_uid = r.series_instance_uid
-         AND i.deleted_at IS NOT NULL) AS deleted_count
+         AND i.deleted_at IS NOT NULL) AS deleted_count,
+       (SELECT count(*) FROM refused f WHERE f.series_instance_uid = r.series_instance_uid)
+         AS owed_count
   FROM revisions r JOIN series s USING (series_instance_uid)
  WHERE r.state IN ('receiving', 'quiet')
  ORDER BY r.first_at
@@ -178,6 +216,7 @@ def _open_revision(row: sqlite3.Row) -> OpenRevision:
         open_associations=row["open_associations"],
         instance_count=row["instance_count"],
         slice_count=row["slice_count"],
+        owed_count=row["owed_count"],
         deleted_count=row["deleted_count"],
         expected_instances=row["expected_instances"],
         is_interrupted=row["abort_boundary"] is not None,

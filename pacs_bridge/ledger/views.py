@@ -18,7 +18,8 @@ _PRIORITIES = tuple(Priority)
 class JobView:
     """One line of a job list: a series revision, with its job if it has one.
 
-    ``state`` is the job's where there is one, and the revision's before.
+    ``state`` is the job's where there is one, and the revision's before. A series of which
+    nothing came but what was refused has revision 0.
     """
 
     series_instance_uid: str
@@ -27,6 +28,7 @@ class JobView:
     reason: Reason | None
     detail: str
     instance_count: int  #: of the series up to this revision
+    owed_count: int  #: instances of the series that were refused and have not come since
     first_at: datetime | None  #: first instance, UTC; None for a job without received series
     state_at: datetime  #: UTC
     job_id: int | None
@@ -110,8 +112,9 @@ class LedgerView:
             rows = connection.execute(
                 f"{_COUNTED} (SELECT * FROM (SELECT * FROM ({_JOBS}) WHERE 1 {condition})"  # noqa: S608
                 f" UNION ALL SELECT * FROM (SELECT * FROM ({_JOBLESS}) WHERE 1 {condition})"
+                f" UNION ALL SELECT * FROM (SELECT * FROM ({_UNSEEN}) WHERE 1 {condition})"
                 f" {order}) v",
-                [*values, *values, *order_values],
+                [*values, *values, *values, *order_values],
             ).fetchall()
         return tuple(_job_view(row) for row in rows)
 
@@ -147,9 +150,10 @@ class LedgerView:
         """How many series revisions or their jobs stand in each state."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT state, count(*) FROM jobs GROUP BY state UNION ALL"
+                "SELECT state, count(*) FROM jobs GROUP BY state UNION ALL"  # noqa: S608
                 " SELECT state, count(*) FROM revisions WHERE state NOT IN ('ready', 'superseded')"
                 " GROUP BY state"
+                f" UNION ALL SELECT 'incomplete', count(*) FROM ({_UNSEEN})"
             ).fetchall()
         counts = dict.fromkeys(State, 0)
         for state, number in rows:
@@ -175,7 +179,9 @@ class LedgerView:
 #: Instances are counted only of the rows that are shown.
 _COUNTED = """
 SELECT v.*, (SELECT count(*) FROM instances i WHERE i.series_instance_uid = v.series_instance_uid
-              AND i.revision <= v.revision) AS instance_count FROM
+              AND i.revision <= v.revision) AS instance_count,
+       (SELECT count(*) FROM refused f WHERE f.series_instance_uid = v.series_instance_uid)
+         AS owed_count FROM
 """
 _JOBS = """
 SELECT j.series_instance_uid, j.revision, j.state, j.reason, j.detail, r.first_at, j.state_at,
@@ -188,6 +194,15 @@ SELECT series_instance_uid, revision, state, reason, detail, first_at, state_at,
        NULL AS due_at, NULL AS worker
   FROM revisions WHERE state IN ('receiving', 'quiet', 'incomplete', 'skipped', 'dead')
 """
+_UNSEEN = """
+SELECT series_instance_uid, 0 AS revision, 'incomplete' AS state, 'incomplete' AS reason,
+       'nothing is here but for what was refused' AS detail, min(refused_at) AS first_at,
+       max(refused_at) AS state_at, NULL AS job_id, '' AS route, '' AS model, NULL AS priority,
+       0 AS attempts, NULL AS due_at, NULL AS worker
+  FROM refused f
+ WHERE NOT EXISTS (SELECT 1 FROM series s WHERE s.series_instance_uid = f.series_instance_uid)
+ GROUP BY series_instance_uid
+"""
 
 
 def _job_view(row: sqlite3.Row) -> JobView:
@@ -199,6 +214,7 @@ def _job_view(row: sqlite3.Row) -> JobView:
         reason=_reason(row["reason"]),
         detail=row["detail"],
         instance_count=row["instance_count"],
+        owed_count=row["owed_count"],
         first_at=_moment(row["first_at"]),
         state_at=datetime.fromisoformat(row["state_at"]),
         job_id=row["job_id"],

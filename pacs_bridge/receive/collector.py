@@ -126,6 +126,13 @@ class Collector:
                 f"{revision.instance_count} instances here; an association was aborted or an"
                 " instance refused",
             )
+        if revision.owed_count:
+            return Verdict(
+                State.INCOMPLETE,
+                Reason.INCOMPLETE,
+                f"{revision.instance_count} instances here; {revision.owed_count} were refused"
+                " and have not come since",
+            )
         if revision.deleted_count:
             return Verdict(
                 State.INCOMPLETE,

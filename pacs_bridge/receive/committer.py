@@ -15,6 +15,7 @@ from pacs_bridge.errors import TransientError
 from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import AssociationEnd
 from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.ledger.refusals import RefusedInstance
 from pacs_bridge.log import Log
 from pacs_bridge.receive.spool import Spool
 
@@ -97,6 +98,13 @@ class Committer:
         if item.fate is None:
             raise item.error or RuntimeError("neither entered nor refused")
         return item.fate
+
+    def refuse(self, refused: RefusedInstance) -> None:
+        """Note an instance that is refused; its association's end tells it once more."""
+        try:
+            self._ledger.refusals.note([refused])
+        except TransientError as error:
+            self._log.error("refusal-unwritten", reason=error.reason)
 
     def end(self, end: AssociationEnd) -> None:
         """Note the end of an association.

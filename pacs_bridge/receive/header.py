@@ -6,11 +6,10 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from pydicom.dataset import Dataset
-from pydicom.filereader import dcmread, read_dataset
+from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 
 from pacs_bridge.ledger.facts import SeriesFacts
@@ -73,7 +72,10 @@ def is_valid_uid(text: str) -> bool:
 
 
 def read_header(
-    head: bytes, transfer_syntax_uid: str, calling_ae_title: str, whole: Path | None = None
+    head: bytes,
+    transfer_syntax_uid: str,
+    calling_ae_title: str,
+    more: Callable[[], bytes] | None = None,
 ) -> InstanceHeader:
     """The attributes of an instance.
 
@@ -85,8 +87,9 @@ def read_header(
         How the data set is encoded.
     calling_ae_title
         Who sent it.
-    whole
-        The file that holds all of it, for the odd one whose head is not enough.
+    more
+        Gives a longer beginning, for the odd one whose head is not enough; None where there is
+        none: a data set that ends before Number of Frames is then taken for cut.
 
     Raises
     ------
@@ -95,17 +98,21 @@ def read_header(
         says nothing of a patient, study or series.
     """
     file = io.BytesIO(head)
-    found = _parse(file, transfer_syntax_uid)
-    if file.tell() >= len(head) and whole is not None:
-        found = _understood(lambda: _read_file(whole))
+    try:
+        found = _parse(file, transfer_syntax_uid)
+        is_cut = file.tell() >= len(head)  # a value that is cut is given as if it were whole
+    except HeaderError:
+        if more is None:
+            raise
+        is_cut = True
+    if is_cut:
+        if more is None:
+            raise HeaderError("it is cut")
+        found = _parse(io.BytesIO(more()), transfer_syntax_uid)
     header = _understood(lambda: _header(found, calling_ae_title))
     if not (header.study_instance_uid or header.series_instance_uid or header.patient_id):
         raise HeaderError("no identifier in it")
     return header
-
-
-def _read_file(path: Path) -> Dataset:
-    return dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
 
 
 def _parse(file: BinaryIO, transfer_syntax_uid: str) -> Dataset:

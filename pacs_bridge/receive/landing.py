@@ -19,6 +19,8 @@ from dicom_seg.provenance import IMPLEMENTATION_CLASS_UID
 IMPLEMENTATION_VERSION_NAME = "PACS_BRIDGE"
 #: Enough of a data set to hold all that the listener looks at, but for the oddest ones.
 HEAD_BYTES = 256 * 1024
+#: Where even the oddest one has said what it is: private sequences come before Number of Frames.
+_MOST_HEAD_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,18 @@ class Landed:
     data_offset_bytes: int
     size_bytes: int  #: of the file
     head: bytes  #: the beginning of the data set
+
+    def more(self) -> bytes:
+        """A longer beginning of the data set, or all of it.
+
+        Raises
+        ------
+        OSError
+            If the disk fails.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self.data_offset_bytes)
+            return file.read(_MOST_HEAD_BYTES)
 
 
 class LandingFile:

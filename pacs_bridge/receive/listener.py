@@ -198,7 +198,7 @@ class Listener:
             id=session.association.id,
             outcome=outcome,
             newest_id=self._newest_id,
-            refused_series=session.refused_series,
+            refused=session.refused,
             has_unknown_loss=session.has_unknown_loss,
         )
         self._committer.end(end)

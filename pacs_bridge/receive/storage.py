@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from inference.reasons import Reason
@@ -12,6 +11,7 @@ from pacs_bridge.errors import TransientError
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import AssociationRecord
+from pacs_bridge.ledger.refusals import RefusedInstance
 from pacs_bridge.log import Log
 from pacs_bridge.receive import sop_classes
 from pacs_bridge.receive.committer import Committer
@@ -60,10 +60,17 @@ class Refusal:
     answer
         Gives the response, from the beginning of the data set: enough to say which series lacks
         an instance now.
+    abandoned
+        Told the beginning, as far as it came, when the rest will not come.
     """
 
-    def __init__(self, answer: Callable[[bytes], Response]) -> None:
+    def __init__(
+        self,
+        answer: Callable[[bytes], Response],
+        abandoned: Callable[[bytes], None] = lambda _head: None,
+    ) -> None:
         self._answer = answer
+        self._abandoned = abandoned
         self._head = bytearray()
 
     def write(self, data: memoryview) -> None:
@@ -75,7 +82,8 @@ class Refusal:
         return self._answer(bytes(self._head))
 
     def abandon(self) -> None:
-        """Nothing was kept."""
+        """Pass on that the rest will not come."""
+        self._abandoned(bytes(self._head))
 
 
 @dataclass(slots=True)
@@ -116,13 +124,14 @@ class StorageSession:
         self.association = association
         self.log = depot.log
         self._depot = depot
+        self._refused: dict[tuple[str, str], RefusedInstance] = {}
         self._lossy_series: set[str] = set()
         self._has_unknown_loss = False
 
     @property
-    def refused_series(self) -> tuple[str, ...]:
-        """Series of which something was sent that was not kept."""
-        return tuple(sorted(self._lossy_series))
+    def refused(self) -> tuple[RefusedInstance, ...]:
+        """What was sent and not kept."""
+        return tuple(self._refused.values())
 
     @property
     def has_unknown_loss(self) -> bool:
@@ -137,22 +146,22 @@ class StorageSession:
         """Prepare for the data set of a C-STORE request."""
         if command.affected_sop_class_uid != context.abstract_syntax:
             wrong = "not the SOP class of the context"
-            return self._refusal(context, Status.SOP_CLASS_NOT_SUPPORTED, wrong)
+            return self._refusal(command, context, Status.SOP_CLASS_NOT_SUPPORTED, wrong)
         if not is_valid_uid(command.affected_sop_instance_uid):
             wrong = "invalid SOP Instance UID"
-            return self._refusal(context, Status.CANNOT_UNDERSTAND, wrong)
+            return self._refusal(command, context, Status.CANNOT_UNDERSTAND, wrong)
         if context.abstract_syntax in sop_classes.RESULTS:
             return Refusal(lambda _head: self._own_result(command))
         try:
             if self._depot.spool.free_bytes() < self._depot.reserve_free_bytes:
-                return self._refusal(context, Status.OUT_OF_RESOURCES, Reason.DISK_FULL)
+                return self._refusal(command, context, Status.OUT_OF_RESOURCES, Reason.DISK_FULL)
             file = self._depot.landing.open(
                 command.affected_sop_class_uid,
                 command.affected_sop_instance_uid,
                 context.transfer_syntax,
             )
         except OSError:
-            return self._refusal(context, Status.OUT_OF_RESOURCES, Reason.DISK_FULL)
+            return self._refusal(command, context, Status.OUT_OF_RESOURCES, Reason.DISK_FULL)
         return _StoredDataSet(self, file, command, context)
 
     def receive(self, file: LandingFile, command: Command, context: Context) -> Response:
@@ -160,37 +169,58 @@ class StorageSession:
         series = ""
         try:
             landed = file.settle()
-            header = self._read(landed.head, context, landed.path)
+            header = self._read(landed.head, context, landed.more)
             series = header.series_instance_uid
             if wrong := _mismatch(command, header):
-                return self._lost(series, Status.DATA_SET_DOES_NOT_MATCH, wrong)
+                return self._lost(series, command, Status.DATA_SET_DOES_NOT_MATCH, wrong)
             fate = self._depot.committer.enter(self._arrival(landed, header, context))
             return self._settled(fate, header)
         except HeaderError as error:
-            return self._lost(series, Status.CANNOT_UNDERSTAND, str(error))
+            series = series or self._series_of(file.head, context)
+            return self._lost(series, command, Status.CANNOT_UNDERSTAND, str(error))
         except TransientError as error:
-            return self._lost(series, Status.OUT_OF_RESOURCES, error.reason)
+            series = series or self._series_of(file.head, context)
+            return self._lost(series, command, Status.OUT_OF_RESOURCES, error.reason)
         except OSError:
-            return self._lost(series, Status.OUT_OF_RESOURCES, Reason.DISK_FULL)
+            series = series or self._series_of(file.head, context)
+            return self._lost(series, command, Status.OUT_OF_RESOURCES, Reason.DISK_FULL)
         except Exception as error:
             self.log.fault("store-failed", error)
-            return self._lost(series, Status.PROCESSING_FAILURE, Reason.INTERNAL_ERROR)
+            return self._lost(series, command, Status.PROCESSING_FAILURE, Reason.INTERNAL_ERROR)
         finally:
             file.discard()
 
-    def refuse(self, head: bytes, context: Context, status: Status, comment: str) -> Response:
+    def refuse(
+        self, head: bytes, command: Command, context: Context, status: Status, comment: str
+    ) -> Response:
         """Refuse an instance of which only the beginning is at hand."""
+        return self._lost(self._series_of(head, context), command, status, comment)
+
+    def abandoned(self, head: bytes, command: Command, context: Context) -> None:
+        """The association ends inside an instance: it was sent in part, and is not kept."""
+        series = self._series_of(head, context)
+        self._note_loss(series, command, "aborted")
+        self.log.warning(
+            "instance-abandoned", peer=self.association.calling_ae_title, series=series
+        )
+
+    def _refusal(self, command: Command, context: Context, status: Status, comment: str) -> Refusal:
+        return Refusal(
+            lambda head: self.refuse(head, command, context, status, comment),
+            lambda head: self.abandoned(head, command, context),
+        )
+
+    def _read(
+        self, head: bytes, context: Context, more: Callable[[], bytes] | None = None
+    ) -> InstanceHeader:
+        return read_header(head, context.transfer_syntax, self.association.calling_ae_title, more)
+
+    def _series_of(self, head: bytes, context: Context) -> str:
+        """The series that the beginning of a data set names; empty if it cannot be told."""
         try:
-            series = self._read(head, context).series_instance_uid
+            return self._read(head, context).series_instance_uid
         except HeaderError:
-            series = ""
-        return self._lost(series, status, comment)
-
-    def _refusal(self, context: Context, status: Status, comment: str) -> Refusal:
-        return Refusal(lambda head: self.refuse(head, context, status, comment))
-
-    def _read(self, head: bytes, context: Context, whole: Path | None = None) -> InstanceHeader:
-        return read_header(head, context.transfer_syntax, self.association.calling_ae_title, whole)
+            return ""
 
     def _settled(self, fate: Fate, header: InstanceHeader) -> Response:
         self.tally.count(fate)
@@ -218,12 +248,15 @@ class StorageSession:
         self.log.info("own-result", instance=command.affected_sop_instance_uid)
         return Response(Status.SUCCESS)
 
-    def _lost(self, series: str, status: Status, comment: str) -> Response:
-        """An image was sent and is not kept: its series must not pass for complete."""
-        if series:
-            self._lossy_series.add(series)
-        else:
-            self._has_unknown_loss = True
+    def _lost(self, series: str, command: Command, status: Status, comment: str) -> Response:
+        """An image was sent and is not kept: its series must not pass for complete.
+
+        The ledger is told before the sender, since this process may end before the association
+        does; if it cannot be told now it is told then.
+        """
+        refused = self._note_loss(series, command, f"{status:04X}")
+        if refused is not None and comment != Reason.LEDGER_UNAVAILABLE:
+            self._depot.committer.refuse(refused)
         self.tally.refused += 1
         self.log.warning(
             "instance-refused",
@@ -233,6 +266,19 @@ class StorageSession:
             series=series,
         )
         return Response(status, comment)
+
+    def _note_loss(self, series: str, command: Command, answer: str) -> RefusedInstance | None:
+        """Keep in mind what is not kept; gives it if its series can be told."""
+        if not series:
+            self._has_unknown_loss = True
+            return None
+        self._lossy_series.add(series)
+        instance = command.affected_sop_instance_uid
+        if not is_valid_uid(instance):
+            instance = ""
+        refused = RefusedInstance(series, instance, answer, self.association.calling_ae_title)
+        self._refused[series, instance] = refused
+        return refused
 
     def _arrival(self, landed: Landed, header: InstanceHeader, context: Context) -> Arrival:
         uids = (
@@ -285,11 +331,16 @@ class _StoredDataSet:
     def finish(self) -> Response:
         if self._is_disk_full:
             return self._session.refuse(
-                self._file.head, self._context, Status.OUT_OF_RESOURCES, Reason.DISK_FULL
+                self._file.head,
+                self._command,
+                self._context,
+                Status.OUT_OF_RESOURCES,
+                Reason.DISK_FULL,
             )
         return self._session.receive(self._file, self._command, self._context)
 
     def abandon(self) -> None:
+        self._session.abandoned(self._file.head, self._command, self._context)
         self._file.discard()
 
 

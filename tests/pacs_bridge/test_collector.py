@@ -20,6 +20,8 @@ from pacs_bridge.ledger.associations import (
 )
 from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.ledger.refusals import RefusedInstance
+from pacs_bridge.ledger.series import ForceOutcome
 from pacs_bridge.log import JsonLog
 from pacs_bridge.queue import Priority, State
 from pacs_bridge.receive.collector import Collector
@@ -78,8 +80,12 @@ class Bench:
     def settle(self) -> None:
         pass
 
-    def end(self, association: int, outcome=AssociationOutcome.RELEASED) -> None:
-        self.ledger.associations.end([AssociationEnd(association, outcome, self.newest)])
+    def end(
+        self, association: int, outcome=AssociationOutcome.RELEASED, refused: tuple[int, ...] = ()
+    ) -> None:
+        lost = tuple(RefusedInstance(SERIES, f"{SERIES}.{n}", "A700", "CT1") for n in refused)
+        end = AssociationEnd(association, outcome, self.newest, refused=lost)
+        self.ledger.associations.end([end])
 
     def send(self, *numbers: int, **changes: object) -> None:
         """A whole association that is released."""
@@ -181,10 +187,81 @@ def test_an_operator_can_force_a_held_series(bench):
     bench.end(association, AssociationOutcome.ABORTED)
     bench.look_for(QUIET_S + 2)
 
-    assert bench.ledger.series.force(SERIES)
+    assert bench.ledger.series.force(SERIES) is ForceOutcome.FORCED
     bench.look_for(QUIET_S + 2)
 
     assert bench.states == [(1, State.READY)]
+
+
+def test_a_refused_instance_is_owed_over_any_number_of_associations(bench):
+    bench.send(1)
+    bench.end(bench.open(), refused=(2,))  # one association an image, and no other word of it
+    bench.send(3)
+    bench.look_for(QUIET_S + 2)
+
+    held = bench.only()
+    assert (held.state, held.reason, held.owed_count) == (State.INCOMPLETE, Reason.INCOMPLETE, 1)
+    assert held.detail == "2 instances here; 1 were refused and have not come since"
+    bench.send(1, 3)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.INCOMPLETE)]
+
+    bench.send(2)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+    assert (bench.only().instance_count, bench.only().owed_count) == (3, 0)
+
+
+def test_an_instance_that_was_refused_before_its_series_was_known_is_owed(bench):
+    bench.end(bench.open(), refused=(1,))
+    (unseen,) = bench.ledger.view.series(SERIES)
+    assert (unseen.state, unseen.revision, unseen.owed_count) == (State.INCOMPLETE, 0, 1)
+    assert bench.ledger.view.state_counts() == {State.INCOMPLETE: 1}
+
+    bench.send(2, 3)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.INCOMPLETE)]
+    assert bench.ledger.jobs.claim("w", 60) is None
+
+
+def test_an_instance_that_comes_after_its_refusal_in_the_same_association_is_not_owed(bench):
+    association = bench.open()
+    bench.ledger.refusals.note([RefusedInstance(SERIES, f"{SERIES}.1", "A700", "CT1")])
+    bench.arrive(1, association)
+    bench.end(association, refused=(1,))
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_a_resend_that_is_refused_takes_nothing_from_a_series_that_has_it(bench):
+    bench.send(1, 2)
+    bench.end(bench.open(), refused=(2,))
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_an_operator_vouches_for_a_series_without_what_was_refused(bench):
+    bench.end(bench.open(), refused=(1,))
+    bench.send(2)
+    bench.look_for(QUIET_S + 2)
+    assert bench.ledger.series.force(SERIES) is ForceOutcome.FORCED
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+    assert bench.ledger.refusals.owed(SERIES) == ()
+
+
+def test_what_is_owed_too_long_is_given_up_and_told(bench, clock):
+    bench.end(bench.open(), refused=(1,))
+    clock.pass_s(100)
+    assert bench.ledger.series.give_up_incomplete(99) == (SERIES,)
+    assert bench.ledger.view.series(SERIES) == ()
+
+    bench.end(bench.open(), refused=(1,))
+    bench.send(2)
+    bench.look_for(QUIET_S + 2)
+    clock.pass_s(100)
+    assert bench.ledger.series.give_up_incomplete(99) == (SERIES,)
+    assert (bench.only().state, bench.only().owed_count) == (State.DEAD, 1)
 
 
 def test_a_series_that_lacks_instances_by_the_word_of_its_sender_is_held(bench):

@@ -26,8 +26,9 @@ from pacs_bridge.ledger.audit import audit
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.ledger.refusals import RefusedInstance
 from pacs_bridge.ledger.schema import MIGRATIONS
-from pacs_bridge.ledger.series import Verdict
+from pacs_bridge.ledger.series import ForceOutcome, Verdict
 from pacs_bridge.queue import DeliveryState, JobRequest, Priority, ResultFile, State
 from pacs_bridge.retry_policy import RetryPolicy
 
@@ -278,14 +279,12 @@ def test_not_even_if_its_first_instance_came_after_the_abort(ledger, enter, abor
     assert ledger.series.open_revisions()[0].is_interrupted
 
 
-def test_a_refused_instance_interrupts_its_series_and_no_other(ledger, enter, release):
+def test_a_refused_instance_is_owed_to_its_series_and_no_other(ledger, enter, release):
     enter(arrival_of(1), arrival_of(9, series_instance_uid="1.2.9"))
-    release(refused_series=(SERIES,))
+    release(refused=(RefusedInstance(SERIES, f"{SERIES}.2", "A700", "CT1"),))
 
-    interrupted = {
-        one.series_instance_uid: one.is_interrupted for one in ledger.series.open_revisions()
-    }
-    assert interrupted == {SERIES: True, "1.2.9": False}
+    owed = {one.series_instance_uid: one.owed_count for one in ledger.series.open_revisions()}
+    assert owed == {SERIES: 1, "1.2.9": 0}
 
 
 def test_a_refused_instance_that_cannot_be_told_interrupts_all_that_was_sent(
@@ -410,12 +409,12 @@ def test_a_held_series_opens_again_when_it_is_sent_again(ledger, enter, abort, r
 
 def test_an_operator_can_force_a_held_series(ledger, enter, abort):
     enter(arrival_of(1, expected_instances=5))
-    assert not ledger.series.force(SERIES)
+    assert ledger.series.force(SERIES) is ForceOutcome.NOT_HELD
     abort()
     (revision,) = ledger.series.open_revisions()
     ledger.series.conclude(revision, Verdict(State.INCOMPLETE, Reason.INCOMPLETE))
 
-    assert ledger.series.force(SERIES)
+    assert ledger.series.force(SERIES) is ForceOutcome.FORCED
 
     (revision,) = ledger.series.open_revisions()
     assert not revision.is_interrupted
@@ -561,10 +560,27 @@ def test_an_older_file_is_migrated_in_one_piece(ram_folder, clock):
         assert connection.execute("SELECT colour FROM jobs").fetchall() == []
 
 
+def test_a_file_of_the_first_version_is_migrated_with_what_it_holds(ram_folder, clock):
+    path = ram_folder / "old.sqlite"
+    old = Database(path, clock, migrations=MIGRATIONS[:1])
+    with old.write() as connection:
+        connection.execute("INSERT INTO associations VALUES (1, 'CT1', 'B', 'a', 't', 't', NULL)")
+        connection.execute(
+            "INSERT INTO quarantine VALUES (1, 'missing-identity', '', '1.2', 'd', 'p', 't', 1)"
+        )
+    old.close()
+
+    ledger = Ledger.open(path, clock)
+
+    assert len(ledger.instances.set_aside("1.2")) == 1
+    ledger.refusals.note([RefusedInstance("1.2", "1.2.1", "A700", "CT1")])
+    assert [one.sop_instance_uid for one in ledger.refusals.owed("1.2")] == ["1.2.1"]
+
+
 def test_a_file_of_a_later_version_or_another_program_is_refused(ram_folder, clock):
     later = ram_folder / "later.sqlite"
     Database(later, clock, migrations=[*MIGRATIONS, lambda _: None]).close()
-    with pytest.raises(PermanentError, match="version 2"):
+    with pytest.raises(PermanentError, match=f"version {len(MIGRATIONS) + 1}"):
         Database(later, clock)
 
     foreign = ram_folder / "foreign.sqlite"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import resource
@@ -22,6 +23,7 @@ from pacs_bridge.ledger.audit import audit
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.queue import State
 from pacs_bridge.receive.committer import Point
+from pacs_bridge.receive.landing import LandingFile
 from pacs_bridge.receive.status import Status
 
 RELEASE_RQ = b"\x05\x00\x00\x00\x00\x04" + bytes(4)
@@ -183,6 +185,64 @@ def test_below_the_reserve_an_instance_is_refused_and_its_series_is_held(
 
     ledger = Ledger.open(config.ledger_path)
     wait_for(lambda: ledger.view.series(series_of(series))[0].state is State.INCOMPLETE)
+
+
+def test_an_instance_that_was_refused_alone_holds_the_series_that_comes_after_it(
+    make_config, start_listener, send, make_ct, monkeypatch, wait_for
+):
+    """One association an image, and the first of them finds no space."""
+    config = make_config()
+    listener = start_listener(config)
+    series = [make_ct(number=number) for number in (1, 2, 3)]
+    monkeypatch.setattr(listener._depot.landing, "open", no_space)
+    assert send(listener.port, series[:1]) == [Status.OUT_OF_RESOURCES]
+    monkeypatch.undo()
+    for instance in series[1:]:
+        assert send(listener.port, [instance]) == [Status.SUCCESS]
+
+    ledger = Ledger.open(config.ledger_path)
+    wait_for(lambda: ledger.view.series(series_of(series))[0].state is State.INCOMPLETE)
+    assert ledger.view.series(series_of(series))[0].owed_count == 1
+
+    assert send(listener.port, series[:1]) == [Status.SUCCESS]
+    wait_for(lambda: ledger.view.series(series_of(series))[0].state is State.READY)
+
+
+def test_a_refusal_is_known_before_it_is_answered(
+    make_config, start_listener, raw_peer, make_ct, monkeypatch
+):
+    config = make_config()
+    listener = start_listener(config)
+    monkeypatch.setattr(listener._depot.landing, "open", no_space)
+    peer = raw_peer(listener.port).associate()
+    assert peer.store(make_ct()) == Status.OUT_OF_RESOURCES
+
+    (owed,) = Ledger.open(config.ledger_path).refusals.owed(series_of([make_ct()]))
+    assert (owed.sop_instance_uid, owed.answer) == (make_ct().SOPInstanceUID, "A700")
+
+
+def no_space(*_names: str) -> LandingFile:
+    raise OSError(errno.ENOSPC, "no space")
+
+
+def test_an_abort_inside_the_first_instance_of_an_association_holds_its_series(
+    make_config, start_listener, raw_peer, send, make_ct, wait_for
+):
+    """Another association sends the rest of the series and is released."""
+    config = make_config(collector="{ quiet_period_s = 1.0, check_interval_s = 0.02 }")
+    listener = start_listener(config)
+    first, second = make_ct(number=1), make_ct(number=2)
+    data_set = encode(first, False, True)
+    peer = raw_peer(listener.port).associate()
+    peer.send(peer.store_command(first.SOPInstanceUID))
+    peer.send(peer.data(data_set[:-10], 0))
+    peer.abort()
+    assert send(listener.port, [second]) == [Status.SUCCESS]
+
+    ledger = Ledger.open(config.ledger_path)
+    wait_for(lambda: ledger.view.series(series_of([first]))[0].state is State.INCOMPLETE)
+    assert send(listener.port, [first]) == [Status.SUCCESS]
+    wait_for(lambda: ledger.view.series(series_of([first]))[0].state is State.READY)
 
 
 def test_a_ledger_that_cannot_be_written_is_answered_and_passes(
