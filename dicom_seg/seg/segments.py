@@ -8,10 +8,15 @@ from typing import Final
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import SegmentDescription
 from highdicom.sr import CodedConcept
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from dicom_seg.codes import CodedTerm, code_of
 from dicom_seg.provenance import AlgorithmIdentity, ResultIdentity
+from dicom_seg.seg import elements
 from dicom_seg.seg.copied import fitted
+from dicom_seg.seg.file import attribute_bytes
 from dicom_seg.seg.request import SegRequest
 
 #: Algorithm family (PS3.16 CID 7162).
@@ -19,6 +24,7 @@ ARTIFICIAL_INTELLIGENCE: Final = CodedTerm("123110", "Artificial Intelligence", 
 #: Segment Description of a structure whose volume is not its whole volume.
 TRUNCATED_TEXT: Final = "Touches the border of the scan: its volume here is not its whole volume"
 DEMONSTRATION_TEXT: Final = "For demonstration only: model trained on synthetic data"
+_ALGORITHM_SEQUENCE: Final = 0x00620007
 _LO_CHARACTERS: Final = 64
 _LT_CHARACTERS: Final = 10240
 
@@ -28,10 +34,26 @@ def segment_descriptions(
 ) -> list[SegmentDescription]:
     """Segments 1, 2, ... for these structures (PS3.3 C.8.20.2, C.8.20.4)."""
     algorithm = algorithm_identification(request.algorithm, charset)
-    return [
+    segments = [
         _segment(number, structure_id, request, identity, algorithm)
         for number, structure_id in enumerate(structure_ids, start=1)
     ]
+    encoded = _encoded(algorithm, charset)
+    for segment in segments:
+        segment[_ALGORITHM_SEQUENCE] = encoded
+    return segments
+
+
+def _encoded(algorithm: AlgorithmIdentificationSequence, charset: object) -> RawDataElement:
+    """The sequence as bytes: a hundred segments have the same, which is encoded once."""
+    holder = Dataset()
+    if charset:
+        holder.SpecificCharacterSet = charset
+    before = len(attribute_bytes(holder))
+    holder[_ALGORITHM_SEQUENCE] = DataElement(_ALGORITHM_SEQUENCE, "SQ", algorithm)
+    header_bytes = len(elements.header(_ALGORITHM_SEQUENCE, "SQ", 0))
+    value = attribute_bytes(holder)[before + header_bytes :]
+    return RawDataElement(Tag(_ALGORITHM_SEQUENCE), "SQ", len(value), value, 0, False, True)
 
 
 def _segment(
