@@ -1,0 +1,1 @@
+"""How well one segmentation agrees with another, by structure, by case and in all."""
