@@ -2,6 +2,10 @@
 
 Loading executes nothing: safetensors holds numbers, the manifest is data, and the digest of
 the weights is checked each time.
+
+A model is what its manifest says, and the manifest changes in one step: weights that replace
+others lie beside them under a name with their digest until then. A crash leaves the old model
+or the new one.
 """
 
 from __future__ import annotations
@@ -85,7 +89,7 @@ class ModelStore:
             ``model-not-state-dict`` if they do not fit the network.
         """
         manifest = self.manifest(name)
-        path = self.root / name / WEIGHTS_FILE
+        path = self._weights(manifest)
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -108,7 +112,7 @@ class ModelStore:
         *,
         replace: bool = False,
     ) -> ModelManifest:
-        """Store a model; it appears whole or not at all.
+        """Store a model; it appears whole or not at all, and so does one that replaces another.
 
         Parameters
         ----------
@@ -133,22 +137,43 @@ class ModelStore:
         data = save({key: state_dict[key].contiguous() for key in sorted(state_dict)})
         stored = dataclasses.replace(manifest, weights_sha256=hashlib.sha256(data).hexdigest())
         target = self.root / manifest.name
-        if target.exists() and not replace:
-            if self.manifest(manifest.name) == stored:
-                return stored
+        if manifest.name not in self.names():
+            self._put(stored, data)
+        elif replace:
+            self._replace(stored, data)
+        elif self.manifest(manifest.name) != stored:
             raise ModelError(Reason.MODEL_MANIFEST, f"{target}: another model has this name")
+        return stored
+
+    def _put(self, manifest: ModelManifest, data: bytes) -> None:
+        """Both files in a folder of their own, which then gets its name."""
         self.root.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".adding-", dir=self.root))
         try:
             _write_durably(draft / WEIGHTS_FILE, data)
-            _write_durably(draft / MANIFEST_FILE, stored.to_json().encode())
+            _write_durably(draft / MANIFEST_FILE, manifest.to_json().encode())
             draft.chmod(0o755)
-            if target.exists():
-                shutil.rmtree(target)
-            draft.rename(target)
+            draft.rename(self.root / manifest.name)
+            _sync_folder(self.root)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return stored
+
+    def _replace(self, manifest: ModelManifest, data: bytes) -> None:
+        """New weights beside the old ones, then the manifest, then the old ones go."""
+        folder = self.root / manifest.name
+        weights = folder / _named_by_digest(manifest)
+        _write_durably(weights, data)
+        _sync_folder(folder)
+        _write_durably(folder / MANIFEST_FILE, manifest.to_json().encode())
+        _sync_folder(folder)
+        for path in folder.iterdir():
+            if path.name not in {MANIFEST_FILE, weights.name}:
+                path.unlink()
+
+    def _weights(self, manifest: ModelManifest) -> Path:
+        folder = self.root / manifest.name
+        replaced = folder / _named_by_digest(manifest)
+        return replaced if replaced.exists() else folder / WEIGHTS_FILE
 
 
 def embedded_store() -> ModelStore:
@@ -185,8 +210,25 @@ def _parse(data: bytes, manifest: ModelManifest, where: str) -> dict[str, torch.
     return {key: tensor.float() for key, tensor in tensors.items()}
 
 
+def _named_by_digest(manifest: ModelManifest) -> str:
+    stem, _, suffix = WEIGHTS_FILE.rpartition(".")
+    return f"{stem}-{manifest.weights_sha256[:16]}.{suffix}"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Names of files last when their folder is written (fsync(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
+    """Under another name first: ``path`` is whole, whatever was there before."""
+    draft = path.with_name(f"{path.name}.new")
+    with draft.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    draft.replace(path)

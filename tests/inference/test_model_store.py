@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +74,68 @@ def test_a_name_is_not_taken_over_unless_asked(
 
     assert store.verify("small") == replaced
     assert [path.name for path in store.root.iterdir()] == ["small"]
+    assert len(list((store.root / "small").iterdir())) == 2
+    again = store.add(small_manifest, weights, replace=True)
+    assert store.verify("small") == again != replaced
+    assert store.add(small_manifest, weights, replace=True) == again
+    assert store.verify("small") == again
+
+
+def _killed_at(step: int, root: Path, work: Callable[[], object]) -> bool:
+    """Do ``work`` in a process that dies before its ``step``-th access to files in ``root``.
+
+    True if it died; False if the work was done before.
+    """
+    child = os.fork()
+    if child == 0:
+        seen = 0
+
+        def watch(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal seen
+            if event.partition(".")[0] in {"open", "os", "tempfile", "shutil"} and any(
+                str(root) in str(argument) for argument in arguments
+            ):
+                seen += 1
+                if seen == step:
+                    os._exit(9)
+
+        torch.set_num_threads(1)  # threads of the parent are not here
+        sys.addaudithook(watch)
+        work()
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 9)
+    return status == 9
+
+
+def test_a_process_that_dies_while_it_replaces_a_model_leaves_the_old_one_or_the_new_one(
+    store: ModelStore, small_manifest: ModelManifest, weights: Weights
+) -> None:
+    other = dict(weights, **{"conv_final.2.conv.bias": torch.ones(105)})
+    old = store.verify("small")
+    left = []
+    step = 1
+    while _killed_at(step, store.root, lambda: store.add(small_manifest, other, replace=True)):
+        left.append(store.verify("small"))
+        if left[-1] != old:
+            store.add(small_manifest, weights, replace=True)
+            assert store.verify("small") == old
+        step += 1
+    new = store.verify("small")
+    assert new != old
+    assert set(left) == {old, new}  # it was killed before the change and after it
+
+
+def test_a_process_that_dies_while_it_adds_a_model_leaves_it_whole_or_not_at_all(
+    tmp_path: Path, small_manifest: ModelManifest, weights: Weights
+) -> None:
+    store = ModelStore(tmp_path / "fresh")
+    step = 1
+    while _killed_at(step, store.root, lambda: store.add(small_manifest, weights)):
+        assert all(store.verify(name) for name in store.names())
+        step += 1
+    assert step > 3
+    assert store.verify("small")
 
 
 def test_half_precision_weights_are_loaded_as_single(
