@@ -11,6 +11,7 @@ from inference.reasons import Reason
 from pacs_bridge.ledger.database import Database, time_text
 from pacs_bridge.ledger.history import Change, note
 from pacs_bridge.ledger.results import results_of
+from pacs_bridge.ledger.supersession import IS_OVERTAKEN
 from pacs_bridge.queue import (
     DeliveryClaim,
     DeliveryState,
@@ -265,9 +266,9 @@ def _next_delivery(
     connection: sqlite3.Connection, steady_s: float, destinations: Sequence[str] | None
 ) -> sqlite3.Row | None:
     """The most urgent delivery that is due: one that waits, or whose sender is presumed dead."""
-    wanted, names = "", list(destinations or ())
+    wanted, names = f" AND NOT {IS_OVERTAKEN}", list(destinations or ())
     if destinations is not None:
-        wanted = f" AND destination IN ({', '.join('?' * len(names))})"
+        wanted += f" AND destination IN ({', '.join('?' * len(names))})"
     row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM ("  # noqa: S608 - only question marks are put in
         "SELECT * FROM (SELECT * FROM deliveries INDEXED BY deliveries_waiting"

@@ -5,11 +5,16 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from inference.reasons import Reason
 from pacs_bridge.ledger.arrival import Arrival, Fate, Placer
 from pacs_bridge.ledger.associations import AssociationRecord
 from pacs_bridge.ledger.history import Change, count, note
 from pacs_bridge.ledger.refusals import note_arrived
-from pacs_bridge.queue import DeliveryState, State
+from pacs_bridge.ledger.supersession import stand_back
+from pacs_bridge.queue import State
+
+#: The series lacks an instance that lies in quarantine for this.
+_LACKING = (Reason.MIXED_IDENTITY, Reason.MISSING_IDENTITY)
 
 
 class Entry:
@@ -34,7 +39,7 @@ class Entry:
         """Decide the fate of an arrival, have its file moved, and write it down."""
         self._note_association(arrival.association)
         known = self._connection.execute(
-            "SELECT digest, path FROM instances WHERE sop_instance_uid = ?",
+            "SELECT digest, path, deleted_at FROM instances WHERE sop_instance_uid = ?",
             (arrival.sop_instance_uid,),
         ).fetchone()
         fate = self._fate(arrival, known)
@@ -54,7 +59,7 @@ class Entry:
 
     def _is_lost(self, known: sqlite3.Row) -> bool:
         """Whether the file is gone, lost or deleted after its time; the resend puts it back."""
-        return not (self._folder / known["path"]).exists()
+        return known["deleted_at"] is not None or not (self._folder / known["path"]).exists()
 
     def _put_back(self, arrival: Arrival, path: str) -> None:
         self._connection.execute(
@@ -147,7 +152,7 @@ class Entry:
                 arrival.association.id,
             ),
         )
-        if fate in (Fate.MIXED_IDENTITY, Fate.MISSING_IDENTITY):  # the series lacks this instance
+        if fate.reason in _LACKING:
             self._connection.execute(
                 "UPDATE revisions SET activity = activity + 1, hold_reason = ?"
                 " WHERE series_instance_uid = ?"
@@ -193,16 +198,33 @@ class Entry:
                 (revision, arrival.series_instance_uid),
             )
             self._begin_revision(arrival.series_instance_uid, revision)
-            supersede(self._connection, self._now, arrival.series_instance_uid, revision)
+            stand_back(self._connection, self._now, arrival.series_instance_uid, revision)
         return revision
 
     def _begin_revision(self, series_instance_uid: str, revision: int) -> None:
         self._connection.execute(
             "INSERT INTO revisions (series_instance_uid, revision, state, activity, first_at,"
-            " last_at, state_at) VALUES (?, ?, 'receiving', 0, ?, ?, ?)",
-            (series_instance_uid, revision, self._now, self._now, self._now),
+            " last_at, state_at, hold_reason) VALUES (?, ?, 'receiving', 0, ?, ?, ?, ?)",
+            (
+                series_instance_uid,
+                revision,
+                self._now,
+                self._now,
+                self._now,
+                self._lacks(series_instance_uid),
+            ),
         )
         note(self._connection, self._now, Change(series_instance_uid, revision, State.RECEIVING))
+
+    def _lacks(self, series_instance_uid: str) -> str | None:
+        """Why the series is not whole, whatever comes: it has an instance in quarantine."""
+        row = self._connection.execute(
+            "SELECT reason FROM quarantine q WHERE series_instance_uid = ? AND reason IN (?, ?)"
+            " AND vouched_at IS NULL AND NOT EXISTS (SELECT 1 FROM instances i"
+            " WHERE i.sop_instance_uid = q.sop_instance_uid) ORDER BY id LIMIT 1",
+            (series_instance_uid, *_LACKING),
+        ).fetchone()
+        return None if row is None else str(row[0])
 
     def _reopen(self, series_instance_uid: str, revision: int) -> None:
         self._connection.execute(
@@ -224,34 +246,3 @@ class Entry:
                 self._now,
             ),
         )
-
-
-def supersede(
-    connection: sqlite3.Connection, now: str, series_instance_uid: str, revision: int
-) -> None:
-    """A revision has begun: the earlier ones and their jobs stand back for it.
-
-    What is being sent at this moment may arrive; what waits to be sent does not go any more.
-    """
-    connection.execute(
-        "UPDATE revisions SET state = 'superseded', state_at = ?"
-        " WHERE series_instance_uid = ? AND revision < ? AND state = 'ready'",
-        (now, series_instance_uid, revision),
-    )
-    jobs = connection.execute(
-        "UPDATE jobs SET state = 'superseded', superseded_by = ?, fence = fence + 1,"
-        " worker = NULL, lease_until_s = NULL, state_at = ?"
-        " WHERE series_instance_uid = ? AND revision < ?"
-        " AND state NOT IN ('superseded', 'skipped') RETURNING id, revision",
-        (revision, now, series_instance_uid, revision),
-    ).fetchall()
-    for job in jobs:
-        connection.execute(
-            "UPDATE deliveries SET state = ?, state_at = ? WHERE job_id = ? AND state = ?",
-            (DeliveryState.SUPERSEDED, now, job["id"], DeliveryState.PENDING),
-        )
-        detail = f"by revision {revision}"
-        change = Change(
-            series_instance_uid, job["revision"], State.SUPERSEDED, None, detail, job["id"]
-        )
-        note(connection, now, change)

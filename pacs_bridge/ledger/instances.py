@@ -83,10 +83,14 @@ class InstanceBook:
         return tuple(SetAside(row[0], self._folder / row[1], Reason(row[2])) for row in rows)
 
     def is_entered(self, sop_instance_uid: str, path: str) -> bool:
-        """Whether a row stands for this instance at this path, relative to the data folder."""
+        """Whether a row stands for this instance at this path, relative to the data folder.
+
+        One whose file was deleted after its time does not: nothing should lie there.
+        """
         with self._database.read() as connection:
             row = connection.execute(
                 "SELECT 1 FROM instances WHERE sop_instance_uid = ? AND path = ?"
+                " AND deleted_at IS NULL"
                 " UNION ALL SELECT 1 FROM quarantine WHERE path = ?",
                 (sop_instance_uid, path, path),
             ).fetchone()

@@ -13,6 +13,7 @@ from pacs_bridge.ledger.database import Database, time_text
 from pacs_bridge.ledger.deliveries import insert_deliveries
 from pacs_bridge.ledger.history import Change, note
 from pacs_bridge.ledger.results import replace_results, sent_results_before
+from pacs_bridge.ledger.supersession import replace_earlier
 from pacs_bridge.queue import (
     JobClaim,
     JobRequest,
@@ -96,7 +97,9 @@ class JobQueue:
             )
             self._let_go(connection, claim.job_id)
             self._set_state(connection, claim.job_id, State.SENDING)
-            insert_deliveries(connection, self._database.now_text(), claim, results)
+            now, request = self._database.now_text(), claim.request
+            replace_earlier(connection, now, request.series_instance_uid, request.revision)
+            insert_deliveries(connection, now, claim, results)
 
     def retry(self, claim: JobClaim, reason: Reason, detail: str, policy: RetryPolicy) -> State:
         """See ``Queue.retry``."""

@@ -196,6 +196,20 @@ def test_a_series_that_lacks_an_instance_without_identity_is_held(ledger, enter,
     assert revision.hold_reason is Reason.MISSING_IDENTITY
 
 
+def test_a_series_whose_first_instance_came_without_identity_is_held(ledger, enter, release):
+    assert enter(arrival_of(2, is_identified=False)) == [Fate.MISSING_IDENTITY]
+    enter(arrival_of(1))
+    release()
+
+    (revision,) = ledger.series.open_revisions()
+    assert revision.hold_reason is Reason.MISSING_IDENTITY
+    ledger.series.conclude(revision, Verdict(State.INCOMPLETE, Reason.MISSING_IDENTITY))
+    assert ledger.series.force(SERIES) is ForceOutcome.FORCED
+    conclude_ready(ledger)
+    enter(arrival_of(3, association=2))  # what the operator has vouched for is not asked again
+    assert ledger.series.open_revisions()[0].hold_reason is None
+
+
 def test_a_known_instance_whose_file_was_lost_is_put_back(ledger, enter):
     enter(arrival_of(1))
     (source,) = ledger.instances.sources(SERIES, 1)
@@ -352,10 +366,13 @@ def test_a_late_instance_after_the_result_names_the_result_that_it_replaces(ledg
     result = deliver(ledger)
     enter(arrival_of(2, association=2))
     release(2, newest=2)
-
-    assert ledger.view.job(first).state is State.SUPERSEDED
     conclude_ready(ledger)
-    assert ledger.jobs.claim("w", 60).predecessors == (result,)
+
+    claim = ledger.jobs.claim("w", 60)
+    assert claim.predecessors == (result,)
+    assert ledger.view.job(first).state is State.SENT
+    ledger.jobs.complete(claim, [result], [])
+    assert ledger.view.job(first).state is State.SUPERSEDED
 
 
 def test_a_job_at_work_loses_its_lease_to_a_late_instance(ledger, enter, release):
@@ -384,12 +401,100 @@ def test_a_superseded_result_that_waits_is_not_sent_and_one_on_its_way_may_arriv
     ledger.jobs.complete(claim, [result], [])
     on_its_way, failing = (ledger.outbox.claim("s", 60, [name]) for name in "ab")
     enter(arrival_of(2, association=2))
+    release(2, newest=2)
+    conclude_ready(ledger)
+    ledger.jobs.complete(ledger.jobs.claim("w", 60), [result], [])
 
     ledger.outbox.sent(on_its_way, result)
     assert ledger.outbox.retry(failing, Reason.SEND_TIMEOUT, "", POLICY) is DeliveryState.SUPERSEDED
     states = [one.state for one in ledger.view.deliveries(claim.job_id)]
     assert states == [DeliveryState.SENT, DeliveryState.SUPERSEDED, DeliveryState.SUPERSEDED]
     assert ledger.view.job(claim.job_id).state is State.SUPERSEDED
+
+
+def overtake_a_waiting_result(ledger, enter, release) -> int:
+    """A late instance comes before the result of the first revision is sent; gives its job."""
+    enter(arrival_of(1))
+    release()
+    job = conclude_ready(ledger)
+    result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", "00", 1)
+    ledger.jobs.complete(ledger.jobs.claim("w", 60), [result], [])
+    enter(arrival_of(2, association=2))
+    release(2, newest=2)
+    return job
+
+
+def test_a_result_that_a_late_instance_overtakes_waits_for_what_comes_of_it(
+    ledger, enter, release, clock
+):
+    job = overtake_a_waiting_result(ledger, enter, release)
+    assert ledger.outbox.claim("s", 60) is None
+    conclude_ready(ledger)
+    assert ledger.outbox.claim("s", 60) is None
+    claim = ledger.jobs.claim("w", 60)
+    assert ledger.outbox.claim("s", 60) is None
+    ledger.jobs.retry(claim, Reason.MODEL_ERROR, "", POLICY)
+    assert ledger.outbox.claim("s", 60) is None
+    assert ledger.view.job(job).state is State.SENDING
+
+    clock.pass_s(60)
+    claim = ledger.jobs.claim("w", 60)
+    result = ResultFile(0, "binary", "r2.dcm", "1.2", "2.25.7", "2.25.8", "1.2", "00", 1)
+    ledger.jobs.complete(claim, [result], [])
+    assert ledger.view.job(job).state is State.SUPERSEDED
+    assert ledger.outbox.claim("s", 60).job_id == claim.job_id
+    assert ledger.outbox.claim("s", 60) is None
+
+
+@pytest.mark.parametrize("end", ["held", "skipped", "given up", "job skipped", "job dead"])
+def test_a_result_is_sent_when_the_later_revision_ends_without_one(
+    ledger, enter, release, clock, end
+):
+    job = overtake_a_waiting_result(ledger, enter, release)
+    if end.startswith("job"):
+        conclude_ready(ledger)
+        claim = ledger.jobs.claim("w", 60)
+        stop = ledger.jobs.skip if end == "job skipped" else ledger.jobs.park
+        stop(claim, Reason.MODEL_ERROR, "")
+    else:
+        (revision,) = ledger.series.open_revisions()
+        state = State.SKIPPED if end == "skipped" else State.INCOMPLETE
+        ledger.series.conclude(revision, Verdict(state, Reason.INCOMPLETE))
+    if end == "given up":
+        clock.pass_s(100)
+        ledger.series.give_up_incomplete(99)
+
+    delivery = ledger.outbox.claim("s", 60)
+    assert delivery.job_id == job
+    ledger.outbox.sent(delivery, delivery.candidates[0])
+    assert ledger.view.job(job).state is State.SENT
+
+
+def test_a_result_waits_again_when_the_held_revision_goes_on(ledger, enter, release):
+    overtake_a_waiting_result(ledger, enter, release)
+    (revision,) = ledger.series.open_revisions()
+    ledger.series.conclude(revision, Verdict(State.INCOMPLETE, Reason.INCOMPLETE))
+    enter(arrival_of(3, association=3))
+    assert ledger.outbox.claim("s", 60) is None
+
+
+def test_an_expired_lease_on_a_superseded_result_is_given_to_nobody(ledger, enter, release, clock):
+    enter(arrival_of(1))
+    release()
+    job = conclude_ready(ledger)
+    result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", "00", 1)
+    ledger.jobs.complete(ledger.jobs.claim("w", 60), [result], [])
+    ledger.outbox.claim("dies", 60)
+    enter(arrival_of(2, association=2))
+    release(2, newest=2)
+    second = conclude_ready(ledger)
+    ledger.jobs.complete(ledger.jobs.claim("w", 60), [result], [])
+    clock.pass_s(61)
+
+    assert ledger.outbox.claim("s", 60).job_id == second
+    assert ledger.outbox.claim("s", 60) is None
+    (old,) = ledger.view.deliveries(job)
+    assert old.state is DeliveryState.SUPERSEDED
 
 
 def test_a_held_series_opens_again_when_it_is_sent_again(ledger, enter, abort, release):
@@ -742,6 +847,45 @@ def test_a_late_instance_of_a_deleted_series_says_how_many_are_gone(ledger, ente
     assert ledger.series.open_revisions()[0].deleted_count == 2
     enter(arrival_of(1, association=2), arrival_of(2, association=2))
     assert ledger.series.open_revisions()[0].deleted_count == 0
+
+
+def test_a_file_that_was_put_back_by_one_who_died_is_put_back_again(
+    ledger, ram_folder, enter, release, clock
+):
+    enter(arrival_of(1))
+    release()
+    conclude_ready(ledger)
+    deliver(ledger)
+    clock.pass_s(2 * DAY_S)
+    (source,) = ledger.instances.sources(SERIES, 1)
+    name = str(source.path.relative_to(ram_folder))
+    assert ledger.instances.is_entered(source.sop_instance_uid, name)
+    ledger.retention.delete_sources(DAY_S)
+    source.path.write_bytes(b"instance")  # moved, and killed before the ledger knew
+
+    assert not ledger.instances.is_entered(source.sop_instance_uid, name)
+    assert enter(arrival_of(1, association=2), arrival_of(2, association=2))[0] is Fate.KNOWN
+    assert ledger.series.open_revisions()[0].deleted_count == 0
+    assert ledger.instances.is_entered(source.sop_instance_uid, name)
+
+
+def test_an_operator_cannot_force_a_series_whose_files_were_deleted(ledger, enter, release, clock):
+    enter(arrival_of(1), arrival_of(2))
+    release()
+    conclude_ready(ledger)
+    deliver(ledger)
+    clock.pass_s(2 * DAY_S)
+    ledger.retention.delete_sources(DAY_S)
+    enter(arrival_of(3, association=2))
+    release(2, newest=2)
+    (revision,) = ledger.series.open_revisions()
+    ledger.series.conclude(revision, Verdict(State.INCOMPLETE, Reason.INCOMPLETE))
+
+    assert ledger.series.force(SERIES) is ForceOutcome.SOURCES_DELETED
+    assert ledger.series.open_revisions() == ()
+
+    enter(arrival_of(1, association=3), arrival_of(2, association=3))
+    assert ledger.series.force(SERIES) is ForceOutcome.FORCED
 
 
 def test_files_of_results_are_deleted_when_they_have_long_arrived(ledger, ram_folder, clock):

@@ -1,0 +1,73 @@
+"""A later revision in the place of the earlier ones: when it begins, and when it has a result.
+
+What was made of a complete series is not thrown away for a late instance: the later revision may
+be held as incomplete, skipped, or fail. Until that is known an earlier result waits (see
+``IS_OVERTAKEN``), and only a result takes its place.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from pacs_bridge.ledger.history import Change, note
+from pacs_bridge.queue import DeliveryState, State
+
+#: Of a row of deliveries: whether a later revision is on its way to a result.
+IS_OVERTAKEN = """
+EXISTS (SELECT 1 FROM jobs j JOIN revisions n
+    ON n.series_instance_uid = j.series_instance_uid AND n.revision > j.revision
+ WHERE j.id = deliveries.job_id AND j.state <> 'superseded'
+   AND (n.state IN ('receiving', 'quiet')
+        OR EXISTS (SELECT 1 FROM jobs m WHERE m.series_instance_uid = n.series_instance_uid
+                      AND m.revision = n.revision
+                      AND m.state IN ('ready', 'retry', 'claimed', 'segmented', 'encoded'))))
+"""
+
+
+def stand_back(
+    connection: sqlite3.Connection, now: str, series_instance_uid: str, revision: int
+) -> None:
+    """A revision has begun: no more work is put into the earlier ones; their results wait."""
+    connection.execute(
+        "UPDATE revisions SET state = 'superseded', state_at = ?"
+        " WHERE series_instance_uid = ? AND revision < ? AND state = 'ready'",
+        (now, series_instance_uid, revision),
+    )
+    without_result = "NOT EXISTS (SELECT 1 FROM results r WHERE r.job_id = jobs.id)"
+    _supersede(connection, now, series_instance_uid, revision, without_result)
+
+
+def replace_earlier(
+    connection: sqlite3.Connection, now: str, series_instance_uid: str, revision: int
+) -> None:
+    """A revision has a result: the earlier ones and their jobs are superseded.
+
+    What is being sent at this moment may arrive; what waits to be sent does not go any more.
+    """
+    _supersede(connection, now, series_instance_uid, revision, "1")
+
+
+def _supersede(
+    connection: sqlite3.Connection,
+    now: str,
+    series_instance_uid: str,
+    revision: int,
+    condition: str,
+) -> None:
+    jobs = connection.execute(
+        "UPDATE jobs SET state = 'superseded', superseded_by = ?, fence = fence + 1,"  # noqa: S608
+        " worker = NULL, lease_until_s = NULL, state_at = ?"
+        " WHERE series_instance_uid = ? AND revision < ?"
+        f" AND state NOT IN ('superseded', 'skipped') AND {condition} RETURNING id, revision",
+        (revision, now, series_instance_uid, revision),
+    ).fetchall()
+    for job in jobs:
+        connection.execute(
+            "UPDATE deliveries SET state = ?, state_at = ? WHERE job_id = ? AND state = ?",
+            (DeliveryState.SUPERSEDED, now, job["id"], DeliveryState.PENDING),
+        )
+        detail = f"by revision {revision}"
+        change = Change(
+            series_instance_uid, job["revision"], State.SUPERSEDED, None, detail, job["id"]
+        )
+        note(connection, now, change)
