@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from inference.manifest import ModelManifest
 from inference.model_store import ModelStore
-from inference.network import NetworkSpec, build_network
+from inference.network import NetworkSpec
 from inference.preprocessing import IntensitySpec, Scaling
 from training.case import CaseRecipe
-from training.loop import Plan, TrainingState, train
-from training.patches import PatchSource
+from training.export import ModelDetails, export_model
+from training.plan import Plan
 from training.synthetic_cases import make_cases
+from training.trainer import TrainingRun, run_training
 
 MODEL_NAME = "synthetic-3mm"
 #: Patients of the training set; evaluation takes seeds from elsewhere.
@@ -73,34 +72,25 @@ def run_embedded(run: EmbeddedRun, log: Callable[[str], None] = print) -> ModelM
         Of the stored model.
     """
     cases = make_cases(run.cases, run.recipe, run.folder / "cases", run.workers)
-    torch.manual_seed(run.seed)
-    state = TrainingState.start(build_network(run.network), run.plan)
-    checkpoint = run.folder / "checkpoint.pt"
-    if checkpoint.exists():
-        state.load(checkpoint)
-    train(state, PatchSource(cases, run.seed), run.plan, checkpoint, log)
-    return store_model(state, run, ModelStore(run.folder / "models"))
-
-
-def store_model(state: TrainingState, run: EmbeddedRun, store: ModelStore) -> ModelManifest:
-    """Put the averaged weights into ``store`` as half precision."""
-    weights = {key: value.half() for key, value in state.average.state_dict().items()}
-    manifest = ModelManifest(
-        name=MODEL_NAME,
-        version="1",
-        spacing_mm=run.recipe.spacing_mm,
-        intensity=run.recipe.intensity,
+    training = TrainingRun(
+        cases=tuple(cases),
+        validation=(),
+        recipe=run.recipe,
         network=run.network,
+        plan=run.plan,
+        folder=run.folder,
+        seed=run.seed,
+        device="cpu",
+        resume=True,
+    )
+    result = run_training(training, log)
+    details = ModelDetails(
+        name=MODEL_NAME,
         source="trained by this project on its synthetic patients",
         licence="Apache-2.0; no patient data",
         intended_use=INTENDED_USE,
         demonstration=True,
-        training=(
-            ("command", run.command),
-            ("seed", str(run.seed)),
-            ("steps", str(state.step)),
-            ("minutes", f"{state.elapsed_s / 60:.0f}"),
-            ("data", f"synthetic patients {run.cases.start} to {run.cases.stop - 1}"),
-        ),
+        data=f"synthetic patients {run.cases.start} to {run.cases.stop - 1}",
+        remarks=(("command", run.command),),
     )
-    return store.add(manifest, weights, replace=True)
+    return export_model(result.checkpoint, details, ModelStore(run.folder / "models"), replace=True)

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from inference.structures import CLASS_COUNT
-from training.loss import dice_cross_entropy
+from training.loss import head_loss
 from training.patches import Patch
+from training.plan import Plan
 
 #: Places in the body are learned in this unit, mm.
 _PLACE_SCALE_MM = 150.0
@@ -29,7 +31,7 @@ _AIR = -0.95
 class Level:
     """Features of one resolution."""
 
-    features: torch.Tensor  #: (batch, channels, x, y, z)
+    features: torch.Tensor  #: (1, channels, x, y, z)
     start: tuple[int, int, int]  #: voxel of the window that the first feature stands for
     stride: int  #: voxels of the window from one feature to the next
 
@@ -39,7 +41,7 @@ class LevelLoss:
     """Loss of one level and the mean error of its places along an axis."""
 
     loss: torch.Tensor
-    astray_mm: float
+    astray_mm: float | None  #: None where no place was asked for
 
 
 class LevelHeads(nn.Module):
@@ -66,50 +68,68 @@ class LevelHeads(nn.Module):
 
 
 def level_loss(
-    logits: torch.Tensor,
-    places: torch.Tensor,
-    level: Level,
-    patches: Sequence[Patch],
-    balance: float,
+    heads: tuple[nn.Module, nn.Module], level: Level, patch: Patch, plan: Plan, step: int
 ) -> LevelLoss:
     """Structures by Dice and cross-entropy, places by their distance along the axes.
 
     Parameters
     ----------
-    logits
-        ``(batch, 105, x, y, z)``.
-    places
-        ``(batch, 3, x, y, z)``, in units of 150 mm.
+    heads
+        What answers for structures and for places of the level: up to a 1 x 1 x 1
+        convolution to 105 and to 3 channels, the latter in units of 150 mm.
     level
-        Where the answers' voxels lie in the windows.
-    patches
-        The windows.
-    balance
-        Of the cross-entropy between classes.
+        Features, and where they lie in the window.
+    patch
+        The window; one that does not know its place in the body is not asked for it.
+    plan, step
+        What the loss depends on.
     """
+    structures, places = heads
     thin = tuple(slice(s, None, level.stride) for s in level.start)
-    labels = torch.from_numpy(np.concatenate([p.labels[thin].reshape(-1) for p in patches]))
-    images = torch.from_numpy(np.concatenate([p.image[thin].reshape(-1) for p in patches]))
-    truth = torch.from_numpy(np.concatenate([_places(p, level) for p in patches]))
-    structures = dice_cross_entropy(_flat(logits), labels.long(), balance)
-    seen = images > _AIR
+    device = level.features.device
+    labels = torch.from_numpy(patch.labels[thin].reshape(-1)).to(device)
+    loss = _structure_loss(structures, level.features, labels.long(), plan, step)
+    if patch.frame is None or not plan.coarse_weight:
+        return LevelLoss(loss, None)
+    seen = torch.from_numpy(patch.image[thin].reshape(-1)).to(device) > _AIR
     if not bool(seen.any()):
-        return LevelLoss(structures, 0.0)
-    astray = (_flat(places)[seen] - truth[seen]).abs().mean()
-    return LevelLoss(structures + astray, float(astray.detach()) * _PLACE_SCALE_MM)
+        return LevelLoss(loss, None)
+    truth = torch.from_numpy(_places(patch.frame, patch.labels.shape, level)).to(device)
+    with _autocast(level.features):
+        found = _flat(places(level.features)).float()
+    astray = (found[seen] - truth[seen]).abs().mean()
+    return LevelLoss(loss + astray, float(astray.detach()) * _PLACE_SCALE_MM)
+
+
+def _structure_loss(
+    structures: nn.Module, features: torch.Tensor, labels: torch.Tensor, plan: Plan, step: int
+) -> torch.Tensor:
+    head = structures
+    if isinstance(structures, nn.Sequential):
+        head = structures[-1]
+        with _autocast(features):
+            features = structures[:-1](features).to(features.dtype)
+    assert isinstance(head, nn.Conv3d)
+    return head_loss(head, _flat(features), labels, plan.balance_at(step), plan.absent_classes)
+
+
+def _autocast(features: torch.Tensor) -> torch.autocast:
+    """The arithmetic that made the features."""
+    low = features.dtype is torch.bfloat16
+    return torch.autocast(features.device.type, dtype=torch.bfloat16, enabled=low)
 
 
 def _flat(answers: torch.Tensor) -> torch.Tensor:
-    """``(voxels, channels)``, float32."""
-    return answers.float().movedim(1, -1).reshape(-1, answers.shape[1])
+    """``(voxels, channels)`` of the only item."""
+    return answers[0].movedim(0, -1).reshape(-1, answers.shape[1])
 
 
-def _places(patch: Patch, level: Level) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    steps = [
-        np.arange(s, n, level.stride) for s, n in zip(level.start, patch.labels.shape, strict=True)
-    ]
+def _places(
+    frame: npt.NDArray[np.float64], shape: tuple[int, ...], level: Level
+) -> npt.NDArray[np.float32]:
+    steps = [np.arange(s, n, level.stride) for s, n in zip(level.start, shape, strict=True)]
     grid = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    places = (grid @ patch.frame[:, :3].T + patch.frame[:, 3]) / _PLACE_SCALE_MM
+    places = (grid @ frame[:, :3].T + frame[:, 3]) / _PLACE_SCALE_MM
     return places.astype(np.float32)
 
 
@@ -126,7 +146,7 @@ class FeatureTap:
     @property
     def head(self) -> nn.Conv3d:
         """The last 1 x 1 x 1 convolution."""
-        return self._network.get_submodule("conv_final")[-1]  # type: ignore[index,no-any-return]
+        return self._network.get_submodule("conv_final")[-1].conv  # type: ignore[index,no-any-return]
 
     @property
     def channels(self) -> tuple[int, ...]:

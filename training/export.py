@@ -1,0 +1,105 @@
+"""From a checkpoint to a model that the clinic runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.manifest import ModelManifest
+from inference.model_store import ModelStore
+from inference.network import NetworkSpec
+from training.checkpoint import Checkpoint, read_checkpoint
+from training.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """What a model says of itself that no checkpoint knows."""
+
+    name: str
+    source: str
+    licence: str  #: of the weights and of what they were trained on
+    intended_use: str
+    version: str = "1"
+    demonstration: bool = False
+    data: str = ""  #: what the cases are
+    remarks: tuple[tuple[str, str], ...] = ()  #: more of how the weights were made
+
+
+def export_model(
+    checkpoint: Path, details: ModelDetails, store: ModelStore, *, replace: bool = False
+) -> ModelManifest:
+    """Put the averaged weights into ``store``, in half precision.
+
+    Returns
+    -------
+    ModelManifest
+        Complete: data, split, recipe, metrics, versions, SHA-256.
+
+    Raises
+    ------
+    TrainingError
+        ``checkpoint`` if the file is none.
+    ModelError
+        ``model-manifest`` if a detail is missing or the name is taken.
+    """
+    saved = read_checkpoint(checkpoint)
+    record = saved.record
+    weights = {key: value.half() for key, value in saved.arrays["average"].items()}
+    manifest = ModelManifest(
+        name=details.name,
+        version=details.version,
+        spacing_mm=record.recipe.spacing_mm,
+        intensity=record.recipe.intensity,
+        network=record.network,
+        source=details.source,
+        licence=details.licence,
+        intended_use=details.intended_use,
+        demonstration=details.demonstration,
+        training=(*details.remarks, *_provenance(saved, details.data)),
+    )
+    return store.add(manifest, weights, replace=replace)
+
+
+def _provenance(saved: Checkpoint, data: str) -> tuple[tuple[str, str], ...]:
+    record = saved.record
+    rows = [
+        ("data", data or "not said"),
+        ("split, training", _names(record.training)),
+        ("split, validation", _names(record.validation)),
+        ("seed", str(record.seed)),
+        ("steps", f"{saved.step} of {record.plan.steps}"),
+        ("recipe", plan_in_words(record.plan)),
+        ("augmentation", record.augmentation or "none"),
+        ("precision", str(record.precision)),
+        *record.versions,
+    ]
+    if saved.best_dice is not None:
+        rows.append(("metrics", f"best validation mean Dice, 5 ml and more: {saved.best_dice:.4f}"))
+    return tuple(rows)
+
+
+def plan_in_words(plan: Plan) -> str:
+    """All settings that are not the plan's defaults."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Plan)}
+    return ", ".join(
+        f"{name} {value}"
+        for name, value in ((name, getattr(plan, name)) for name in defaults)
+        if value != defaults[name]
+    )
+
+
+def network_in_words(network: NetworkSpec) -> str:
+    """For the model card."""
+    return (
+        f"SegResNet, {network.init_filters} filters, {network.blocks_down} blocks down, "
+        f"{network.blocks_up} up; 105 classes"
+    )
+
+
+def _names(names: tuple[str, ...]) -> str:
+    """All names where they are few, else the first and last, and how many."""
+    if len(names) <= 10:
+        return ", ".join(names) or "none"
+    return f"{len(names)} cases, {names[0]} to {names[-1]}"

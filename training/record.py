@@ -1,0 +1,62 @@
+"""What a run was made of: written into its checkpoints, read back by resume and export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import monai
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from inference.network import NetworkSpec
+from inference.reasons import Reason
+from inference.windows import Precision
+from training.case import CaseRecipe
+from training.errors import TrainingError
+from training.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Everything that decides the weights of a run, and who took part."""
+
+    recipe: CaseRecipe
+    network: NetworkSpec
+    plan: Plan
+    augmentation: str  #: settings in words; empty for none
+    seed: int
+    precision: Precision
+    training: tuple[str, ...]  #: names of the cases
+    validation: tuple[str, ...]
+    versions: tuple[tuple[str, str], ...] = (
+        ("torch", torch.__version__.split("+")[0]),
+        ("monai", monai.__version__),
+    )
+
+    def to_json(self) -> str:
+        """Text of one line."""
+        return _ADAPTER.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> RunRecord:
+        """Read it back; ``where`` names the file in errors.
+
+        Raises
+        ------
+        TrainingError
+            ``checkpoint``.
+        """
+        try:
+            return _ADAPTER.validate_json(text)
+        except ValidationError as error:
+            raise TrainingError(
+                Reason.CHECKPOINT, f"{where}: {error.error_count()} faults in its record"
+            ) from error
+
+    def differences(self, other: RunRecord) -> tuple[str, ...]:
+        """Names of what differs; versions of libraries may."""
+        names = (name for name in RunRecord.__slots__ if name != "versions")
+        return tuple(name for name in names if getattr(self, name) != getattr(other, name))
+
+
+_ADAPTER = TypeAdapter(RunRecord)
