@@ -11,6 +11,7 @@ from inference.reasons import Reason
 from pacs_bridge.config.destinations import DestinationConfig, ResultKind
 from pacs_bridge.deliver.line import Line
 from pacs_bridge.deliver.negotiation import Syntax
+from pacs_bridge.deliver.responses import keep_responses
 from pacs_bridge.deliver.store_scu import UnreachableError
 
 _VERIFICATION = "1.2.840.10008.1.1"
@@ -61,6 +62,7 @@ def ask(destination: DestinationConfig, calling_ae_title: str) -> Answer:
             )
         if not association.is_established:
             raise UnreachableError(Reason.SEND_TIMEOUT, f"{where}: no association")
+        keep_responses(association)
         with line.watched():
             return _converse(association)
     except OSError as error:

@@ -15,6 +15,7 @@ from inference.reasons import Reason
 from pacs_bridge.config.destinations import DestinationConfig
 from pacs_bridge.deliver.line import Line
 from pacs_bridge.deliver.negotiation import Offer, Syntax, accepted, offers
+from pacs_bridge.deliver.responses import keep_responses
 from pacs_bridge.deliver.store_status import Verdict, verdict
 from pacs_bridge.deliver.transcoding import transcode
 from pacs_bridge.errors import PermanentError, TransientError
@@ -128,6 +129,7 @@ class StoreScu:
             )
             try:
                 self._check(association, wanted)
+                keep_responses(association)
                 _limit_sent_pdus(association)
                 with line.watched():
                     yield association

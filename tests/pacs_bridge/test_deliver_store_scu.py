@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 
 from inference.reasons import Reason
 from pacs_bridge.config.destinations import DestinationConfig, ResultKind
@@ -435,6 +438,41 @@ def test_a_peer_that_accepts_and_never_answers_is_given_up(
     ):
         _scu(tmp_path, mute.getsockname()[1]).send(results)
     assert silent.value.reason is Reason.SEND_TIMEOUT
+
+
+def test_a_response_that_comes_while_threads_are_held_up_is_not_lost(
+    archive: Callable[..., Archive],
+    results: tuple[ResultFile, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The reactor is late where it believes that it need not pause, the sender in listening."""
+    initialise, get_msg = Association.__init__, DIMSEServiceProvider.get_msg
+
+    class LateEvent(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            is_set = super().wait(timeout)
+            time.sleep(0.15)
+            return is_set
+
+    def with_late_reactor(self: Association, *arguments: object, **options: object) -> None:
+        initialise(self, *arguments, **options)
+        if self.is_acceptor:
+            return
+        self._reactor_checkpoint = LateEvent()
+        self._reactor_checkpoint.set()
+
+    def late_listener(self: DIMSEServiceProvider, block: bool = False) -> object:
+        if block:
+            time.sleep(0.25)
+        return get_msg(self, block)
+
+    peer = archive({LABELMAP: [*Syntax]})
+    monkeypatch.setattr(Association, "__init__", with_late_reactor)
+    monkeypatch.setattr(DIMSEServiceProvider, "get_msg", late_listener)
+    scu = _scu(tmp_path, peer.port, response_timeout_s=3.0)
+    for _ in range(5):
+        assert scu.send(results).status == 0
 
 
 def test_what_was_sent_equals_what_is_on_disk(
