@@ -1,0 +1,1 @@
+"""Windows that look like other scans of other patients."""
