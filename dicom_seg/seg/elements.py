@@ -7,7 +7,11 @@ spends seconds on what is one template.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Final
+
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from dicom_seg.codes import CodedTerm
 
@@ -53,6 +57,12 @@ def sequence(tag: int, *items: bytes) -> bytes:
     """A sequence of defined length; each of ``items`` is the elements of one item."""
     value = b"".join(item_header(len(item)) + item for item in items)
     return header(tag, "SQ", len(value)) + value
+
+
+def raw_sequence(tag: int, items: Iterable[bytes]) -> RawDataElement:
+    """A sequence of such items for a pydicom data set, which writes it as it is."""
+    value = b"".join(item_header(len(item)) + item for item in items)
+    return RawDataElement(Tag(tag), "SQ", len(value), value, 0, False, True)
 
 
 def sequence_delimiter() -> bytes:

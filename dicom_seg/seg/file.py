@@ -43,12 +43,15 @@ def file_meta(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
     return _PREAMBLE + buffer.getvalue()
 
 
-def attribute_bytes(dataset: Dataset) -> bytes:
-    """The elements as Explicit VR Little Endian, those copied from the source untouched."""
+def attribute_bytes(dataset: Dataset, charset: str | list[str] | None = None) -> bytes:
+    """The elements as Explicit VR Little Endian, those copied from the source untouched.
+
+    ``charset`` is the Specific Character Set of the object, where ``dataset`` is an item of it.
+    """
     buffer = DicomBytesIO()
     buffer.is_little_endian = True
     buffer.is_implicit_VR = False
-    charset = dataset.get("SpecificCharacterSet")
+    charset = dataset.get("SpecificCharacterSet", charset)
     with quiet_pydicom():
         for tag in sorted(dataset.keys()):
             write_data_element(buffer, dataset.get_item(tag), charset)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import SegmentDescription
 from highdicom.sr import CodedConcept
-from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset
-from pydicom.tag import Tag
 
 from dicom_seg.codes import CodedTerm, code_of
 from dicom_seg.provenance import AlgorithmIdentity, ResultIdentity
@@ -29,31 +26,20 @@ _LO_CHARACTERS: Final = 64
 _LT_CHARACTERS: Final = 10240
 
 
-def segment_descriptions(
-    structure_ids: Sequence[int], request: SegRequest, identity: ResultIdentity, charset: object
-) -> list[SegmentDescription]:
-    """Segments 1, 2, ... for these structures (PS3.3 C.8.20.2, C.8.20.4)."""
+def segment_items(
+    structure_ids: Sequence[int],
+    request: SegRequest,
+    identity: ResultIdentity,
+    charset: str | list[str] | None,
+) -> Iterator[bytes]:
+    """Elements of the items 1, 2, ... for these structures (PS3.3 C.8.20.2, C.8.20.4)."""
     algorithm = algorithm_identification(request.algorithm, charset)
-    segments = [
-        _segment(number, structure_id, request, identity, algorithm)
-        for number, structure_id in enumerate(structure_ids, start=1)
-    ]
-    encoded = _encoded(algorithm, charset)
-    for segment in segments:
+    items = [attribute_bytes(item, charset) for item in algorithm]
+    encoded = elements.raw_sequence(_ALGORITHM_SEQUENCE, items)  # once, not a hundred times
+    for number, structure_id in enumerate(structure_ids, start=1):
+        segment = _segment(number, structure_id, request, identity, algorithm)
         segment[_ALGORITHM_SEQUENCE] = encoded
-    return segments
-
-
-def _encoded(algorithm: AlgorithmIdentificationSequence, charset: object) -> RawDataElement:
-    """The sequence as bytes: a hundred segments have the same, which is encoded once."""
-    holder = Dataset()
-    if charset:
-        holder.SpecificCharacterSet = charset
-    before = len(attribute_bytes(holder))
-    holder[_ALGORITHM_SEQUENCE] = DataElement(_ALGORITHM_SEQUENCE, "SQ", algorithm)
-    header_bytes = len(elements.header(_ALGORITHM_SEQUENCE, "SQ", 0))
-    value = attribute_bytes(holder)[before + header_bytes :]
-    return RawDataElement(Tag(_ALGORITHM_SEQUENCE), "SQ", len(value), value, 0, False, True)
+        yield attribute_bytes(segment, charset)
 
 
 def _segment(
