@@ -109,6 +109,21 @@ def of_case(case: CaseAgreement) -> Summary:
     return summarise(case.structures, STRUCTURE_COUNT)
 
 
+def headline(cases: Sequence[CaseAgreement]) -> str:
+    """The figures in all, as one line."""
+    total = overall(cases)
+    facts = [f"{len(cases)} cases, {total.presence.both} structures on both sides"]
+    for name, value in (
+        ("mean Dice", total.dice_missing_as_zero),
+        (f"of {SMALL_ML:g} mL and more", total.dice_missing_as_zero_large),
+        ("mean surface Dice", None if total.surface_dice is None else total.surface_dice.mean),
+        ("median HD95 in mm", None if total.hd95_mm is None else total.hd95_mm.median),
+    ):
+        facts.append(f"{name} {'none' if value is None else format(value, '.4f')}")
+    facts.append(f"left/right swaps {total.swapped}")
+    return ", ".join(facts)
+
+
 def _mean_dice(agreements: Sequence[StructureAgreement]) -> float | None:
     if not agreements:
         return None
