@@ -8,7 +8,7 @@ from pathlib import Path
 
 from inference.manifest import ModelManifest
 from inference.model_store import ModelStore
-from inference.network import NetworkSpec
+from training.augmentation.settings import Augmentation
 from training.checkpoint import Checkpoint, read_checkpoint
 from training.plan import Plan
 
@@ -70,8 +70,8 @@ def _provenance(saved: Checkpoint, data: str) -> tuple[tuple[str, str], ...]:
         ("split, validation", _names(record.validation)),
         ("seed", str(record.seed)),
         ("steps", f"{saved.step} of {record.plan.steps}"),
-        ("recipe", plan_in_words(record.plan)),
-        ("augmentation", record.augmentation or "none"),
+        ("recipe", changed(record.plan) or "the defaults"),
+        ("augmentation", changed(record.augmentation) or "none"),
         ("precision", str(record.precision)),
         *record.versions,
     ]
@@ -80,21 +80,12 @@ def _provenance(saved: Checkpoint, data: str) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
-def plan_in_words(plan: Plan) -> str:
-    """All settings that are not the plan's defaults."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Plan)}
+def changed(settings: Plan | Augmentation) -> str:
+    """All settings that are not the defaults, in words."""
     return ", ".join(
-        f"{name} {value}"
-        for name, value in ((name, getattr(plan, name)) for name in defaults)
-        if value != defaults[name]
-    )
-
-
-def network_in_words(network: NetworkSpec) -> str:
-    """For the model card."""
-    return (
-        f"SegResNet, {network.init_filters} filters, {network.blocks_down} blocks down, "
-        f"{network.blocks_up} up; 105 classes"
+        f"{field.name} {getattr(settings, field.name)}"
+        for field in dataclasses.fields(settings)
+        if getattr(settings, field.name) != field.default
     )
 
 

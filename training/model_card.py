@@ -15,25 +15,19 @@ from training.synthetic_evaluation import (
 )
 
 
+def short_card(manifest: ModelManifest) -> str:
+    """Markdown: all that the manifest knows."""
+    return "\n".join(_head(manifest)) + "\n"
+
+
 def model_card(manifest: ModelManifest, scores: Sequence[StructureScore], command: str) -> str:
-    """Markdown; ``command`` is what measured the scores."""
-    network = manifest.network
+    """Markdown with scores on synthetic patients; ``command`` is what measured them."""
     seeds = sorted({s.seed for s in scores})
     spacing = " x ".join(f"{mm:g}" for mm in reversed(EVALUATION_SPACING_MM))
     by_structure = dice_by_structure(scores)
     low = sum(mean < 0.8 for mean, _, _ in by_structure.values())
     lines = [
-        f"# {manifest.name}, version {manifest.version}",
-        "",
-        f"**{manifest.intended_use}** Every object made with it says so.",
-        "",
-        f"- Network: SegResNet, {network.init_filters} filters, {network.blocks_down} blocks down, "
-        f"{network.blocks_up} up; 105 classes; {manifest.spacing_mm:g} mm",
-        f"- Input: HU clamped to {manifest.intensity.clamp_hu}, scaling "
-        f"`{manifest.intensity.scaling}`",
-        f"- Source: {manifest.source}; licence: {manifest.licence}",
-        *(f"- Training, {name}: {value}" for name, value in manifest.training),
-        f"- Weights: half precision, SHA-256 `{manifest.weights_sha256}`",
+        *_head(manifest),
         "",
         "## What it reaches",
         f"Synthetic patients {seeds[0]} to {seeds[-1]}, none of them trained on, each scanned with "
@@ -55,3 +49,21 @@ def model_card(manifest: ModelManifest, scores: Sequence[StructureScore], comman
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _head(manifest: ModelManifest) -> list[str]:
+    network = manifest.network
+    says_so = " Every object made with it says so." if manifest.demonstration else ""
+    return [
+        f"# {manifest.name}, version {manifest.version}",
+        "",
+        f"**{manifest.intended_use}**{says_so}",
+        "",
+        f"- Network: SegResNet, {network.init_filters} filters, {network.blocks_down} blocks down, "
+        f"{network.blocks_up} up; 105 classes; {manifest.spacing_mm:g} mm",
+        f"- Input: HU clamped to {manifest.intensity.clamp_hu}, scaling "
+        f"`{manifest.intensity.scaling}`",
+        f"- Source: {manifest.source}; licence: {manifest.licence}",
+        *(f"- Training, {name}: {value}" for name, value in manifest.training),
+        f"- Weights: half precision, SHA-256 `{manifest.weights_sha256}`",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import monai
@@ -11,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from inference.network import NetworkSpec
 from inference.reasons import Reason
 from inference.windows import Precision
-from training.case import CaseRecipe
+from training.augmentation.settings import Augmentation
+from training.case import Case, CaseRecipe
 from training.errors import TrainingError
 from training.plan import Plan
 
@@ -23,7 +25,7 @@ class RunRecord:
     recipe: CaseRecipe
     network: NetworkSpec
     plan: Plan
-    augmentation: str  #: settings in words; empty for none
+    augmentation: Augmentation
     seed: int
     precision: Precision
     training: tuple[str, ...]  #: names of the cases
@@ -57,6 +59,11 @@ class RunRecord:
         """Names of what differs; versions of libraries may."""
         names = (name for name in RunRecord.__slots__ if name != "versions")
         return tuple(name for name in names if getattr(self, name) != getattr(other, name))
+
+
+def case_name(case: Case) -> str:
+    """As in its dataset: the cache adds where the scan lay, which says nothing elsewhere."""
+    return re.sub(r"-[0-9a-f]{8}$", "", case.folder.name)
 
 
 _ADAPTER = TypeAdapter(RunRecord)

@@ -11,6 +11,7 @@ import torch
 from inference.network import NetworkSpec, build_network
 from inference.reasons import Reason
 from inference.windows import Precision, WindowSpec
+from training.augmentation.settings import NO_AUGMENTATION, Augmentation
 from training.case import Case, CaseRecipe
 from training.checkpoint import read_checkpoint, save_checkpoint
 from training.errors import TrainingError
@@ -20,7 +21,7 @@ from training.journal import Journal
 from training.patches import PatchSource
 from training.plan import Plan
 from training.process_group import Ranks, joined, pick_device
-from training.record import RunRecord
+from training.record import RunRecord, case_name
 from training.state import TrainingState
 from training.update import Arithmetic, update
 from training.validation import Validation
@@ -33,8 +34,8 @@ Log = Callable[[str], None]
 class TrainingRun:
     """Everything that a training run is given.
 
-    ``cases``, ``validation``, ``recipe``, ``network``, ``plan``, ``seed`` and ``precision``
-    decide the weights; the rest does not.
+    ``folder``, ``device``, ``workers`` and ``resume`` do not decide the weights, but for
+    rounding; all the rest does.
     """
 
     cases: tuple[Case, ...]  #: trained on
@@ -43,6 +44,7 @@ class TrainingRun:
     network: NetworkSpec
     plan: Plan
     folder: Path  #: checkpoints, curves, pictures
+    augmentation: Augmentation = NO_AUGMENTATION
     seed: int = 1
     precision: Precision = Precision.BF16
     device: str = "auto"
@@ -56,11 +58,11 @@ class TrainingRun:
             recipe=self.recipe,
             network=self.network,
             plan=self.plan,
-            augmentation="",
+            augmentation=self.augmentation,
             seed=self.seed,
             precision=self.precision,
-            training=tuple(case.folder.name for case in self.cases),
-            validation=tuple(case.folder.name for case in self.validation),
+            training=tuple(map(case_name, self.cases)),
+            validation=tuple(map(case_name, self.validation)),
         )
 
 
@@ -135,7 +137,7 @@ def _train(state: TrainingState, run: TrainingRun, ranks: Ranks, log: Log) -> No
     how = Arithmetic(run.precision, ranks, run.seed)
     windows = WindowSpec(plan.window, precision=run.precision, channels_last=True)
     validation = Validation(run.validation, run.recipe.spacing_mm, windows)
-    source = PatchSource(run.cases, run.seed, plan.sampling, plan.jitter)
+    source = PatchSource(run.cases, run.seed, plan, run.augmentation)
     journal = Journal.open(run.folder, state.step, log) if ranks.first else None
     state.network.train()
     for patches in feed(source.draw, plan, state.step, ranks, run.workers):

@@ -117,7 +117,7 @@ def test_a_step_that_is_no_number_changes_no_weight(cases):
     torch.manual_seed(0)
     state = TrainingState.start(build_network(SMALL), plan)
     before = [p.clone() for p in state.network.parameters()]
-    patch = PatchSource(cases, 0).draw(0, 16)
+    patch = PatchSource(cases, 0, plan).draw(0, 16)
     patch.image[8, 8, 8] = np.nan
 
     with pytest.raises(TrainingError):
