@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dicom_seg.errors import SegmentationError
-from dicom_seg.provenance import SourceInstance, instance_digest
+from dicom_seg.provenance import SourceInstance
 from dicom_seg.segmentation import Predecessor, SegKind
 from inference.errors import InferenceError, ModelError
 from inference.reasons import Reason
@@ -25,7 +25,7 @@ from inference.segmenter import Segmenter
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 from pacs_bridge.lease import KeptLease
-from pacs_bridge.ledger.instances import InstanceBook, SpooledInstance
+from pacs_bridge.ledger.instances import InstanceBook
 from pacs_bridge.log import Log
 from pacs_bridge.models import WarmSegmenters
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
@@ -209,7 +209,7 @@ class _Job:
         """The files of the series, and everything of it that is not among them."""
         request = self.claim.request
         spooled = instances.sources(request.series_instance_uid, request.revision)
-        lost = [each.sop_instance_uid for each in spooled if not _is_as_received(each)]
+        lost = [each.sop_instance_uid for each in spooled if each.problem()]
         if lost or not spooled:
             raise PermanentError(
                 Reason.SOURCE_MISSING,
@@ -276,7 +276,7 @@ class _Job:
 
     def make_durable(self) -> None:
         """Bring files and names to the disk before the ledger says that they are there."""
-        for path in (*self.folder.iterdir(), self.folder, self.folder.parent):
+        for path in (*self.folder.iterdir(), self.folder, *self.folder.parents[:3]):
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -305,14 +305,6 @@ class _Job:
                 log.warning("job-lost", job=self.claim.job_id)
 
         return _TimeLimit(limit_s, note)
-
-
-def _is_as_received(instance: SpooledInstance) -> bool:
-    """Whether the file is there and holds what was acknowledged to the sender."""
-    try:
-        return instance_digest(instance.path) == instance.digest
-    except FileNotFoundError:
-        return False
 
 
 class _TimeLimit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -10,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs_bridge.ledger.database import Database
+from pacs_bridge.ledger.instances import SpooledInstance
 
 #: A file that no row stands for may still be on its way.
 _GRACE_S = 60.0
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +51,13 @@ def audit(database: Database, spool_folder: Path, quarantine_folder: Path) -> It
 def _instances(database: Database, folder: Path) -> Iterator[AuditFault]:
     with database.read() as connection:
         rows = connection.execute(
-            "SELECT path, digest, data_offset_bytes, size_bytes FROM instances"
+            "SELECT sop_instance_uid, path, digest, data_offset_bytes, size_bytes FROM instances"
             " WHERE deleted_at IS NULL"
         ).fetchall()
     for row in rows:
-        path = folder / row["path"]
-        try:
-            if path.stat().st_size != row["size_bytes"]:
-                yield AuditFault("I1", row["path"], "has another size")
-            elif _digest(path, row["data_offset_bytes"]) != row["digest"]:
-                yield AuditFault("I1", row["path"], "has another digest")
-        except FileNotFoundError:
-            yield AuditFault("I1", row["path"], "is missing")
+        spooled = SpooledInstance(row[0], folder / row["path"], *row[2:])
+        if problem := spooled.problem():
+            yield AuditFault("I1", row["path"], problem)
 
 
 def _states(connection: sqlite3.Connection) -> Iterator[AuditFault]:
@@ -129,12 +123,3 @@ def _soundness(connection: sqlite3.Connection) -> Iterator[AuditFault]:
             yield AuditFault("I5", "ledger", str(row[0]))
     for row in connection.execute("PRAGMA foreign_key_check"):
         yield AuditFault("I5", "ledger", f"a row of {row[0]} refers to nothing in {row[2]}")
-
-
-def _digest(path: Path, offset_bytes: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(offset_bytes)
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,22 @@ class SpooledInstance:
     sop_instance_uid: str
     path: Path
     digest: str  #: SHA-256 of the data set as received
+    data_offset_bytes: int  #: where the data set begins in the file
+    size_bytes: int  #: of the file
+
+    def problem(self) -> str:
+        """What is wrong with the file: it is missing or changed; empty if nothing is."""
+        try:
+            if self.path.stat().st_size != self.size_bytes:
+                return "has another size"
+            return "" if self._digest() == self.digest else "has another digest"
+        except FileNotFoundError:
+            return "is missing"
+
+    def _digest(self) -> str:
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.data_offset_bytes)
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +83,11 @@ class InstanceBook:
         """The instances of a series up to a revision, by SOP Instance UID."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT sop_instance_uid, path, digest FROM instances"
+                "SELECT sop_instance_uid, path, digest, data_offset_bytes, size_bytes FROM instances"
                 " WHERE series_instance_uid = ? AND revision <= ? ORDER BY sop_instance_uid",
                 (series_instance_uid, revision),
             ).fetchall()
-        return tuple(SpooledInstance(row[0], self._folder / row[1], row[2]) for row in rows)
+        return tuple(SpooledInstance(row[0], self._folder / row[1], *row[2:]) for row in rows)
 
     def set_aside(self, series_instance_uid: str) -> tuple[SetAside, ...]:
         """The instances of a series that lie in quarantine."""

@@ -194,7 +194,7 @@ SELECT r.series_instance_uid, r.revision, r.state, r.activity, r.abort_boundary,
          AS open_associations,
        (SELECT count(*) FROM instances i WHERE i.series_instance_uid = r.series_instance_uid)
          AS instance_count,
-       (SELECT coalesce(sum(frame_count), 0) FROM instances i
+       (SELECT CAST(total(frame_count) AS INTEGER) FROM instances i
          WHERE i.series_instance_uid = r.series_instance_uid) AS slice_count,
        (SELECT count(*) FROM instances i WHERE i.series_instance_uid = r.series_instance_uid
          AND i.deleted_at IS NOT NULL) AS deleted_count,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.jobs import set_job_state
+from pacs_bridge.ledger.results import results_of
 from pacs_bridge.queue import DeliveryState, State
 
 
@@ -22,8 +25,9 @@ class Steering:
     def retry_job(self, job_id: int) -> bool:
         """Try a DEAD, SKIPPED or RETRY job again at once.
 
-        A job that has results keeps them: only its dead deliveries are tried again. Gives False
-        if the job is in another state or does not exist.
+        A job that has results keeps them: only its dead deliveries are tried again. If a file of
+        them is lost they are made again. Gives False if the job is in another state or does not
+        exist.
         """
         with self._database.write() as connection:
             now = self._database.now_text()
@@ -33,6 +37,12 @@ class Steering:
             ).fetchone()
             if row is None:
                 return False
+            if self._has_lost_result(connection, job_id):
+                # made anew with the results; until then nobody shall try to send them
+                connection.execute(
+                    "DELETE FROM deliveries WHERE job_id = ? AND state = ?",
+                    (job_id, DeliveryState.DEAD),
+                )
             revived = connection.execute(
                 "UPDATE deliveries SET state = ?, due_s = 0, attempts = 0, waited_s = 0,"
                 " state_at = ? WHERE job_id = ? AND state = ?",
@@ -47,6 +57,11 @@ class Steering:
             state = State.SENDING if revived else State.READY
             set_job_state(connection, now, job_id, state, None, "retried by an operator")
         return True
+
+    def _has_lost_result(self, connection: sqlite3.Connection, job_id: int) -> bool:
+        folder = self._database.path.parent
+        results = results_of(connection, job_id)
+        return any(not (folder / result.path).exists() for result in results)
 
     def send_now(self, job_id: int) -> int:
         """Make the waiting deliveries of a job due at once; gives how many."""

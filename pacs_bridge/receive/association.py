@@ -204,13 +204,23 @@ class _Established:
             self._log.fault("association-failed", error)
             self._connection.abort(AbortReason.NOT_SPECIFIED)
         finally:
-            if self._message is not None and self._message.sink is not None:
-                self._message.sink.abandon()
-            host.end_association(self._session, outcome)
+            try:
+                self._abandon()
+            finally:
+                host.end_association(self._session, outcome)
         if outcome is AssociationOutcome.RELEASED:
             self._answer_release()
         self._connection.finish(_CLOSE_WAIT_S)
         self._note_end(outcome, why)
+
+    def _abandon(self) -> None:
+        """Let go of the message that is under way, if there is one."""
+        if self._message is None or self._message.sink is None:
+            return
+        try:
+            self._message.sink.abandon()
+        except Exception as error:
+            self._log.fault("abandon-failed", error)
 
     def _answer_release(self) -> None:
         try:

@@ -15,6 +15,7 @@ from inference.reasons import Reason
 from pacs_bridge.clock import Clock
 from pacs_bridge.config.bridge import CollectorConfig
 from pacs_bridge.config.routes import RouteConfig
+from pacs_bridge.errors import TransientError
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.series import OpenRevision, Verdict
 from pacs_bridge.log import Log
@@ -87,7 +88,12 @@ class Collector:
             if silence is None or silence.activity != revision.activity:
                 silence = _Silence(revision.activity, now_s)
             silences[key] = silence
-            self._judge(revision, now_s - silence.since_s)
+            try:
+                self._judge(revision, now_s - silence.since_s)
+            except TransientError:
+                raise
+            except Exception as error:  # a fault of ours with one series holds up no other
+                self._log.fault("series-not-judged", error, series=revision.series_instance_uid)
         self._silences = silences
         if now_s >= self._tidy_due_s:
             self._tidy_due_s = now_s + _TIDY_S

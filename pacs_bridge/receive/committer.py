@@ -136,11 +136,14 @@ class Committer:
         try:
             fates = self._transaction([item.arrival for item in batch])
         except Exception as error:
-            if len(batch) > 1:  # one of them may be what is wrong
+            # One of them may be what is wrong; but if the ledger is, it is so for all of them,
+            # and nobody's answer shall wait for the others' time-outs.
+            if len(batch) > 1 and not isinstance(error, TransientError):
                 for item in batch:
                     self._commit([item])
                 return
-            batch[0].error = error
+            for item in batch:
+                item.error = error
             return
         for item, fate in zip(batch, fates, strict=True):
             item.fate = fate

@@ -108,11 +108,12 @@ class LandingFile:
         )
 
     def discard(self) -> None:
-        """Leave nothing behind."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-        with suppress(FileNotFoundError):
+        """Leave nothing behind; where the disk does not allow it, the next start does it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with suppress(OSError):
+                os.close(descriptor)
+        with suppress(OSError):
             self.path.unlink()
 
     def _write(self, data: memoryview) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +107,15 @@ class Spool:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A file that was moved."""
+
+    landed_path: Path
+    path: Path
+    was_there: bool  #: the same bytes lay there before, by right
+
+
 class Placement:
     """Moves the files of a batch of arrivals to where they belong (``Placer``)."""
 
@@ -123,6 +133,7 @@ class Placement:
         self._journal = journal
         self._settled = settled
         self._moves: list[Move] = []
+        self._placed: list[_Placed] = []
         self._changed: set[Path] = set()
 
     def place(self, arrival: Arrival, fate: Fate) -> str | None:
@@ -141,7 +152,10 @@ class Placement:
         relative = str(path.relative_to(self._data_folder))
         self._moves.append(Move(arrival.sop_instance_uid, relative))
         self._journal.write(self._moves)
+        is_by_right = fate.is_quarantine and path.exists()
+        placed = _Placed(arrival.landed_path, path, is_by_right)
         arrival.landed_path.replace(path)
+        self._placed.append(placed)
         self._changed.add(folder)
         return relative
 
@@ -157,11 +171,16 @@ class Placement:
         self._settled()
 
     def undo(self) -> None:
-        """The ledger has none of it: delete what was moved.
+        """The ledger has none of it: bring the files back to where they landed.
 
-        What went into quarantine stays: the same bytes may lie there by right from before.
+        Where the disk does not allow it a file stays, for the audit to find. What lay in
+        quarantine before stays there too: the same bytes, by right.
         """
-        for path in (self._data_folder / move.path for move in self._moves):
-            if path.is_relative_to(self._spool_folder):
-                path.unlink(missing_ok=True)
+        for placed in reversed(self._placed):
+            with suppress(OSError):
+                if placed.was_there:
+                    placed.landed_path.hardlink_to(placed.path)
+                else:
+                    placed.path.replace(placed.landed_path)
+        self._placed.clear()
         self._moves.clear()

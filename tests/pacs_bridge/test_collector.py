@@ -286,6 +286,32 @@ def test_a_series_of_two_identities_is_held_and_a_resend_does_not_free_it(bench)
     assert (held.state, held.reason) == (State.INCOMPLETE, Reason.MIXED_IDENTITY)
 
 
+def test_a_series_that_cannot_be_judged_holds_up_no_other(bench, monkeypatch):
+    bench.send(1)
+    bench.arrive(9, bench.open(), series_instance_uid="1.2.9", facts=SeriesFacts(kernel="bad"))
+    bench.end(bench.newest)
+
+    def select(routes, facts, slices):
+        if facts.kernel == "bad":
+            raise ZeroDivisionError
+        return select_route(routes, facts, slices)
+
+    monkeypatch.setattr("pacs_bridge.receive.collector.select_route", select)
+    bench.look_for(QUIET_S + 2)
+
+    assert bench.states == [(1, State.READY)]
+    (bad,) = bench.ledger.view.series("1.2.9")
+    assert bad.state is State.QUIET
+    assert "series-not-judged" in (bench.folder / "log.jsonl").read_text()
+
+
+def test_absurd_counts_of_an_old_ledger_overflow_nothing(bench):
+    for number in (1, 2):
+        bench.send(number, frame_count=2**62)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
 def test_a_series_of_which_something_is_known_that_is_unwritten_waits(bench):
     bench.send(1)
     bench.disputed.add(SERIES)

@@ -562,7 +562,8 @@ def test_a_dead_job_is_tried_again_from_the_start(ledger):
     assert not ledger.steering.retry_job(job_id)
 
 
-def test_a_job_that_was_only_refused_is_sent_again_and_not_segmented_again(ledger):
+def test_a_job_that_was_only_refused_is_sent_again_and_not_segmented_again(ledger, ram_folder):
+    (ram_folder / "r.dcm").write_bytes(b"result")
     job_id = ledger.jobs.submit(JobRequest(SERIES, 1, "r", "m", ("a", "b")))
     claim = ledger.jobs.claim("w", 60)
     result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", "00", 1)
@@ -578,6 +579,26 @@ def test_a_job_that_was_only_refused_is_sent_again_and_not_segmented_again(ledge
     again = ledger.outbox.claim("s", 60)
     assert (again.destination, again.attempt) == ("b", 1)
     ledger.outbox.sent(again, result)
+    assert ledger.view.job(job_id).state is State.SENT
+
+
+def test_a_result_that_is_lost_is_made_again(ledger, ram_folder):
+    job_id = ledger.jobs.submit(JobRequest(SERIES, 1, "r", "m", ("a", "b")))
+    claim = ledger.jobs.claim("w", 60)
+    result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", "00", 1)
+    ledger.jobs.complete(claim, [result], [])
+    ledger.outbox.sent(ledger.outbox.claim("s", 60), result)
+    ledger.outbox.park(ledger.outbox.claim("s", 60), Reason.SOURCE_MISSING, "r.dcm")
+
+    assert ledger.steering.retry_job(job_id)
+
+    assert ledger.outbox.claim("s", 60) is None
+    again = ledger.jobs.claim("w", 60)
+    assert (again.job_id, again.attempt) == (job_id, 1)
+    ledger.jobs.complete(again, [result], [])
+    delivery = ledger.outbox.claim("s", 60)
+    assert delivery.destination == "b"
+    ledger.outbox.sent(delivery, result)
     assert ledger.view.job(job_id).state is State.SENT
 
 

@@ -221,6 +221,50 @@ def test_a_refusal_is_known_before_it_is_answered(
     assert (owed.sop_instance_uid, owed.answer) == (make_ct().SOPInstanceUID, "A700")
 
 
+def test_a_disk_that_becomes_read_only_is_answered_and_the_association_ends(
+    make_config, start_listener, raw_peer, make_ct, monkeypatch, wait_for
+):
+    config = make_config()
+    listener = start_listener(config)
+    peer = raw_peer(listener.port).associate()
+    assert peer.store(make_ct(number=1)) == Status.SUCCESS
+    second = make_ct(number=2)
+    peer.send(peer.store_command(second.SOPInstanceUID))
+    wait_for(lambda: list(listener._spool.landing_folder.iterdir()) != [])
+    monkeypatch.setattr(LandingFile, "_write", read_only)
+    monkeypatch.setattr("pacs_bridge.receive.landing.Path.unlink", read_only)
+    peer.send(peer.data(encode(second, False, True), 2))
+    assert peer.status() == Status.OUT_OF_RESOURCES
+    peer.release()
+
+    ledger = Ledger.open(config.ledger_path)
+    wait_for(lambda: ledger.view.series(series_of([second]))[0].state is State.INCOMPLETE)
+
+
+def test_an_association_ends_in_the_ledger_whatever_fails_at_its_end(
+    make_config, start_listener, raw_peer, make_ct, monkeypatch, wait_for
+):
+    config = make_config()
+    listener = start_listener(config)
+    peer = raw_peer(listener.port).associate()
+    assert peer.store(make_ct(number=1)) == Status.SUCCESS
+    peer.send(peer.store_command(make_ct(number=2).SOPInstanceUID))
+    wait_for(lambda: list(listener._spool.landing_folder.iterdir()) != [])
+    monkeypatch.setattr(LandingFile, "discard", broken)
+    peer.abort()
+
+    ledger = Ledger.open(config.ledger_path)
+    wait_for(lambda: ledger.view.series(series_of([make_ct()]))[0].state is State.INCOMPLETE)
+
+
+def read_only(*_arguments: object, **_options: object) -> None:
+    raise OSError(errno.EROFS, "read-only")
+
+
+def broken(*_arguments: object) -> None:
+    raise RuntimeError("broken")
+
+
 def no_space(*_names: str) -> LandingFile:
     raise OSError(errno.ENOSPC, "no space")
 

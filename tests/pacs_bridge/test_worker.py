@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -137,6 +138,31 @@ def test_a_received_series_becomes_results_on_disk_and_a_delivery(
         report = SeriesReport.read(path.parent / "report.json")
     assert len(report.stacks[0].used) == 12
     assert not worker.work_one("w")
+
+
+def test_the_names_of_new_folders_are_on_the_disk_before_the_ledger_knows_the_results(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    config: BridgeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    received()
+    flushed: set[Path] = set()
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        flushed.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr("pacs_bridge.worker.os.fsync", note)
+    worker.work_one("w")
+
+    delivery = ledger.outbox.claim("s", 60.0)
+    assert delivery is not None
+    for each in delivery.candidates:
+        path = config.data_folder / each.path
+        assert {path, *path.parents[: path.parents.index(config.data_folder) + 1]} <= flushed
 
 
 def test_only_kinds_that_some_destination_takes_are_made(
