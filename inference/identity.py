@@ -20,3 +20,4 @@ class SegmenterIdentity:
     intended_use: str
     parameters: tuple[tuple[str, str], ...]  #: all settings that change the result, sorted
     source: str  #: where the weights come from and their licence
+    execution: tuple[tuple[str, str], ...] = ()  #: how it ran; does not change the result

@@ -55,6 +55,93 @@ PUBLISHED_INTENSITY = IntensitySpec(clamp_hu=None, scaling=Scaling.PER_VOLUME)
 ROBUST_INTENSITY = IntensitySpec(clamp_hu=(-1024, 3071), scaling=Scaling.PER_VOLUME)
 
 
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """What one scan's values become: the numbers behind its normalisation.
+
+    Parameters
+    ----------
+    mean, deviation
+        HU; of voxels that are neither 0 HU nor padding. 0 and 1 with a clamp range.
+    low, high
+        The values that become -1 and 1, after ``mean`` and ``deviation``.
+    zeros_are_mean
+        Voxels at exactly 0 HU land on the mean, as published.
+    """
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    zeros_are_mean: bool
+
+    def apply(self, plane: npt.NDArray[np.float32]) -> None:
+        """Bring HU to -1..1 in place; NaN is padding and becomes -1."""
+        if self.zeros_are_mean:
+            zeros = plane == 0
+            plane -= np.float32(self.mean)
+            plane /= np.float32(self.deviation)
+            plane[zeros] = 0
+        _rescale(plane, self.low, self.high)
+
+
+class ContrastMeter:
+    """Measures the contrast of a scan that is seen plane by plane.
+
+    Parameters
+    ----------
+    spec
+        How HU become network values.
+    """
+
+    def __init__(self, spec: IntensitySpec) -> None:
+        self._spec = spec
+        self._count, self._mean, self._squares = 0, 0.0, 0.0
+        self._low, self._high = np.inf, -np.inf  # of voxels that are not 0 HU
+        self._zeros = False
+
+    def add(self, plane: npt.NDArray[np.float32]) -> None:
+        """Take in resampled HU, clamped where the specification says so; NaN is padding."""
+        if self._spec.scaling is Scaling.CLAMP_RANGE:
+            return
+        chosen = plane != 0
+        chosen &= ~np.isnan(plane)
+        values = plane[chosen]
+        self._zeros = self._zeros or bool((plane == 0).any())
+        if not values.size:
+            return
+        self._low = min(self._low, float(values.min()))
+        self._high = max(self._high, float(values.max()))
+        # T. F. Chan et al., Updating formulae and a pairwise algorithm, 1979
+        mean = float(values.mean(dtype=np.float64))
+        difference = values.astype(np.float64)
+        difference -= mean
+        squares = float(np.vdot(difference, difference))
+        count = self._count + values.size
+        shift = mean - self._mean
+        self._squares += squares + shift * shift * self._count * values.size / count
+        self._mean += shift * values.size / count
+        self._count = count
+
+    def contrast(self) -> Contrast:
+        """The contrast of everything that was added."""
+        if self._spec.scaling is Scaling.CLAMP_RANGE:
+            assert self._spec.clamp_hu is not None
+            low, high = map(float, self._spec.clamp_hu)
+            return Contrast(0.0, 1.0, low, high, zeros_are_mean=False)
+        deviation = (self._squares / self._count) ** 0.5 or 1.0 if self._count else 1.0
+        mean = self._mean if self._count else 0.0
+        # the arithmetic of ``apply``: the extremes land on -1 and 1 exactly
+        ends = [
+            float((np.float32(end) - np.float32(mean)) / np.float32(deviation))
+            for end in (self._low, self._high)
+            if self._count
+        ]
+        ends += [0.0] if self._zeros else []
+        low, high = min(ends, default=np.inf), max(ends, default=-np.inf)
+        return Contrast(mean, deviation, low, high, zeros_are_mean=True)
+
+
 def normalise(hu: npt.NDArray[np.float32], spec: IntensitySpec) -> None:
     """Bring HU to -1..1 in place, plane by plane along the first axis.
 
@@ -65,39 +152,12 @@ def normalise(hu: npt.NDArray[np.float32], spec: IntensitySpec) -> None:
     spec
         How.
     """
-    if spec.scaling is Scaling.CLAMP_RANGE:
-        assert spec.clamp_hu is not None
-        low, high = map(float, spec.clamp_hu)
-        for plane in hu:
-            _rescale(plane, low, high)
-        return
-    mean, deviation = _nonzero_statistics(hu)
-    low, high = np.inf, -np.inf
+    meter = ContrastMeter(spec)
     for plane in hu:
-        zeros = plane == 0
-        plane -= np.float32(mean)
-        plane /= np.float32(deviation)
-        plane[zeros] = 0
-        if not np.isnan(plane).all():
-            low, high = min(low, float(np.nanmin(plane))), max(high, float(np.nanmax(plane)))
+        meter.add(plane)
+    contrast = meter.contrast()
     for plane in hu:
-        _rescale(plane, low, high)
-
-
-def _nonzero_statistics(hu: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Mean and standard deviation of voxels that are neither 0 HU nor padding."""
-    count, total = 0, 0.0
-    for plane in hu:
-        values = plane[(plane != 0) & ~np.isnan(plane)]
-        count += values.size
-        total += float(values.sum(dtype=np.float64))
-    if not count:
-        return 0.0, 1.0
-    mean, squares = total / count, 0.0
-    for plane in hu:
-        values = plane[(plane != 0) & ~np.isnan(plane)].astype(np.float64) - mean
-        squares += float(np.square(values, out=values).sum())
-    return mean, (squares / count) ** 0.5 or 1.0
+        contrast.apply(plane)
 
 
 def _rescale(plane: npt.NDArray[np.float32], low: float, high: float) -> None:

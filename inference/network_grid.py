@@ -96,6 +96,11 @@ class NetworkGrid:
         k, j, i = (self.shape[axis] for axis in self.network_axes)
         return (k, j, i)
 
+    @property
+    def spacing_mm(self) -> float:
+        """The smallest of the three spacings; they are equal but for kept ones."""
+        return float(np.linalg.norm(self.affine_ras[:3, :3], axis=0).min())
+
     def network_view(self, grid_array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
         """A ``(k, j, i)`` array seen as the network's ``(x, y, z)``; no copy."""
         return grid_array.transpose(np.argsort(self.network_axes))

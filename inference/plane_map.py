@@ -38,6 +38,28 @@ class PlaneMap:
     row_shifts: FloatArray
     column_shifts: FloatArray
     column_per_row: float
+    reach: tuple[float, float, float] | None = None  #: of the whole map that this is a part of
+
+    def cropped(self, box: tuple[slice, slice, slice]) -> PlaneMap:
+        """The map of a box of its voxels; slices with start and stop, without step."""
+        planes, rows, columns = box
+        return PlaneMap(
+            planes=self.planes[planes],
+            rows=self.rows[rows],
+            columns=self.columns[columns],
+            row_shifts=self.row_shifts[planes],
+            column_shifts=self.column_shifts[planes] + self.column_per_row * rows.start,
+            column_per_row=self.column_per_row,
+            reach=self.voxel_size,
+        )
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """Typical distance of neighbours ``(plane, row, column)``, voxels of the other stack."""
+        if self.reach is not None:
+            return self.reach
+        planes, rows, columns = map(_typical_step, (self.planes, self.rows, self.columns))
+        return planes, rows, columns
 
     def rows_of(self, plane: int) -> FloatArray:
         """``(r,)``, fractional row indices of the voxels of one plane."""
@@ -50,6 +72,10 @@ class PlaneMap:
             return columns
         sheared = columns + self.column_per_row * np.arange(self.rows.size)[:, None]
         return np.asarray(sheared, dtype=np.float64)
+
+
+def _typical_step(at: FloatArray) -> float:
+    return float(np.median(np.diff(at))) if at.size > 1 else 1.0
 
 
 def identity_map(shape: tuple[int, int, int]) -> PlaneMap:

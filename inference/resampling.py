@@ -191,17 +191,17 @@ def _fill_beyond(
 ) -> None:
     """Set voxels of plane ``k`` that lie beyond the border by more than their own size."""
     depth, height, width = shape
-    if _beyond(where.planes, depth)[k]:
+    plane_size, row_size, column_size = where.voxel_size
+    if _beyond(where.planes, depth, plane_size)[k]:
         out[...] = value
         return
-    rows = _beyond(where.rows_of(k), height)
-    columns = _beyond(where.columns_of(k), width)
+    rows = _beyond(where.rows_of(k), height, row_size)
+    columns = _beyond(where.columns_of(k), width, column_size)
     if rows.any():
         out[rows] = value
     if columns.any():
         out[np.broadcast_to(columns, out.shape)] = value
 
 
-def _beyond(at: FloatArray, count: int) -> npt.NDArray[np.bool_]:
-    size = float(np.median(np.diff(at, axis=-1))) if at.shape[-1] > 1 else 1.0
+def _beyond(at: FloatArray, count: int, size: float) -> npt.NDArray[np.bool_]:
     return np.asarray((at < -size) | (at > count - 1 + size))

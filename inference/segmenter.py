@@ -6,20 +6,33 @@ made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import copy
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from inference.errors import InferenceError, ModelError
+import numpy as np
+
+from inference.engine.arithmetic import fast_windows
+from inference.engine.memory import MemoryNeed, available_bytes, free_card_bytes, memory_need
+from inference.engine.network_scan import NetworkScan
+from inference.engine.plan import Carry, plan_windows, usual_carry
+from inference.engine.region import Region
+from inference.engine.resource_errors import resource_errors
+from inference.errors import ModelError
+from inference.geometry import Geometry
 from inference.identity import SegmenterIdentity
 from inference.intensity import IntensitySpec
 from inference.label_map import LabelMap
 from inference.network import build_network
+from inference.network_grid import NetworkGrid
 from inference.postprocessing import NO_POSTPROCESSING, PostprocessingSpec, postprocess
-from inference.preprocessing import labels_to_source, to_network
+from inference.preprocessing import labels_to_network, labels_to_source
 from inference.reasons import Reason
+from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import Volume
+from inference.wanted_labels import keep_labels, wanted_labels
 from inference.windows import WindowSpec
 
 if TYPE_CHECKING:
@@ -30,6 +43,8 @@ Progress = Callable[[float], None]
 
 #: Shares of the work as measured for 1.5 mm: before the network, and with it.
 _PREPARED, _INFERRED = 0.03, 0.98
+#: Of a coarse pass, where there is one.
+_COARSE = 0.15
 
 
 class Segmenter(Protocol):
@@ -56,9 +71,38 @@ class Segmenter(Protocol):
         """
 
 
+@runtime_checkable
+class FittingSegmenter(Segmenter, Protocol):
+    """A segmenter that settles how it runs once it knows the planes."""
+
+    def fitted(self, geometry: Geometry) -> Segmenter:
+        """The segmenter for a scan of this size on this machine; see ``fitted_segmenter``."""
+
+
+def fitted_segmenter(segmenter: Segmenter, geometry: Geometry) -> Segmenter:
+    """The segmenter that will run on planes like these, before any pixel is read.
+
+    Its identity says what changes the result, for instance single precision sums that had to
+    give way to half precision ones, and how it is run here.
+
+    Parameters
+    ----------
+    segmenter
+        One that does not care is returned as it is.
+    geometry
+        Of the scan to come.
+
+    Raises
+    ------
+    ModelError
+        ``oom-cpu`` if not even the smallest way fits into memory.
+    """
+    return segmenter.fitted(geometry) if isinstance(segmenter, FittingSegmenter) else segmenter
+
+
 @dataclass(frozen=True, slots=True)
 class SegmenterOptions:
-    """How a model is run.
+    """How a model is run; the default is as published.
 
     Parameters
     ----------
@@ -71,12 +115,26 @@ class SegmenterOptions:
         letter.
     postprocessing
         Clean-up of the result.
+    body_only
+        Air around the patient is not computed: windows are laid over the body.
+    carry
+        How sums wait for the next layer of windows; None: as the precision asks for.
+    structures
+        Names of those that are wanted; all others become background. Empty: all.
     """
 
     device: str = "cpu"
     windows: WindowSpec = field(default_factory=WindowSpec)
     intensity: IntensitySpec | None = None
     postprocessing: PostprocessingSpec = NO_POSTPROCESSING
+    body_only: bool = False
+    carry: Carry | None = None
+    structures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.structures if name not in STRUCTURE_BY_NAME]
+        if unknown:
+            raise ValueError(f"no such structure: {', '.join(unknown)}")
 
 
 class SegResNetSegmenter:
@@ -88,40 +146,64 @@ class SegResNetSegmenter:
         From a model store.
     options
         How it is run.
+    finder
+        Segments coarsely to find the wanted structures; None: the whole body is computed.
+    memory
+        Tells the main memory that can be had, bytes; None: not known.
     """
 
-    def __init__(self, model: LoadedModel, options: SegmenterOptions | None = None) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        options: SegmenterOptions | None = None,
+        finder: Segmenter | None = None,
+        memory: Callable[[], int | None] = available_bytes,
+    ) -> None:
+        self._options = options or SegmenterOptions()
+        self._model = model
+        self._finder = finder if self._options.structures else None
+        self._memory = memory
+        self._intensity = self._options.intensity or model.manifest.intensity
+        self._execution: tuple[tuple[str, str], ...] = ()
+        self._load()
+
+    def _load(self) -> None:
+        """Put the network onto its device."""
         import torch
 
-        from inference.sliding_window import SplitNetwork
+        from inference.engine.split_network import SplitNetwork
 
-        self._options = options or SegmenterOptions()
-        self._manifest = model.manifest
-        self._intensity = self._options.intensity or model.manifest.intensity
-        network = build_network(model.manifest.network)
-        network.load_state_dict(dict(model.state_dict))
+        network = build_network(self._model.manifest.network)
+        network.load_state_dict(dict(self._model.state_dict))
         device = torch.device(self._options.device)
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ModelError(Reason.MODEL_ERROR, f"device {self._options.device}: not available")
-        with _resource_errors():
+        with resource_errors():
             self._network = SplitNetwork.of_segresnet(network).to(device, self._options.windows)
 
     @property
     def identity(self) -> SegmenterIdentity:
         """Model, digest, and every setting that changes the result."""
-        manifest, windows = self._manifest, self._options.windows
+        manifest, options, windows = self._model.manifest, self._options, self._options.windows
         clamp = self._intensity.clamp_hu
         parameters = {
             "channels_last": str(windows.channels_last).lower(),
             "clamp_hu": "none" if clamp is None else f"{clamp[0]}..{clamp[1]}",
-            "device": self._options.device.split(":")[0],
+            "computed": "body" if options.body_only else "all",
+            "device": options.device.split(":")[0],
             "overlap": f"{windows.overlap:g}",
-            "postprocessing": str(self._options.postprocessing),
+            "postprocessing": str(options.postprocessing),
             "precision": str(windows.precision),
             "scaling": str(self._intensity.scaling),
             "spacing_mm": f"{manifest.spacing_mm:g}",
             "window_voxels": str(windows.window_voxels),
         }
+        if options.carry not in (None, usual_carry(windows.precision)):
+            parameters["sums"] = str(options.carry)
+        if options.structures:
+            parameters["structures"] = " ".join(sorted(options.structures))
+            if self._finder is not None:
+                parameters["found_by"] = self._finder.identity.digest
         return SegmenterIdentity(
             name=manifest.name,
             version=manifest.version,
@@ -130,57 +212,135 @@ class SegResNetSegmenter:
             intended_use=manifest.intended_use,
             parameters=tuple(sorted(parameters.items())),
             source=f"{manifest.source}; {manifest.licence}",
+            execution=self._execution,
         )
+
+    def fitted(self, geometry: Geometry) -> Segmenter:
+        """The same segmenter, run in the first way that fits; see ``fitted_segmenter``.
+
+        Tried in this order: as asked for; sums between layers in half precision; on the CPU
+        in place of the card.
+        """
+        tried = [self._options, dataclasses.replace(self._options, carry=Carry.FP16)]
+        if not self._on_cpu:
+            windows = fast_windows("cpu")
+            on_cpu = dataclasses.replace(self._options, device="cpu", windows=windows)
+            tried += [on_cpu, dataclasses.replace(on_cpu, carry=Carry.FP16)]
+        for options in tried:
+            need = self._need(geometry, options)
+            on_card = options.device.split(":")[0] != "cpu"
+            free, wanted = (
+                (free_card_bytes(options.device), need.device)
+                if on_card
+                else (self._memory(), need.all_in_main_memory)
+            )
+            if free is None or wanted <= free:
+                return self._as(options, wanted, free)
+        text = f"{_gb(wanted)} needed for {geometry.shape} voxels, {_gb(free)} available"
+        raise ModelError(Reason.OOM_CPU, text)
 
     def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
         """Label every voxel of ``volume``; see ``Segmenter``.
 
-        Peak memory beyond the volume: its float32 copy on the network's grid, one slab of
-        features (features x window x the two shorter extents of that grid, float32), the
-        network's activations of one window, and uint8 labels on both grids.
+        Peak memory beyond the volume: what ``inference.engine.memory`` estimates, which is
+        one layer of windows, the network's activations of one window, and uint8 labels on
+        both grids. No volume of floating point numbers is made.
         """
-        from inference.sliding_window import segment_windows
+        from inference.sliding_window import segment_scan
 
         def report(share: float) -> None:
             if progress is not None:
                 progress(share)
 
-        with _resource_errors():
-            seen = to_network(volume, self._manifest.spacing_mm, self._intensity)
-            report(_PREPARED)
-            labels = segment_windows(
-                self._network,
-                seen.array,
-                self._options.windows,
-                lambda share: report(_PREPARED + share * (_INFERRED - _PREPARED)),
-            )
-            grid = seen.grid
-            del seen
-            placed = labels_to_source(labels, grid)
-            cleaned = postprocess(placed, self._options.postprocessing)
+        options, begun = self._options, 0.0
+        with resource_errors():
+            need, free = self._need(volume.geometry, options), self._memory()
+            if self._on_cpu and free is not None and need.device + need.host > free:
+                text = f"{_gb(need.device + need.host)} needed, {_gb(free)} available"
+                raise ModelError(Reason.OOM_CPU, text)
+            grid = NetworkGrid.covering(volume.geometry, self._model.manifest.spacing_mm)
+            coarse: LabelMap | None = None
+            if self._finder is not None:
+                begun = _COARSE
+                coarse = self._finder.segment(volume, lambda share: report(share * begun))
+            scan = NetworkScan.of(volume, grid, self._intensity)
+            region = self._region(scan, coarse)
+            report(begun + _PREPARED * (1 - begun))
+            labels = np.zeros(grid.grid_shape, dtype=np.uint8)
+            if region is None or not region.is_empty:
+                first, last = (begun + at * (1 - begun) for at in (_PREPARED, _INFERRED))
+                segment_scan(
+                    self._network,
+                    scan,
+                    plan_windows(
+                        grid.grid_shape,
+                        options.windows,
+                        self._network.features,
+                        region,
+                        options.carry,
+                    ),
+                    labels,
+                    lambda share: report(first + share * (last - first)),
+                )
+            del scan
+            placed = labels_to_source(grid.network_view(labels), grid)
+            del labels
+            keep_labels(placed, wanted_labels(options.structures))
+            cleaned = postprocess(placed, options.postprocessing)
         report(1.0)
         return cleaned
 
+    @property
+    def _on_cpu(self) -> bool:
+        return self._options.device.split(":")[0] == "cpu"
 
-@contextmanager
-def _resource_errors() -> Iterator[None]:
-    """Translate what torch and numpy raise; torch has no class of its own for main memory."""
+    def _region(self, scan: NetworkScan, coarse: LabelMap | None) -> Region | None:
+        """What is computed: everything, the body, or what is near the wanted structures."""
+        body = Region.body(scan) if self._options.body_only or coarse is not None else None
+        if coarse is None or body is None:
+            return body
+        grid = scan.sampler.grid
+        found = grid.grid_view(labels_to_network(coarse, grid))
+        near = Region.of_labels(found, wanted_labels(self._options.structures), scan.block)
+        # a coarse model that finds none of them may have missed them
+        return body if near.is_empty else near.meet(body)
+
+    def _need(self, geometry: Geometry, options: SegmenterOptions) -> MemoryNeed:
+        """Memory for a scan of this size if nothing of it is air."""
+        grid = NetworkGrid.covering(geometry, self._model.manifest.spacing_mm).grid_shape
+        if (size := np.prod(grid, dtype=float)) > _MOST_VOXELS:
+            return MemoryNeed(device=0, host=int(size), source=0)
+        everything = Region.everything(grid) if options.body_only else None
+        features = self._network.features
+        plan = plan_windows(grid, options.windows, features, everything, options.carry)
+        return memory_need(plan, features, grid, geometry.shape)
+
+    def _as(self, options: SegmenterOptions, wanted: int, free: int | None) -> SegResNetSegmenter:
+        """The same segmenter with other options, and with what is known of its run."""
+        other = copy.copy(self)
+        other._options = options
+        if options.device != self._options.device:
+            other._load()
+        other._execution = (
+            ("asked_device", self._options.device),
+            ("device", options.device),
+            ("estimated_memory", _gb(wanted)),
+            ("available_memory", _gb(free) if free is not None else "unknown"),
+            ("sums", str(options.carry or usual_carry(options.windows.precision))),
+            ("threads", str(_threads())),
+        )
+        return other
+
+
+#: Beyond this many voxels no machine is large enough, and planning would take long.
+_MOST_VOXELS = 2e10
+
+
+def _gb(size_bytes: int | None) -> str:
+    return "unknown" if size_bytes is None else f"{size_bytes / 1e9:.2f} GB"
+
+
+def _threads() -> int:
     import torch
 
-    try:
-        yield
-    except InferenceError:
-        raise
-    except torch.OutOfMemoryError as error:
-        raise ModelError(Reason.OOM_GPU, _first_line(error)) from error
-    except MemoryError as error:
-        raise ModelError(Reason.OOM_CPU, _first_line(error)) from error
-    except RuntimeError as error:
-        text = _first_line(error)
-        if "DefaultCPUAllocator" in text or "not enough memory" in text:
-            raise ModelError(Reason.OOM_CPU, text) from error
-        raise ModelError(Reason.MODEL_ERROR, text) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return torch.get_num_threads()

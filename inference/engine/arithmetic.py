@@ -1,0 +1,51 @@
+"""Which arithmetic the machine at hand does fast."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from inference.windows import Precision, WindowSpec
+
+#: Flags of processors that multiply bfloat16 in hardware (Linux, x86-64).
+_BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16"})
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def fast_windows(
+    device: str, precision: Precision | None = None, cpu_info: Path = _CPU_INFO
+) -> WindowSpec:
+    """The published windows in the arithmetic that is fast on a device.
+
+    bfloat16 where the processor (AMX, AVX512-BF16) or the card has it, otherwise single
+    precision; channels last in memory but for single precision on a card.
+
+    Parameters
+    ----------
+    device
+        As torch names it.
+    precision
+        In place of what is found.
+    cpu_info
+        Where Linux describes the processor; without it there is no bfloat16.
+    """
+    on_cpu = device.split(":")[0] == "cpu"
+    chosen = precision or (_cpu_precision(cpu_info) if on_cpu else _card_precision(device))
+    channels_last = on_cpu or chosen is Precision.BF16
+    return dataclasses.replace(WindowSpec(), precision=chosen, channels_last=channels_last)
+
+
+def _cpu_precision(cpu_info: Path) -> Precision:
+    try:
+        lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return Precision.FP32
+    flags = next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "")
+    return Precision.FP32 if _BF16_FLAGS.isdisjoint(flags.split()) else Precision.BF16
+
+
+def _card_precision(device: str) -> Precision:
+    import torch
+
+    major, _ = torch.cuda.get_device_capability(device)
+    return Precision.BF16 if major >= 8 else Precision.FP32  # tensor cores for it since Ampere

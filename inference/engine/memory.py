@@ -1,0 +1,109 @@
+"""What a run takes in memory, estimated before it starts, and what there is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.engine.plan import WindowPlan
+from inference.windows import Precision
+
+#: Whole volumes of features that the network holds at its peak, as measured.
+_LIVE_FEATURE_VOLUMES = 8
+_PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+_KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Bytes that a run takes beyond what the process holds before it.
+
+    Parameters
+    ----------
+    device
+        Where the network runs: window, sums, slab.
+    host
+        In main memory whatever the device: labels on both grids.
+    source
+        The int16 scan itself.
+    """
+
+    device: int
+    host: int
+    source: int
+
+    @property
+    def all_in_main_memory(self) -> int:
+        """With the network on the CPU, the scan not read yet."""
+        return self.device + self.host + self.source
+
+
+def memory_need(
+    plan: WindowPlan, features: int, grid: tuple[int, ...], source: tuple[int, ...]
+) -> MemoryNeed:
+    """Estimate of one scan.
+
+    Parameters
+    ----------
+    plan
+        How it is run.
+    features
+        Channels at full resolution.
+    grid, source
+        Shapes of the network's grid and of the scan, voxels.
+    """
+    number_bytes = 2 if plan.spec.precision is Precision.BF16 else 4
+    window = plan.spec.window_voxels**3 * features * number_bytes * _LIVE_FEATURE_VOLUMES
+    return MemoryNeed(
+        device=window + plan.blending_bytes(features) + plan.slab_bytes(),
+        host=math.prod(grid) + math.prod(source),
+        source=2 * math.prod(source),
+    )
+
+
+def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
+    """Main memory that can be had without swapping, the limit of a container included.
+
+    Parameters
+    ----------
+    proc, cgroup
+        Where Linux tells (proc(5), control groups version 2).
+
+    Returns
+    -------
+    None where the system does not tell.
+    """
+    known = [_free_bytes(proc / "meminfo"), _group_bytes(cgroup)]
+    return min((each for each in known if each is not None), default=None)
+
+
+def free_card_bytes(device: str) -> int:
+    """Memory that can be had on a card."""
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def _free_bytes(meminfo: Path) -> int | None:
+    try:
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * _KIB
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def _group_bytes(cgroup: Path) -> int | None:
+    """What is left below ``memory.max``; pages of files count as free."""
+    try:
+        limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
+        if limit == "max":
+            return None
+        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
+        stat = (cgroup / "memory.stat").read_text(encoding="ascii").splitlines()
+        cached = sum(int(n) for name, n in map(str.split, stat) if name == "inactive_file")
+        return max(int(limit) - used + cached, 0)
+    except (OSError, ValueError):
+        return None

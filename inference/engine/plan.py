@@ -1,0 +1,119 @@
+"""How one scan is run: which windows, along which axes, and what that takes in memory.
+
+Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from inference.engine.network_scan import Box
+from inference.engine.region import NeededIn, Region
+from inference.engine.tiling import Order, Tiling, fitted_tiling, published_tiling
+from inference.windows import Precision, WindowSpec
+
+_FLOAT_BYTES = 4
+
+
+class Carry(StrEnum):
+    """How sums are kept that wait for the next layer of windows."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"  #: half the memory; an eighth of bf16's rounding
+
+    @property
+    def size_bytes(self) -> int:
+        """Of one number."""
+        return 4 if self is Carry.FP32 else 2
+
+
+def usual_carry(precision: Precision) -> Carry:
+    """As precise as the network itself asks for."""
+    return Carry.FP16 if precision is Precision.BF16 else Carry.FP32
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """The windows of one scan.
+
+    Parameters
+    ----------
+    spec
+        Of the windows.
+    part
+        The box of the scan that they cover, ``(k, j, i)``.
+    order
+        Which axes of the scan the axes ``(a, b, c)`` of the tiling are.
+    tiling
+        The windows, in order.
+    carry
+        How sums wait for the next layer.
+    """
+
+    spec: WindowSpec
+    part: Box
+    order: Order
+    tiling: Tiling
+    carry: Carry
+
+    def blending_bytes(self, features: int) -> int:
+        """Memory of the sums between windows."""
+        window, (_, rows, columns) = self.tiling.window, self.tiling.extents
+        band = window * window * columns * _FLOAT_BYTES
+        carry = self.tiling.carried * rows * columns * self.carry.size_bytes
+        return (features + 1) * (band + carry)
+
+    def slab_bytes(self) -> int:
+        """Memory of the voxels of a layer."""
+        return self.tiling.window * math.prod(self.tiling.extents[1:]) * _FLOAT_BYTES
+
+
+def plan_windows(
+    shape: tuple[int, ...],
+    spec: WindowSpec,
+    features: int,
+    region: Region | None = None,
+    carry: Carry | None = None,
+) -> WindowPlan:
+    """The plan with the fewest windows, and of those the one that takes least memory.
+
+    Parameters
+    ----------
+    shape
+        ``(k, j, i)`` of the scan on the network's grid.
+    spec
+        Of the windows.
+    features
+        Channels that are blended.
+    region
+        What has to be covered; None: everything, with windows where MONAI puts them.
+    carry
+        None: as the precision asks for.
+    """
+    part = _part(shape, spec.window_voxels, region)
+
+    def tiling(order: Order) -> Tiling:
+        a, b, c = (max(part[axis].stop - part[axis].start, spec.window_voxels) for axis in order)
+        if region is None:
+            return published_tiling((a, b, c), spec)
+        return fitted_tiling((a, b, c), spec, NeededIn(region, part, order))
+
+    kept = carry or usual_carry(spec.precision)
+    orders: list[Order] = [(a, b, 3 - a - b) for a, b in itertools.permutations(range(3), 2)]
+    plans = [WindowPlan(spec, part, order, tiling(order), kept) for order in orders]
+    return min(plans, key=lambda plan: (plan.tiling.window_count, plan.blending_bytes(features)))
+
+
+def _part(shape: tuple[int, ...], window: int, region: Region | None) -> Box:
+    """The box that windows tile: what matters, a window wide where the scan is."""
+    whole = [slice(0, extent) for extent in shape]
+    found = region.box() if region is not None else None
+    sides = []
+    for side, all_of_it in zip(found or whole, whole, strict=True):
+        missing = max(window - (side.stop - side.start), 0)
+        start = max(min(side.start - missing // 2, all_of_it.stop - window), 0)
+        sides.append(slice(start, min(max(side.stop, start + window), all_of_it.stop)))
+    return sides[0], sides[1], sides[2]
