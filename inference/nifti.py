@@ -56,11 +56,11 @@ def read_nifti(path: Path, max_voxels: int = 1_500_000_000) -> Volume:
         one that has does not describe a grid; ``corrupt-pixel-data`` if values are not
         finite or beyond 16 bit; ``too-large``.
     """
-    image = _open(path, max_voxels)
-    geometry = _geometry(image, path)
+    image = open_nifti(path, max_voxels)
+    geometry = nifti_geometry(image, path)
     hu = np.empty(geometry.shape, dtype=np.int16)
     limits = np.iinfo(np.int16)
-    for z, plane in enumerate(_planes(image, path)):
+    for z, plane in enumerate(nifti_planes(image, path)):
         low, high = float(plane.min()), float(plane.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise NiftiError(Reason.CORRUPT_PIXEL_DATA, f"{path}: plane {z} is not finite")
@@ -81,10 +81,10 @@ def read_label_nifti(path: Path, max_voxels: int = 1_500_000_000) -> LabelMap:
     NiftiError
         As ``read_nifti``; ``corrupt-pixel-data`` if a value is not a whole id 0..104.
     """
-    image = _open(path, max_voxels)
-    geometry = _geometry(image, path)
+    image = open_nifti(path, max_voxels)
+    geometry = nifti_geometry(image, path)
     labels = np.empty(geometry.shape, dtype=np.uint8)
-    for z, plane in enumerate(_planes(image, path)):
+    for z, plane in enumerate(nifti_planes(image, path)):
         odd = ~((plane >= 0) & (plane <= STRUCTURE_COUNT) & (plane == np.rint(plane)))
         if odd.any():
             value = plane[odd].flat[0]
@@ -131,8 +131,14 @@ def write_label_nifti(label_map: LabelMap, path: Path) -> None:
         Path(draft).unlink(missing_ok=True)
 
 
-def _open(path: Path, max_voxels: int) -> Any:
-    """The header as nibabel reads it, checked for what the array needs."""
+def open_nifti(path: Path, max_voxels: int) -> Any:
+    """The image as nibabel sees it, nothing read but the header.
+
+    Raises
+    ------
+    NiftiError
+        ``unreadable-file`` or ``too-large``: the header is checked for what the array needs.
+    """
     try:
         image = nib.load(path)
         size_bytes = path.stat().st_size
@@ -155,7 +161,14 @@ def _open(path: Path, max_voxels: int) -> Any:
     return image
 
 
-def _geometry(image: Any, path: Path) -> Geometry:
+def nifti_geometry(image: Any, path: Path) -> Geometry:
+    """Where the voxels of an opened file lie.
+
+    Raises
+    ------
+    NiftiError
+        ``no-orientation`` or ``missing-geometry``.
+    """
     header = image.header
     if not (int(header["sform_code"]) or int(header["qform_code"])):
         raise NiftiError(Reason.NO_ORIENTATION, f"{path}: sform_code and qform_code are 0")
@@ -169,8 +182,14 @@ def _geometry(image: Any, path: Path) -> Geometry:
         raise NiftiError(Reason.MISSING_GEOMETRY, f"{path}: {error.detail}") from error
 
 
-def _planes(image: Any, path: Path) -> Iterator[npt.NDArray[Any]]:
-    """``(y, x)`` scaled values, plane by plane: x runs fastest in the file."""
+def nifti_planes(image: Any, path: Path) -> Iterator[npt.NDArray[Any]]:
+    """``(y, x)`` scaled values, plane by plane: x runs fastest in the file.
+
+    Raises
+    ------
+    NiftiError
+        ``unreadable-file`` if the data end too soon or are damaged.
+    """
     x, y, z = image.shape[:3]
     dtype = image.get_data_dtype()
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
