@@ -7,7 +7,8 @@
                      -> report
 
 It knows no queue, no ledger and no peer: ``segment``, the worker and every other door call it.
-What stops a whole series is raised; the caller turns it into an exit code or a job state.
+A series that is not fit gives a report that says so; a failure of ours is raised, and the caller
+turns it into an exit code or a job state.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from dicom_seg.errors import SegmentationError
 from dicom_seg.provenance import SourceInstance, source_instances
 from dicom_seg.read.reader import read_stack
 from dicom_seg.read.series import Outcome, SeriesRules, StackPlan, examine_series
@@ -26,6 +28,7 @@ from inference.label_map import LabelMap
 from inference.quality import check_labels, touches_border
 from inference.segmenter import Segmenter
 from pacs_bridge.report import (
+    Ending,
     LeftOutInstance,
     OutputFile,
     SeriesReport,
@@ -38,6 +41,7 @@ from pacs_bridge.report_parts import (
     ending,
     left_out_instances,
     model_report,
+    refused,
     rule_texts,
     segmentation_output,
     series_names,
@@ -53,7 +57,7 @@ class SeriesSource:
 
     paths: tuple[Path, ...]
     created: datetime  #: written into the results: the same moment gives the same bytes again
-    root: Path | None = None  #: the report names files relative to it; None: by name alone
+    root: Path | None = None  #: of a spool: names of files in it are made there, and may be told
     revision: int = 1
     #: results of the revision that this one replaces, by stack (from 0) and kind
     predecessors: Mapping[tuple[int, SegKind], Predecessor] = field(default_factory=dict)
@@ -87,7 +91,7 @@ def process_series(
     Raises
     ------
     SegmentationError
-        ``corrupt-pixel-data``, ``seg-encode``, ``verification-failed`` and their like.
+        ``seg-encode``, ``verification-failed`` and their like.
     InferenceError
         ``model-error``, ``oom-cpu``, ``oom-gpu``.
     OSError
@@ -99,17 +103,23 @@ def process_series(
     with run.watch.stage(Stage.EXAMINE):
         examination = examine_series(source.paths, options.rules)
     stacks: tuple[StackReport, ...] = ()
+    refusal: Ending | None = None
     if examination.outcome is Outcome.PROCESS:
-        stacks = run.all_stacks(examination.stacks)
+        try:
+            stacks = run.all_stacks(examination.stacks)
+        except SegmentationError as error:  # pixels are decoded only here
+            refusal = refused(error.reason, error.detail)
+            if refusal is None:
+                raise
     report = SeriesReport(
         created=source.created,
-        ending=ending(examination, stacks),
+        ending=refusal or ending(examination, stacks),
         series=series_names(examination, source.revision),
         software=SoftwareReport.of_this_process(),
         model=model_report(segmenter.identity) if stacks else None,
         parameters=rule_texts(options.rules),
         stacks=stacks,
-        left_out=(*left_out_instances(examination, source.root), *source.set_aside),
+        left_out=(*left_out_instances(examination, source.paths, source.root), *source.set_aside),
         timings_s=run.watch.seconds(),
         peak_memory_bytes=run.watch.peak_memory_bytes(),
     )
@@ -126,7 +136,8 @@ class _Run:
     options: ProcessOptions
     folder: Path
     watch: Stopwatch
-    written: list[Path] = field(default_factory=list)  #: results under their final names
+    #: verified results, and the names that they get when all of the series are
+    verified: list[tuple[Path, Path]] = field(default_factory=list)
 
     def all_stacks(self, plans: Sequence[StackPlan]) -> tuple[StackReport, ...]:
         """One result a stack; all of them, or none."""
@@ -135,8 +146,11 @@ class _Run:
             for number, plan in enumerate(plans):
                 prefix = f"stack{number}-" if len(plans) > 1 else ""
                 done.append(self.stack(number, plan, prefix))
+            for partial, path in self.verified:
+                partial.replace(path)
         except BaseException:
-            for path in self.written:
+            for partial, path in self.verified:
+                partial.unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
             raise
         return tuple(done)
@@ -147,13 +161,13 @@ class _Run:
             stack = read_stack(plan, progress=progress)
         with self.watch.stage(Stage.SEGMENT) as progress:
             labels = self.segmenter.segment(stack.volume, progress)
+        of_pixels = [finding for finding in stack.findings if finding not in plan.findings]
+        del stack  # a long series is half a gigabyte, and what follows needs its labels only
         with self.watch.stage(Stage.CHECK):
             truncated = frozenset(touches_border(labels))
             structures = structure_volumes(labels, truncated)
-            of_pixels = [finding for finding in stack.findings if finding not in plan.findings]
             findings = (*of_pixels, *check_labels(labels))
             sources = self._sources(plan)
-        del stack  # a long series is half a gigabyte, and encoding needs its labels only
         requests = [
             SegRequest(
                 kind=kind,
@@ -177,7 +191,7 @@ class _Run:
     def _segmentation(
         self, prefix: str, labels: LabelMap, plan: StackPlan, request: SegRequest
     ) -> OutputFile:
-        """Write, read back, and only then give it its name."""
+        """Write and read back; its name it gets when the whole series is verified."""
         path = self.folder / f"{prefix}seg-{request.kind}.dcm"
         partial = path.with_suffix(".partial")
         try:
@@ -185,10 +199,10 @@ class _Run:
                 encoded = write_segmentation(labels, plan, request, partial)
             with self.watch.stage(Stage.VERIFY):
                 verify_segmentation(partial, labels, plan, request)
-            partial.replace(path)
-            self.written.append(path)
-        finally:
+        except BaseException:
             partial.unlink(missing_ok=True)
+            raise
+        self.verified.append((partial, path))
         return segmentation_output(encoded, path.name)
 
     def _sources(self, plan: StackPlan) -> tuple[SourceInstance, ...]:

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.errors import InferenceError
+from inference.errors import InferenceError
+from inference.label_map import LabelMap
 from inference.nifti import read_label_nifti, read_nifti, write_label_nifti
 from inference.quality import check_labels, touches_border
 from inference.reasons import Reason
 from inference.segmenter import Segmenter
+from inference.volume import Volume
+from inference.volume import Volume
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.report import (
     Ending,
@@ -22,8 +27,19 @@ from pacs_bridge.report import (
     StackReport,
     remove_result,
 )
-from pacs_bridge.report_parts import demonstration_findings, model_report, structure_volumes
+from pacs_bridge.report_parts import (
+    demonstration_findings,
+    model_report,
+    refused,
+    structure_volumes,
+)
 from pacs_bridge.stopwatch import ProgressReport, Stage, Stopwatch, no_progress
+
+LABELS_NAME = "labels.nii.gz"
+
+
+#: Where the labels go; the name of the input may be the name of a patient.
+LABELS_NAME = "labels.nii.gz"
 
 
 def process_nifti(
@@ -33,12 +49,16 @@ def process_nifti(
     created: datetime,
     progress: ProgressReport = no_progress,
 ) -> SeriesReport:
-    """Segment a NIfTI file into ``folder``: ``<name>-labels.nii.gz`` and ``report.json``.
+    """Segment a NIfTI file into ``folder``: ``labels.nii.gz`` and ``report.json``.
+
+    An earlier result in ``folder`` is removed first. Labels get their name when they have been
+    read back; a file that is refused or empty gives a report that says so; an error leaves
+    nothing.
 
     Raises
     ------
     InferenceError
-        ``no-orientation``, ``unreadable-file`` and their like; those of the model.
+        ``model-error``, ``oom-cpu``, ``oom-gpu``.
     PermanentError
         ``verification-failed`` if the labels on disk are not those of the model.
     OSError
@@ -47,46 +67,26 @@ def process_nifti(
     folder.mkdir(parents=True, exist_ok=True)
     remove_result(folder)
     watch = Stopwatch(progress)
-    with watch.stage(Stage.READ):
-        volume = read_nifti(path)
-    with watch.stage(Stage.SEGMENT) as told:
-        labels = segmenter.segment(volume, told)
-    with watch.stage(Stage.CHECK):
-        structures = structure_volumes(labels, frozenset(touches_border(labels)))
-        findings = (*check_labels(labels), *demonstration_findings(segmenter.identity))
-    outputs: tuple[OutputFile, ...] = ()
-    if structures:
-        target = folder / f"{path.name.split('.nii')[0]}-labels.nii.gz"
-        with watch.stage(Stage.ENCODE):
-            write_label_nifti(labels, target)
-        with watch.stage(Stage.VERIFY):
-            read_back = read_label_nifti(target)
-            same_place = read_back.geometry.matches(labels.geometry)
-            if not same_place or not np.array_equal(read_back.labels, labels.labels):
-                target.unlink()
-                raise PermanentError(Reason.VERIFICATION_FAILED, f"{target.name}: labels differ")
-        outputs = (_output(target),)
-    reason = None if outputs else Reason.EMPTY_RESULT
+    stacks: tuple[StackReport, ...] = ()
+    try:
+        with watch.stage(Stage.READ):
+            volume = read_nifti(path)
+    except InferenceError as error:
+        end = refused(error.reason, error.detail)
+        if end is None:
+            raise
+    else:
+        stacks = (_stack(volume, segmenter, folder, watch),)
+        reason = stacks[0].reason
+        end = Ending("process" if reason is None else "skip", reason, "")
     report = SeriesReport(
         created=created,
-        ending=Ending("process" if outputs else "skip", reason, ""),
+        ending=end,
         series=SeriesNames("", "", 1),
         software=SoftwareReport.of_this_process(),
-        model=model_report(segmenter.identity),
-        parameters={"input": path.name},
-        stacks=(
-            StackReport(
-                separated_by="",
-                shape=labels.geometry.shape,
-                spacing_mm=labels.geometry.spacing_mm,
-                tilt_degrees=round(labels.geometry.tilt_degrees, 3),
-                reason=reason,
-                findings=findings,
-                used=(),
-                structures=structures,
-                outputs=outputs,
-            ),
-        ),
+        model=model_report(segmenter.identity) if stacks else None,
+        parameters={"input": "nifti"},
+        stacks=stacks,
         left_out=(),
         timings_s=watch.seconds(),
         peak_memory_bytes=watch.peak_memory_bytes(),
@@ -95,7 +95,47 @@ def process_nifti(
     return report
 
 
+def _stack(volume: Volume, segmenter: Segmenter, folder: Path, watch: Stopwatch) -> StackReport:
+    with watch.stage(Stage.SEGMENT) as told:
+        labels = segmenter.segment(volume, told)
+    with watch.stage(Stage.CHECK):
+        structures = structure_volumes(labels, frozenset(touches_border(labels)))
+        findings = (*check_labels(labels), *demonstration_findings(segmenter.identity))
+    outputs = (_write_verified(labels, folder, watch),) if structures else ()
+    return StackReport(
+        separated_by="",
+        shape=labels.geometry.shape,
+        spacing_mm=labels.geometry.spacing_mm,
+        tilt_degrees=round(labels.geometry.tilt_degrees, 3),
+        reason=None if outputs else Reason.EMPTY_RESULT,
+        findings=findings,
+        used=(),
+        structures=structures,
+        outputs=outputs,
+    )
+
+
+def _write_verified(labels: LabelMap, folder: Path, watch: Stopwatch) -> OutputFile:
+    """Write and read back, and only then give it its name."""
+    partial = folder / f"partial-{LABELS_NAME}"  # the format is told by the suffix
+    try:
+        with watch.stage(Stage.ENCODE):
+            write_label_nifti(labels, partial)
+        with watch.stage(Stage.VERIFY):
+            read_back = read_label_nifti(partial)
+            same_place = read_back.geometry.matches(labels.geometry)
+            if not same_place or not np.array_equal(read_back.labels, labels.labels):
+                raise PermanentError(Reason.VERIFICATION_FAILED, f"{LABELS_NAME}: labels differ")
+        partial.replace(folder / LABELS_NAME)
+    finally:
+        partial.unlink(missing_ok=True)
+    return _output(folder / LABELS_NAME)
+
+
 def _output(path: Path) -> OutputFile:
+    return OutputFile(path.name, "nifti", path.stat().st_size, _sha256(path))
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return OutputFile(path.name, "nifti", path.stat().st_size, digest)
+        return hashlib.file_digest(file, "sha256").hexdigest()

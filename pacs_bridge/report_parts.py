@@ -6,13 +6,19 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dicom_seg.read.examination import LeftOut, Outcome, SeriesExamination, SeriesRules, StackPlan
+from dicom_seg.read.examination import (
+    Outcome,
+    SeriesExamination,
+    SeriesRules,
+    StackPlan,
+    file_numbers,
+)
 from dicom_seg.segmentation import EncodedSegmentation
 from inference.finding import Finding
 from inference.geometry import Geometry
 from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap
-from inference.reasons import Reason
+from inference.reasons import Reason, describe
 from inference.structures import structure
 from pacs_bridge.report import (
     Ending,
@@ -31,6 +37,13 @@ def ending(examination: SeriesExamination, stacks: Sequence[StackReport]) -> End
     if stacks and not any(stack.outputs for stack in stacks):
         return Ending(Outcome.SKIP.value, Reason.EMPTY_RESULT, "no structure in any stack")
     return Ending(examination.outcome.value, examination.reason, examination.detail)
+
+
+def refused(reason: Reason, detail: str) -> Ending | None:
+    """The end of an input that is refused for a reason; None if it is a failure of ours."""
+    if describe(reason).outcome != "refused":
+        return None
+    return Ending(Outcome.REFUSE.value, reason, detail)
 
 
 def series_names(examination: SeriesExamination, revision: int) -> SeriesNames:
@@ -118,12 +131,23 @@ def stack_report(
 
 
 def left_out_instances(
-    examination: SeriesExamination, root: Path | None
+    examination: SeriesExamination, paths: Sequence[Path], spool: Path | None
 ) -> tuple[LeftOutInstance, ...]:
-    """Everything that is not used, with its reason; files relative to ``root``."""
+    """Everything that is not used, with its reason.
+
+    Files in ``spool``, whose names are made there, are named relative to it; others by their
+    number in ``paths``.
+    """
+    numbers = file_numbers(paths)
+
+    def name(path: Path) -> str:
+        if spool is not None and path.is_relative_to(spool):
+            return path.relative_to(spool).as_posix()
+        return f"file {numbers[path]}"
+
     return tuple(
         LeftOutInstance(
-            file=_file_name(each, root),
+            file=name(each.path),
             sop_instance_uid=each.sop_instance_uid,
             frame_number=each.frame_number,
             reason=each.reason,
@@ -131,9 +155,3 @@ def left_out_instances(
         )
         for each in examination.left_out
     )
-
-
-def _file_name(each: LeftOut, root: Path | None) -> str:
-    if root is not None and each.path.is_relative_to(root):
-        return each.path.relative_to(root).as_posix()
-    return each.path.name

@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from pydicom.uid import JPEGLSLossless
 
-from dicom_seg.errors import SegmentationError, VerificationError
+from dicom_seg.errors import VerificationError
 from dicom_seg.read.series import SeriesRules
 from dicom_seg.segmentation import Predecessor, SegKind
 from inference.errors import ModelError
@@ -172,7 +172,7 @@ def test_a_truncated_slice_refuses_the_series_and_names_the_instance(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.json"]
 
 
-def test_a_slice_that_does_not_decode_stops_the_series_and_names_the_instance(
+def test_a_slice_that_does_not_decode_refuses_the_series_and_names_the_instance(
     make_series: Callable[..., list[Path]],
     bright_volume: Volume,
     bright_segmenter: Segmenter,
@@ -184,11 +184,11 @@ def test_a_slice_that_does_not_decode_stops_the_series_and_names_the_instance(
     middle = spoiled.find(b"\xff\xda") + 12  # behind the start of scan: the header stays good
     spoiled[middle : middle + 40] = b"\xff\xd9" * 20
     paths[5].write_bytes(spoiled)
-    with pytest.raises(SegmentationError) as stopped:
-        _run(paths, bright_segmenter, tmp_path / "out")
-    assert stopped.value.reason is Reason.CORRUPT_PIXEL_DATA
-    assert ds.SOPInstanceUID in stopped.value.detail or paths[5].name in stopped.value.detail
-    assert list((tmp_path / "out").iterdir()) == []
+    ending = _run(paths, bright_segmenter, tmp_path / "out").ending
+    assert (ending.outcome, ending.reason) == ("refuse", Reason.CORRUPT_PIXEL_DATA)
+    assert ds.SOPInstanceUID in ending.detail
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.json"]
+    assert SeriesReport.read(tmp_path / "out" / "report.json").ending == ending
 
 
 def test_an_error_in_the_second_stack_leaves_nothing_of_the_first(
@@ -242,6 +242,29 @@ def test_a_segmentation_that_is_not_verified_does_not_stay(
     with pytest.raises(VerificationError):
         _run(make_series(bright_volume), bright_segmenter, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_no_result_has_its_name_before_all_of_the_series_are_verified(
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    bright_segmenter: Segmenter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = make_series(bright_volume, stack=1, acquisition_number=1)
+    paths += make_series(bright_volume, stack=2, acquisition_number=2)
+    seen: list[list[str]] = []
+    verify = process.verify_segmentation
+
+    def watched(path, labels, plan, request):
+        seen.append([each.name for each in (tmp_path / "out").glob("*.dcm")])
+        verify(path, labels, plan, request)
+
+    monkeypatch.setattr(process, "verify_segmentation", watched)
+    report = _run(paths, bright_segmenter, tmp_path / "out")
+    assert seen == [[]] * 4
+    named = {output.file for stack in report.stacks for output in stack.outputs}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*named, "report.json"}
 
 
 def test_stacks_that_an_attribute_separates_give_one_result_each(

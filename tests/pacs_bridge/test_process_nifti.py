@@ -1,0 +1,80 @@
+"""A NIfTI file through the whole flow, with a segmenter whose result is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from inference.nifti import read_label_nifti
+from inference.reasons import Reason
+from inference.segmenter import Segmenter
+from pacs_bridge import process_nifti as door
+from pacs_bridge.errors import PermanentError
+from pacs_bridge.process_nifti import LABELS_NAME, process_nifti
+from pacs_bridge.report import SeriesReport
+
+CREATED = datetime(2026, 11, 21, 20, 15, tzinfo=UTC)
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    values = np.full((10, 12, 8), -1000, np.int16)
+    values[2:7, 3:9, 2:6] = 700
+    path = tmp_path / "case.nii.gz"
+    nib.save(nib.Nifti1Image(values, np.diag([-2.0, -2.0, 3.0, 1.0])), path)
+    return path
+
+
+def _left(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_bright_voxels_come_out_as_labels_on_the_grid_of_the_input(
+    case: Path, bright_segmenter: Segmenter, tmp_path: Path
+) -> None:
+    report = process_nifti(case, bright_segmenter, tmp_path / "out", CREATED)
+    assert report.ending.has_result
+    found = read_label_nifti(tmp_path / "out" / LABELS_NAME).labels
+    assert np.count_nonzero(found) == 5 * 6 * 4
+    assert _left(tmp_path / "out") == {LABELS_NAME, "report.json"}
+
+
+def test_a_file_that_is_refused_leaves_a_report_that_says_so_and_no_earlier_result(
+    case: Path, bright_segmenter: Segmenter, tmp_path: Path
+) -> None:
+    process_nifti(case, bright_segmenter, tmp_path / "out", CREATED)
+    case.write_bytes(case.read_bytes()[:40])
+    report = process_nifti(case, bright_segmenter, tmp_path / "out", CREATED)
+    assert (report.ending.outcome, report.ending.reason) == ("refuse", Reason.UNREADABLE_FILE)
+    assert _left(tmp_path / "out") == {"report.json"}
+    assert SeriesReport.read(tmp_path / "out" / "report.json") == report
+
+
+def test_an_empty_result_leaves_a_report_that_says_so(
+    tmp_path: Path, bright_segmenter: Segmenter
+) -> None:
+    nothing = nib.Nifti1Image(np.full((8, 8, 8), -1000, np.int16), np.diag([-2.0, -2.0, 3.0, 1.0]))
+    nib.save(nothing, tmp_path / "case.nii")
+    report = process_nifti(tmp_path / "case.nii", bright_segmenter, tmp_path / "out", CREATED)
+    assert (report.ending.outcome, report.ending.reason) == ("skip", Reason.EMPTY_RESULT)
+    assert _left(tmp_path / "out") == {"report.json"}
+
+
+def test_labels_that_are_not_verified_never_get_their_name(
+    case: Path, bright_segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = door.write_label_nifti
+
+    def mirrored(labels, path):
+        write(dataclasses.replace(labels, labels=labels.labels[:, :, ::-1].copy()), path)
+
+    monkeypatch.setattr(door, "write_label_nifti", mirrored)
+    with pytest.raises(PermanentError) as stopped:
+        process_nifti(case, bright_segmenter, tmp_path / "out", CREATED)
+    assert stopped.value.reason is Reason.VERIFICATION_FAILED
+    assert _left(tmp_path / "out") == set()
