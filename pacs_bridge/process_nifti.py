@@ -76,6 +76,7 @@ def process_nifti(
         if end is None:
             raise
     else:
+        segmenter = fitted_segmenter(segmenter, volume.geometry)
         stacks = (_stack(volume, segmenter, folder, watch),)
         reason = stacks[0].reason
         end = Ending("process" if reason is None else "skip", reason, "")

@@ -32,6 +32,9 @@ class SegmentCall:
     device: str
     min_slices: int | None
     parity: bool
+    precision: str
+    whole_volume: bool
+    structures: str | None
     as_json: bool
     quiet: bool
 
@@ -63,7 +66,20 @@ class SegmentCall:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--min-slices", type=click.IntRange(min=1), help="Skip stacks with fewer slices.")
-@click.option("--parity", is_flag=True, help="The published intensity chain to the letter.")
+@click.option("--parity", is_flag=True, help="The published chain to the letter.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the network; auto: what the device does fast.",
+)
+@click.option("--whole-volume", is_flag=True, help="Compute the air around the patient too.")
+@click.option(
+    "--structures",
+    metavar="NAMES",
+    help="Structures or groups of them, comma between; no other is computed or written.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def segment(**options: Any) -> None:
@@ -115,6 +131,9 @@ def _run(call: SegmentCall) -> SeriesReport:
 
 
 def _segmenter(call: SegmentCall) -> Segmenter:
+    from inference.engine.heap import keep_heap
+    from inference.wanted_labels import named_structures
+    from inference.windows import Precision
     from pacs_bridge.models import (
         SegmenterChoice,
         UnknownDeviceError,
@@ -127,7 +146,21 @@ def _segmenter(call: SegmentCall) -> Segmenter:
     stores = model_stores(call.models_folder or default_models_folder())
     name = call.model_name or preferred_model(stores)
     try:
-        segmenter = open_segmenter(name, stores, SegmenterChoice(call.device, call.parity))
+        wanted = named_structures((call.structures or "").replace(",", " ").split())
+    except ValueError as error:
+        end_wrong_call(f"--structures: {error}")
+    if call.structures is not None and not wanted:
+        end_wrong_call("--structures: none is named")
+    choice = SegmenterChoice(
+        device=call.device,
+        parity=call.parity,
+        precision=None if call.precision == "auto" else Precision(call.precision),
+        whole_volume=call.whole_volume,
+        structures=wanted,
+    )
+    keep_heap()
+    try:
+        segmenter = open_segmenter(name, stores, choice)
     except UnknownDeviceError as error:
         end_wrong_call(f"--device {call.device}: {error}")
     if segmenter.identity.demonstration:
