@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from inference.engine.arithmetic import fast_windows
 from inference.intensity import PUBLISHED_INTENSITY
+from inference.manifest import ModelManifest
 from inference.model_store import ModelStore, embedded_store, locate
 from inference.postprocessing import NO_POSTPROCESSING, CleanUp, PostprocessingSpec
 from inference.segmenter import Segmenter, SegmenterOptions, SegResNetSegmenter
+from inference.windows import Precision, WindowSpec
 from pacs_bridge.config.routes import ALL_STRUCTURES, PostprocessingConfig
 
 #: Names the folder of the model store for commands that are given none.
 MODELS_VARIABLE = "PACS_BRIDGE_MODELS"
 #: Taken in this order where no model is named; after them whatever the package carries.
 PREFERRED_MODELS = ("wholebody-1.5mm", "wholebody-3mm")
+#: Of the models that find where a finer one has to look.
+COARSE_SPACING_MM = 3.0
 
 
 def default_models_folder(environ: Mapping[str, str] | None = None) -> Path:
@@ -60,8 +65,11 @@ class SegmenterChoice:
     """How a model is to run."""
 
     device: str = "auto"  #: auto, cpu, cuda or cuda:N
-    parity: bool = False  #: the published intensity chain to the letter
+    parity: bool = False  #: the published chain to the letter: intensity, arithmetic, windows
     postprocessing: PostprocessingSpec = NO_POSTPROCESSING
+    precision: Precision | None = None  #: None: what the device does fast
+    whole_volume: bool = False  #: compute the air around the patient as well
+    structures: tuple[str, ...] = ()  #: names of those that are wanted; empty: all
 
 
 def open_segmenter(name: str, stores: Sequence[ModelStore], choice: SegmenterChoice) -> Segmenter:
@@ -75,12 +83,42 @@ def open_segmenter(name: str, stores: Sequence[ModelStore], choice: SegmenterCho
         If this machine has no such device.
     """
     model = locate(name, stores).load(name)
+    device = found_device(choice.device)
+    as_published = WindowSpec(precision=choice.precision or Precision.FP32)
     options = SegmenterOptions(
-        device=found_device(choice.device),
+        device=device,
+        windows=as_published if choice.parity else fast_windows(device, choice.precision),
         intensity=PUBLISHED_INTENSITY if choice.parity else None,
         postprocessing=choice.postprocessing,
+        body_only=not (choice.parity or choice.whole_volume),
+        structures=choice.structures,
     )
-    return SegResNetSegmenter(model, options)
+    coarse = coarse_model(model.manifest, stores) if choice.structures else None
+    finder = None
+    if coarse is not None:
+        plain = replace(options, structures=(), postprocessing=NO_POSTPROCESSING)
+        finder = SegResNetSegmenter(locate(coarse, stores).load(coarse), plain)
+    return SegResNetSegmenter(model, options, finder)
+
+
+def coarse_model(manifest: ModelManifest, stores: Sequence[ModelStore]) -> str | None:
+    """The model that finds structures for a finer one: 3 mm, and as fit for its purpose.
+
+    Parameters
+    ----------
+    manifest
+        Of the finer model. A demonstration model finds for demonstration models only.
+    stores
+        Where models are looked for.
+    """
+    for name in dict.fromkeys((PREFERRED_MODELS[-1], *known_models(stores))):
+        if name not in known_models(stores):
+            continue
+        coarse = locate(name, stores).manifest(name)
+        fits = coarse.demonstration == manifest.demonstration
+        if fits and coarse.spacing_mm == COARSE_SPACING_MM > manifest.spacing_mm:
+            return name
+    return None
 
 
 class UnknownDeviceError(ValueError):
@@ -129,13 +167,16 @@ class WarmSegmenters:
     ----------
     stores
         Where models are looked for, in this order.
-    device
+    device, precision
         As in ``SegmenterChoice``.
     """
 
-    def __init__(self, stores: Sequence[ModelStore], device: str) -> None:
+    def __init__(
+        self, stores: Sequence[ModelStore], device: str, precision: Precision | None = None
+    ) -> None:
         self._stores = tuple(stores)
         self._device = device
+        self._precision = precision
         self._warm: tuple[str, PostprocessingSpec, Segmenter] | None = None
 
     def get(self, model: str, cleanup: PostprocessingConfig | None = None) -> Segmenter:
@@ -143,7 +184,7 @@ class WarmSegmenters:
         wanted = postprocessing_spec(cleanup) if cleanup else NO_POSTPROCESSING
         if self._warm is None or self._warm[:2] != (model, wanted):
             self._warm = None  # two models at once may be one too many for the memory
-            choice = SegmenterChoice(self._device, postprocessing=wanted)
+            choice = SegmenterChoice(self._device, postprocessing=wanted, precision=self._precision)
             self._warm = (model, wanted, open_segmenter(model, self._stores, choice))
         return self._warm[2]
 
