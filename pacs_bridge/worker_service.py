@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from inference.engine.heap import keep_heap
 from inference.model_store import locate
+from inference.windows import Precision
 from pacs_bridge.child import leave_on_signals, open_log, process_name
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import TransientError
@@ -41,11 +43,14 @@ def run_worker(
         With status 70 if the device computes no more: a new process may use it.
     """
     leave = leave_on_signals()
+    keep_heap()
     log = open_log(config)
     stores = model_stores(config.models.folder)
     for name in dict.fromkeys(route.model for route in config.routes):
         locate(name, stores).verify(name)
-    segmenters = WarmSegmenters(stores, device)
+    asked = config.workers.precision
+    precision = None if asked == "auto" else Precision(asked)
+    segmenters = WarmSegmenters(stores, device, precision)
     segmenters.get(config.routes[0].model, config.routes[0].postprocessing)
     if not segmenters.device_computes():
         log.error("device-broken", device=device)

@@ -70,6 +70,8 @@ class WorkersConfig(Section):
     devices: Annotated[tuple[Annotated[str, AfterValidator(checked_device)], ...], NotEmpty] = (
         "auto",
     )
+    #: Arithmetic of the network. auto: what the device does fast.
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     #: A worker that has not been heard of for so long is presumed dead.
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 60.0
     job_timeout_s: Annotated[float, Field(gt=0)] = 7200.0
