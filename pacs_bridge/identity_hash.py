@@ -6,7 +6,9 @@ import hashlib
 import hmac
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 KEY_NAME = "identity.key"
 _KEY_BYTES = 32
@@ -14,6 +16,22 @@ _WORD_CHARACTERS = 16
 #: Dotted numbers of six components and more, or under 2.25: no IP address, no version, and none
 #: of the UIDs that the Standard itself defines.
 _UID = re.compile(r"(?<![\w.])(?!1\.2\.840\.10008\.)(?:\d+(?:\.\d+){5,}|2\.25\.\d+)(?!\w)")
+
+
+def _make_key(path: Path) -> None:
+    """Write a key that nobody ever sees in part."""
+    # Not named by the process: in a container each start has the number of the one that died.
+    with NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".partial") as file:
+        file.write(os.urandom(_KEY_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+        with suppress(FileExistsError):  # another process may have been faster: its key stays
+            path.hardlink_to(file.name)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class IdentityHash:
@@ -36,18 +54,7 @@ class IdentityHash:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / KEY_NAME
         if not path.exists():
-            partial = folder / f"{KEY_NAME}.{os.getpid()}.partial"
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(os.urandom(_KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                path.hardlink_to(partial)  # another process may have been faster: its key stays
-            except FileExistsError:
-                pass
-            finally:
-                partial.unlink()
+            _make_key(path)
         return cls(path.read_bytes())
 
     def of(self, identifier: str) -> str:

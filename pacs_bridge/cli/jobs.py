@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pacs_bridge.cli.configuration import config_option, loaded
-from pacs_bridge.cli.outcome import FAILED, coded_failures, end_wrong_call
+from pacs_bridge.cli.ledger import opened_ledger
+from pacs_bridge.cli.outcome import FAILED, coded_failures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from _typeshed import DataclassInstance
 
@@ -46,14 +46,16 @@ def jobs(
     """List series and jobs, the latest change first; with JOB, all that is known of one."""
     from pacs_bridge.queue import State
 
-    with coded_failures(as_json), _ledger(config_path) as ledger:
+    with coded_failures(as_json), opened_ledger(loaded(config_path), config_path) as ledger:
         if job_id is not None:
             _inspect(ledger, job_id, as_json)
             return
         wanted = [State(state) for state in states] or None
-        rows = ledger.view.jobs(wanted, limit)
-        if series_uid is not None:
-            rows = tuple(row for row in ledger.view.series(series_uid))
+        if series_uid is None:
+            rows = ledger.view.jobs(wanted, limit)
+        else:
+            of_series = ledger.view.series(series_uid)
+            rows = tuple(row for row in of_series if not wanted or row.state in wanted)[-limit:]
         if as_json:
             click.echo(json.dumps([_plain(row) for row in rows], indent=2))
             return
@@ -80,7 +82,7 @@ def retry(job_ids: tuple[int, ...], config_path: Path, dead: bool, series_uid: s
     if not (job_ids or dead or series_uid):
         raise click.UsageError("name jobs, or --dead, or --series UID")
     failed = False
-    with coded_failures(False), _ledger(config_path) as ledger:
+    with coded_failures(False), opened_ledger(loaded(config_path), config_path) as ledger:
         wanted = [*job_ids]
         if dead:
             views = ledger.view.jobs([State.DEAD], limit=1_000_000)
@@ -95,21 +97,6 @@ def retry(job_ids: tuple[int, ...], config_path: Path, dead: bool, series_uid: s
             click.echo(f"series: {outcome}")
     if failed:
         raise click.exceptions.Exit(FAILED)
-
-
-@contextmanager
-def _ledger(config_path: Path) -> Iterator[Ledger]:
-    """The ledger of a configuration; reading it makes none."""
-    from pacs_bridge.ledger.ledger import Ledger
-
-    path = loaded(config_path).ledger_path
-    if not path.exists():
-        end_wrong_call(f"{config_path}: no ledger at {path}; the service has not run yet")
-    ledger = Ledger.open(path)
-    try:
-        yield ledger
-    finally:
-        ledger.close()
 
 
 def _list(rows: Sequence[JobView]) -> None:

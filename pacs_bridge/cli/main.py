@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import click
 
+from pacs_bridge.cli.audit import audit
 from pacs_bridge.cli.demo import demo, demo_archive
 from pacs_bridge.cli.doctor import doctor
 from pacs_bridge.cli.jobs import jobs, retry
@@ -27,6 +28,7 @@ def main() -> None:
 
 
 for command in (
+    audit,
     demo,
     demo_archive,
     doctor,

@@ -144,7 +144,7 @@ class ListenerConfig(Section):
     association_request_timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
     pdu_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     idle_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
-    drain_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    drain_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 45.0
 
     @field_validator("peers")
     @classmethod

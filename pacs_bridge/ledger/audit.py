@@ -32,7 +32,8 @@ def audit(database: Database, spool_folder: Path, quarantine_folder: Path) -> It
     I2
         Every series and job is in a state from which it will go on, or final with a reason.
     I3
-        What was sent of a job is a result of that job, one for each stack and destination.
+        What was sent of a job is a result of that job, one for each stack and destination; what
+        is still to be sent, or failed to be, is on disk.
     I4
         No file lies in the spool or the quarantine that no row stands for.
     I5
@@ -43,6 +44,7 @@ def audit(database: Database, spool_folder: Path, quarantine_folder: Path) -> It
     with database.read() as connection:
         yield from _states(connection)
         yield from _deliveries(connection)
+        yield from _results(connection, folder)
     yield from _files(database, folder, (spool_folder, quarantine_folder))
     with database.read() as connection:
         yield from _soundness(connection)
@@ -95,6 +97,15 @@ def _deliveries(connection: sqlite3.Connection) -> Iterator[AuditFault]:
         " (SELECT 1 FROM deliveries d WHERE d.job_id = j.id))"
     ):
         yield AuditFault("I3", f"job {row[0]}", "is sent and a delivery of it is not")
+
+
+def _results(connection: sqlite3.Connection, folder: Path) -> Iterator[AuditFault]:
+    for row in connection.execute(
+        "SELECT DISTINCT r.path FROM results r JOIN deliveries d USING (job_id, stack)"
+        " WHERE r.deleted_at IS NULL AND d.state IN ('pending', 'claimed', 'dead')"
+    ):
+        if not (folder / row[0]).exists():
+            yield AuditFault("I3", row[0], "is still to be sent and missing")
 
 
 def _files(database: Database, folder: Path, places: tuple[Path, ...]) -> Iterator[AuditFault]:

@@ -83,8 +83,9 @@ class InstanceBook:
         """The instances of a series up to a revision, by SOP Instance UID."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT sop_instance_uid, path, digest, data_offset_bytes, size_bytes FROM instances"
-                " WHERE series_instance_uid = ? AND revision <= ? ORDER BY sop_instance_uid",
+                "SELECT sop_instance_uid, path, digest, data_offset_bytes, size_bytes"
+                " FROM instances WHERE series_instance_uid = ? AND revision <= ?"
+                " ORDER BY sop_instance_uid",
                 (series_instance_uid, revision),
             ).fetchall()
         return tuple(SpooledInstance(row[0], self._folder / row[1], *row[2:]) for row in rows)

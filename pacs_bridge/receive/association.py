@@ -34,6 +34,7 @@ from pacs_bridge.receive.negotiation import (
 from pacs_bridge.receive.status import Status
 from pacs_bridge.receive.storage import DataSetSink, StorageSession
 from pacs_bridge.receive.upper_layer import (
+    CALLING_AE_TITLE_UNKNOWN,
     RELEASE_RP,
     AbortReason,
     Connection,
@@ -135,21 +136,27 @@ class Acceptor:
         )
         if pdu.type != PduType.ASSOCIATE_RQ:
             raise ProtocolError(AbortReason.UNEXPECTED_PDU, f"PDU type {pdu.type} before all else")
+        if not self._negotiator.knows(self._connection.address):  # a stranger is not parsed
+            self._turn_away(CALLING_AE_TITLE_UNKNOWN)
+            return None
         request = decode_request(pdu.body)
         rejection = self._negotiator.refusal(request, self._connection.address)
         rejection = rejection or self._host.admit(request)
         if rejection is None:
             return request
+        self._turn_away(rejection, request.calling_ae_title, request.called_ae_title)
+        return None
+
+    def _turn_away(self, rejection: Rejection, calling: str = "", called: str = "") -> None:
         self._connection.reject(rejection)
         self._connection.finish(_CLOSE_WAIT_S)
         self._log.warning(
             "association-rejected",
-            calling=request.calling_ae_title,
-            called=request.called_ae_title,
+            calling=calling,
+            called=called,
             address=self._connection.address,
             rejection="/".join(map(str, rejection)),
         )
-        return None
 
     def _abort(self, error: ProtocolError) -> None:
         self._connection.abort(error.reason)

@@ -125,13 +125,13 @@ class Listener:
     def stop(self, drain_timeout_s: float | None = None) -> None:
         """Accept no more, let open associations finish, and end; a second call does nothing.
 
-        An association that is still open after the time-out is aborted, but not before the
-        instance that it is sending has its status.
+        An association that is still open shortly before the time-out is aborted, but not before
+        the instance that it is sending has its status, unless it takes until the time-out.
 
         Parameters
         ----------
         drain_timeout_s
-            None: what the configuration says.
+            For all of it. None: what the configuration says.
         """
         if self._is_stopped.is_set():
             return
@@ -139,13 +139,14 @@ class Listener:
             drain_timeout_s = self._config.listener.drain_timeout_s
         self._log.info("listener-draining", associations=self._door.inside())
         self._door.shut()
-        deadline = time.monotonic() + drain_timeout_s
+        last_wait_s = min(_LAST_WAIT_S, drain_timeout_s / 4)
+        deadline = time.monotonic() + drain_timeout_s - 2 * last_wait_s
         while self._door.inside() and time.monotonic() < deadline:
             time.sleep(0.05)
         self._is_leaving.set()
-        if not self._door.wait(_LAST_WAIT_S):
+        if not self._door.wait(last_wait_s):
             self._door.cut()
-            self._door.wait(_LAST_WAIT_S)
+            self._door.wait(last_wait_s)
         self._is_stopped.set()
         self._collecting.join()
         self._committer.write_ends()

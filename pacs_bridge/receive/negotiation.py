@@ -110,6 +110,10 @@ class Negotiator:
         if config.own_results is OwnResults.DISCARD:
             self._supported |= dict.fromkeys(sop_classes.RESULTS, images)
 
+    def knows(self, address: str) -> bool:
+        """Whether some peer may be at this IP address."""
+        return any(peer.holds(address) for peer in self._config.peers)
+
     def refusal(self, request: AssociationRequest, address: str) -> Rejection | None:
         """Why this peer gets no association; None if it gets one."""
         if not request.protocol_version & _PROTOCOL_VERSION_1:

@@ -954,6 +954,15 @@ def audited(ledger, ram_folder):
     return run
 
 
+def test_the_audit_finds_a_result_that_is_missing_before_it_is_sent(ledger, release, audited):
+    release()
+    conclude_ready(ledger)
+    claim = ledger.jobs.claim("w", 60)
+    result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", "00", 1)
+    ledger.jobs.complete(claim, [result], [])
+    assert audited() == [("I3", "is still to be sent and missing")]
+
+
 def test_a_sound_ledger_passes_the_audit(ledger, release, audited):
     release()
     conclude_ready(ledger)

@@ -320,3 +320,20 @@ def test_mutated_streams_leave_the_listener_alive(listener, raw_peer, echo, make
             peer.close()
 
     assert echo(listener.port)
+
+
+def test_a_request_from_an_unknown_address_is_rejected_unread(
+    make_config, start_listener, raw_peer
+):
+    peers = '[{ ae_title = "*", addresses = ["127.0.0.2"] }]'
+    listener = start_listener(make_config(listener=f"{{ port = 0, peers = {peers} }}"))
+    nonsense = b"\x01\x00" + (200).to_bytes(4, "big") + b"\xff" * 200
+
+    stranger = raw_peer(listener.port, source="127.0.0.1")
+    stranger.send(nonsense)
+    kind, body = stranger.read_pdu()
+    assert (kind, tuple(body[1:4])) == (3, (1, 1, 3))
+
+    known = raw_peer(listener.port, source="127.0.0.2")
+    known.send(nonsense)
+    assert known.read_pdu()[0] == 7

@@ -1,0 +1,30 @@
+"""The ledger of a configuration, for commands that look at it from outside the service."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pacs_bridge.cli.outcome import end_wrong_call
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pacs_bridge.config.bridge import BridgeConfig
+    from pacs_bridge.ledger.ledger import Ledger
+
+
+@contextmanager
+def opened_ledger(config: BridgeConfig, config_path: Path) -> Iterator[Ledger]:
+    """The ledger, for the body; looking at it makes none: the call is wrong where there is none."""
+    from pacs_bridge.ledger.ledger import Ledger
+
+    path = config.ledger_path
+    if not path.exists():
+        end_wrong_call(f"{config_path}: no ledger at {path}; the service has not run yet")
+    ledger = Ledger.open(path)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
