@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 
-import monai
-import torch
 from pydantic import TypeAdapter, ValidationError
 
 from inference.network import NetworkSpec
@@ -31,8 +30,8 @@ class RunRecord:
     training: tuple[str, ...]  #: names of the cases
     validation: tuple[str, ...]
     versions: tuple[tuple[str, str], ...] = (
-        ("torch", torch.__version__.split("+")[0]),
-        ("monai", monai.__version__),
+        ("torch", version("torch").split("+")[0]),
+        ("monai", version("monai")),
     )
 
     def to_json(self) -> str:
