@@ -18,6 +18,7 @@ from pathlib import Path
 from dicom_seg.errors import SegmentationError
 from dicom_seg.provenance import ResultIdentity, source_instances
 from dicom_seg.read.examination import StackPlan
+from dicom_seg.read.slice_table import FileStamp
 from dicom_seg.seg.attributes import build_attributes
 from dicom_seg.seg.copied import text_of
 from dicom_seg.seg.file import (
@@ -71,13 +72,14 @@ def write_segmentation(
     SegmentationError
         ``missing-identity`` if the source lacks an identity to copy, ``empty-result`` if no
         structure is present, ``seg-encode`` if the labels are not those of this stack or the
-        object would break a limit of DICOM, ``source-missing`` if a source file is needed for
-        its digest and cannot be read.
+        object would break a limit of DICOM, ``source-missing`` if a source file has gone or
+        is no longer the one that was examined: its digest would be of something else.
     OSError
         If the file cannot be written.
     """
     if not labels.geometry.matches(plan.table.geometry()):
         raise SegmentationError(Reason.SEG_ENCODE, "the labels are not on the planes of the stack")
+    _check_sources(plan)
     frames = plan_frames(labels, request.kind)
     dataset = build_attributes(plan, frames, request, result_identity(plan, request))
     body = chain(
@@ -104,6 +106,19 @@ def write_segmentation(
     )
 
 
+def _check_sources(plan: StackPlan) -> None:
+    for row in {row.path: row for row in plan.table.rows if row.stamp is not None}.values():
+        name = f"the file of instance {row.sop_instance_uid}"
+        try:
+            stamp = FileStamp.of(row.path.stat())
+        except OSError as error:
+            detail = f"{name}: {error.strerror}"
+            raise SegmentationError(Reason.SOURCE_MISSING, detail) from error
+        if stamp != row.stamp:
+            detail = f"{name} changed after it was examined"
+            raise SegmentationError(Reason.SOURCE_MISSING, detail)
+
+
 def result_identity(plan: StackPlan, request: SegRequest) -> ResultIdentity:
     """What names the object, and would name it again: known before it is written.
 
@@ -119,8 +134,9 @@ def result_identity(plan: StackPlan, request: SegRequest) -> ResultIdentity:
     try:
         sources = known + source_instances(tuple(files.items()))
     except OSError as error:
-        name = Path(error.filename).name if error.filename else ""
-        raise SegmentationError(Reason.SOURCE_MISSING, f"{name}: {error.strerror}") from error
+        names = [uid for uid, path in files.items() if str(path) == error.filename]
+        detail = f"the file of instance {', '.join(names)}: {error.strerror}"
+        raise SegmentationError(Reason.SOURCE_MISSING, detail) from error
     return ResultIdentity(
         series_instance_uid=text_of(plan.header, "SeriesInstanceUID"),
         sources=sources,

@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from inference.errors import InferenceError
-from inference.errors import InferenceError
 from inference.label_map import LabelMap
 from inference.nifti import read_label_nifti, read_nifti, write_label_nifti
 from inference.quality import check_labels, touches_border
 from inference.reasons import Reason
-from inference.segmenter import Segmenter
-from inference.volume import Volume
+from inference.segmenter import Segmenter, fitted_segmenter
 from inference.volume import Volume
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.report import (
@@ -34,9 +32,6 @@ from pacs_bridge.report_parts import (
     structure_volumes,
 )
 from pacs_bridge.stopwatch import ProgressReport, Stage, Stopwatch, no_progress
-
-LABELS_NAME = "labels.nii.gz"
-
 
 #: Where the labels go; the name of the input may be the name of a patient.
 LABELS_NAME = "labels.nii.gz"

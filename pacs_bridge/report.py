@@ -3,7 +3,8 @@
 It lies beside every result. It names every instance of the input, used or left out with its
 reason, so that nothing is ever dropped silently; and everything that a later reader needs to
 make the result again. The only identifiers in it are UIDs: names, patient IDs and dates of
-the patient stay in the DICOM objects.
+the patient stay in the DICOM objects, and names of input files and folders, which may tell
+them, stay where they are.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class UsedInstance:
 class LeftOutInstance:
     """An instance, frame or file of the input that the result does not rest on."""
 
-    file: str  #: relative to the input; a spool name in the service
+    file: str  #: "file N", the N-th of the input; a spool name in the service
     sop_instance_uid: str
     frame_number: int | None
     reason: Reason

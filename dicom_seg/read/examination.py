@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -42,6 +43,14 @@ class LeftOut:
     frame_number: int | None  #: 1-based; None for the whole file
     reason: Reason
     detail: str  #: free of patient data
+
+
+def file_numbers(paths: Iterable[Path]) -> dict[Path, int]:
+    """What files are called: their number, 1 and up, in the order in which they were given.
+
+    Names of files and folders are often names of patients: no text made here has one.
+    """
+    return {path: number for number, path in enumerate(dict.fromkeys(paths), 1)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """Reading the header of a file that may hold anything.
 
 Whatever the bytes, either a header or one of a closed set of reasons comes out. Nothing is
-inflated, no pixel is read, and a file name is never built from a tag.
+inflated, no pixel is read, and a file name is never built from a tag, nor told in an error: it
+may be the name of a patient.
 """
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 import warnings
@@ -26,6 +28,7 @@ from pydicom.values import converters
 
 from dicom_seg.errors import SeriesRefusedError
 from dicom_seg.read.attributes import Attributes
+from dicom_seg.read.slice_table import FileStamp
 from dicom_seg.read.transfer_syntax import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -62,7 +65,7 @@ class FileHeader:
     """What stands before the pixel data of one file."""
 
     path: Path
-    file_bytes: int
+    stamp: FileStamp
     transfer_syntax_uid: str
     media_storage_sop_class_uid: str  #: of the file meta information; empty if unknown
     dataset_offset: int  #: where the data set starts, behind preamble and file meta
@@ -97,7 +100,7 @@ def read_header(path: Path) -> Dataset:
             _drop_unreadable(dataset, depth=0)
             _drop_unreadable(dataset.file_meta, depth=0)
         except Exception as error:
-            raise _unreadable(path, type(error).__name__) from None
+            raise _unreadable(type(error).__name__) from None
     return dataset
 
 
@@ -130,23 +133,24 @@ def scan_header(path: Path, tags: Sequence[int] | None = None) -> FileHeader:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise SeriesRefusedError(Reason.NO_DICOM, f"{path.name} is not a regular file")
+            raise SeriesRefusedError(Reason.NO_DICOM, "not a regular file")
         with path.open("rb") as file:
+            stamp = FileStamp.of(os.fstat(file.fileno()))
             for step in _READ_STEPS_BYTES:
                 file.seek(0)
                 content = file.read(step)
-                whole = len(content) >= status.st_size
-                header = _parse(path, content, status.st_size, tags)
+                whole = len(content) >= stamp.size_bytes
+                header = _parse(path, content, stamp, tags)
                 if header is not None:
                     return header
                 if whole:
-                    raise _unreadable(path, "the header is cut off")
+                    raise _unreadable("the header is cut off")
     except SeriesRefusedError:
         raise
     except OSError as error:
-        raise _unreadable(path, error.strerror or type(error).__name__) from None
+        raise _unreadable(error.strerror or type(error).__name__) from None
     raise SeriesRefusedError(
-        Reason.TOO_LARGE, f"{path.name}: header of more than {_READ_STEPS_BYTES[-1]} bytes"
+        Reason.TOO_LARGE, f"a header of more than {_READ_STEPS_BYTES[-1]} bytes"
     )
 
 
@@ -165,19 +169,20 @@ def media_storage_sop_class(path: Path) -> str:
         return ""
 
 
-def _unreadable(path: Path, detail: str) -> SeriesRefusedError:
-    return SeriesRefusedError(Reason.UNREADABLE_FILE, f"{path.name}: {detail}")
+def _unreadable(detail: str) -> SeriesRefusedError:
+    return SeriesRefusedError(Reason.UNREADABLE_FILE, detail)
 
 
 def _parse(
-    path: Path, content: bytes, file_bytes: int, tags: Sequence[int] | None
+    path: Path, content: bytes, stamp: FileStamp, tags: Sequence[int] | None
 ) -> FileHeader | None:
     """Header in ``content``, the first bytes of the file; None if it goes on behind them."""
+    file_bytes = stamp.size_bytes
     start = _dataset_start(path, content)
     if len(content) > 8 * _MAX_ITEMS and (
         sum(content.count(tag) for tag in _ITEM_TAGS) > _MAX_ITEMS
     ):
-        raise SeriesRefusedError(Reason.TOO_LARGE, f"{path.name}: too many sequence items")
+        raise SeriesRefusedError(Reason.TOO_LARGE, "too many sequence items")
     end = _End(len(content))
     try:
         stream = BytesIO(content)
@@ -186,9 +191,7 @@ def _parse(
         known = Attributes(meta)
         syntax = known.text("TransferSyntaxUID") or _guess_syntax(content[dataset_offset:])
         if pixel_encoding(syntax) is None:
-            raise SeriesRefusedError(
-                Reason.UNSUPPORTED_SYNTAX, f"{path.name}: transfer syntax {syntax[:64]!r}"
-            )
+            raise SeriesRefusedError(Reason.UNSUPPORTED_SYNTAX, f"transfer syntax {syntax[:64]!r}")
         dataset = read_dataset(
             stream,
             is_implicit_VR=syntax == IMPLICIT_VR_LITTLE_ENDIAN,
@@ -203,14 +206,14 @@ def _parse(
         # Their messages quote values: the name of the error is all that may leave.
         if len(content) < file_bytes:
             return None
-        raise _unreadable(path, type(error).__name__) from None
+        raise _unreadable(type(error).__name__) from None
     if end.pixels is None and (end.cut_off or len(content) < file_bytes):
         return None
     if not len(dataset) and not len(meta):
-        raise _unreadable(path, "no data element")
+        raise _unreadable("no data element")
     return FileHeader(
         path=path,
-        file_bytes=file_bytes,
+        stamp=stamp,
         transfer_syntax_uid=syntax,
         media_storage_sop_class_uid=known.uid("MediaStorageSOPClassUID"),
         dataset_offset=dataset_offset,
@@ -277,8 +280,8 @@ def _dataset_start(path: Path, content: bytes) -> int:
         if swapped_group == 8 and swapped_element <= 0x40:
             return 0
     if path.suffix.lower() in _DICOM_SUFFIXES:
-        raise _unreadable(path, "named like DICOM, but it is not")
-    raise SeriesRefusedError(Reason.NO_DICOM, f"{path.name} is not DICOM")
+        raise _unreadable("named like DICOM, but it is not")
+    raise SeriesRefusedError(Reason.NO_DICOM, "not DICOM")
 
 
 def _guess_syntax(first: bytes) -> str:

@@ -79,10 +79,10 @@ def read_instance(path: Path, rules: SeriesRules) -> Instance | LeftOut:
     stored_as = header.media_storage_sop_class_uid
     sop_instance = image.uid("SOPInstanceUID")
     if not (sop_class or stored_as or sop_instance or image.uid("SeriesInstanceUID")):
-        return LeftOut(path, "", None, Reason.NO_DICOM, f"{path.name} holds no DICOM instance")
+        return LeftOut(path, "", None, Reason.NO_DICOM, "no DICOM instance")
     missing = _missing(image) if sop_class in ("", *CT_SOP_CLASSES) else ""
     if missing and header.pixels is None and stored_as in CT_SOP_CLASSES:
-        detail = f"{path.name}: the header is cut off"
+        detail = "the header is cut off"
         return LeftOut(path, sop_instance, None, Reason.UNREADABLE_FILE, detail)
     planes, left_out = _content(header, image, sop_class or stored_as, rules)
     return Instance(

@@ -103,7 +103,7 @@ def _check_length(header: FileHeader, source: PixelSource, pixels: int, instance
     if source.length is None:
         return
     needed = pixels * source.frames * source.bits_allocated // 8
-    present = min(source.length, header.file_bytes - source.offset)
+    present = min(source.length, header.stamp.size_bytes - source.offset)
     if present < needed:
         raise SeriesRefusedError(
             Reason.CORRUPT_PIXEL_DATA, f"{present} of {needed} bytes of pixels in {instance}"

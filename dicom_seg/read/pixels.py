@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from dicom_seg.errors import SeriesRefusedError
 from dicom_seg.read.codecs import decode_frame
 from dicom_seg.read.encapsulated import Fragment, frame_fragments, read_frame
 from dicom_seg.read.hounsfield import PlaneCounts, WordFormat, to_hounsfield
-from dicom_seg.read.slice_table import PixelSource, SliceRow
+from dicom_seg.read.slice_table import FileStamp, PixelSource, SliceRow
 from dicom_seg.read.transfer_syntax import PixelEncoding, pixel_encoding
 from inference.reasons import Reason
 
@@ -44,6 +45,7 @@ class PlaneReader:
             encapsulated = row.pixels.length is None
             if encapsulated and row.pixels.frames > 1 and row.path not in self._frames:
                 with _named(row), row.path.open("rb") as file:
+                    _check_unchanged(file, row)
                     self._frames[row.path] = frame_fragments(file, row.pixels)
 
     def read(self, row: SliceRow, plane: npt.NDArray[np.int16]) -> PlaneCounts:
@@ -60,7 +62,9 @@ class PlaneReader:
             `corrupt-pixel-data`, `source-missing` or `unreadable-file`, naming the instance.
         """
         with _named(row), row.path.open("rb", buffering=0) as file:
+            _check_unchanged(file, row)
             word = self._read_words(file, row, plane)
+            _check_unchanged(file, row)
         return to_hounsfield(plane, word, row)
 
     def _read_words(
@@ -117,6 +121,15 @@ def _read_native(file: BinaryIO, row: SliceRow, index: int, plane: npt.NDArray[n
         np.copyto(plane, target, casting="unsafe")
 
 
+def _check_unchanged(file: BinaryIO, row: SliceRow) -> None:
+    """The header that led here was read earlier: a file may have been put in its place since."""
+    if row.stamp is not None and FileStamp.of(os.fstat(file.fileno())) != row.stamp:
+        raise SeriesRefusedError(
+            Reason.SOURCE_MISSING,
+            f"the file of instance {row.sop_instance_uid} changed after it was examined",
+        )
+
+
 @contextmanager
 def _named(row: SliceRow) -> Iterator[None]:
     """Turn whatever goes wrong into one reason that names the instance."""
@@ -124,6 +137,8 @@ def _named(row: SliceRow) -> Iterator[None]:
     name = f"instance {row.sop_instance_uid}{frame}"
     try:
         yield
+    except SeriesRefusedError:
+        raise
     except FileNotFoundError as error:
         raise SeriesRefusedError(Reason.SOURCE_MISSING, f"the file of {name}") from error
     except OSError as error:

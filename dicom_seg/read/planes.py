@@ -158,6 +158,7 @@ class _Frame:
             rescale_intercept=intercept,
             padding=_padding(self.padding, source),
             pixels=source,
+            stamp=header.stamp,
         )
         lossy = is_lossy(header.transfer_syntax_uid, image.text("LossyImageCompression"))
         traits = tuple(self._trait(keyword) for keyword in SEPARATORS)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
+
+from pydicom import Dataset
 
 from dicom_seg.errors import SeriesRefusedError
 from dicom_seg.provenance import derived_uid, instance_digest
@@ -17,10 +19,11 @@ from dicom_seg.read.examination import (
     SeriesIdentity,
     SeriesRules,
     StackPlan,
+    file_numbers,
 )
 from dicom_seg.read.header import quiet_pydicom, read_header
 from dicom_seg.read.instance import PERSON, Instance, read_instance
-from dicom_seg.read.slice_table import SliceTable
+from dicom_seg.read.slice_table import SliceRow, SliceTable
 from dicom_seg.read.stacking import stack_planes
 from dicom_seg.read.stacks import Stack
 from inference.errors import InvalidGeometryError
@@ -71,14 +74,16 @@ def examine_series(paths: Sequence[Path], rules: SeriesRules = _DEFAULT_RULES) -
     Returns
     -------
     SeriesExamination
-        Bad input is an outcome, not an exception. Every file is in a stack or left out.
+        Bad input is an outcome, not an exception. Every file is in a stack or left out. Texts
+        name an instance by its UID, and a file that has none by its number in ``paths``.
     """
+    numbers = file_numbers(paths)
     with quiet_pydicom():
-        found = [read_instance(path, rules) for path in dict.fromkeys(paths)]
+        found = [read_instance(path, rules) for path in numbers]
         instances = [entry for entry in found if isinstance(entry, Instance)]
         files = [entry for entry in found if isinstance(entry, LeftOut)]
         try:
-            return _Series(instances, files).examine(rules)
+            return _Series(instances, files, numbers).examine(rules)
         except SeriesRefusedError as error:
             return _not_processed(error, instances, files)
 
@@ -86,7 +91,13 @@ def examine_series(paths: Sequence[Path], rules: SeriesRules = _DEFAULT_RULES) -
 class _Series:
     """The files of what should be one series, on their way to an outcome."""
 
-    def __init__(self, instances: Sequence[Instance], files: Sequence[LeftOut]) -> None:
+    def __init__(
+        self,
+        instances: Sequence[Instance],
+        files: Sequence[LeftOut],
+        numbers: Mapping[Path, int],
+    ) -> None:
+        self._numbers = numbers
         self._companions = [instance for instance in instances if instance.companion]
         self._images = [instance for instance in instances if not instance.companion]
         self._left_out = [*files, *(left for one in self._companions for left in one.left_out)]
@@ -102,12 +113,12 @@ class _Series:
         self._check_identities()
         self._check_faults(self._left_out)
         identity, differing = self._one_series()
-        images, repeated = _without_repeated(self._images)
+        images, repeated = _without_repeated(self._images, self._numbers)
         left_out = [left for image in images for left in image.left_out]
         self._check_faults(left_out)
         planes = [plane for image in images for plane in image.planes]
         if not planes:
-            raise _most_common(left_out)
+            raise self._most_common(left_out)
         stacking = stack_planes(planes, rules)
         plans = tuple(
             _plan(stack, identity, (*differing, *findings))
@@ -127,9 +138,9 @@ class _Series:
         """Quarantine what does not say whose it is: nothing is made up (PS3.3 C.7)."""
         for image in self._images:
             if image.missing:
+                where = self._name(image.path, image.sop_instance_uid)
                 raise SeriesRefusedError(
-                    Reason.MISSING_IDENTITY,
-                    f"{image.missing} is empty or no UID in {image.path.name}",
+                    Reason.MISSING_IDENTITY, f"{image.missing} is empty or no UID in {where}"
                 )
 
     def _check_faults(self, left_out: Sequence[LeftOut]) -> None:
@@ -139,7 +150,26 @@ class _Series:
         )
         if faults:
             more = f"; {len(faults)} files are at fault" if len(faults) > 1 else ""
-            raise SeriesRefusedError(faults[0].reason, faults[0].detail + more)
+            raise SeriesRefusedError(faults[0].reason, self._told(faults[0]) + more)
+
+    def _most_common(self, left_out: Sequence[LeftOut]) -> SeriesRefusedError:
+        """The reason for which most instances or frames are left out."""
+        order = list(Reason)
+        counts = Counter(left.reason for left in left_out)
+        reason = min(counts, key=lambda one: (-counts[one], order.index(one)))
+        first = next(left for left in left_out if left.reason is reason)
+        return SeriesRefusedError(
+            reason, f"{counts[reason]} of {len(left_out)}: {self._told(first)}"
+        )
+
+    def _told(self, left: LeftOut) -> str:
+        """What is wrong, and with which instance or file."""
+        if left.sop_instance_uid and left.sop_instance_uid in left.detail:
+            return left.detail
+        return f"{self._name(left.path, left.sop_instance_uid)}: {left.detail}"
+
+    def _name(self, path: Path, sop_instance_uid: str) -> str:
+        return f"instance {sop_instance_uid}" if sop_instance_uid else f"file {self._numbers[path]}"
 
     def _one_series(self) -> tuple[SeriesIdentity, list[Finding]]:
         """Identity of the series, and a finding if instances tell it differently."""
@@ -174,7 +204,7 @@ class _Series:
 
 
 def _without_repeated(
-    instances: Sequence[Instance],
+    instances: Sequence[Instance], numbers: Mapping[Path, int]
 ) -> tuple[list[Instance], list[LeftOut]]:
     """The first instance of every SOP Instance UID, and what is left out."""
     first: dict[str, Instance] = {}
@@ -187,7 +217,8 @@ def _without_repeated(
         reason = Reason.CONFLICTING_INSTANCE
         if _same_bytes(kept.path, instance.path):
             reason = Reason.DUPLICATE_INSTANCE
-        left_out.append(LeftOut(instance.path, uid, None, reason, f"first came {kept.path.name}"))
+        detail = f"first came file {numbers[kept.path]}"
+        left_out.append(LeftOut(instance.path, uid, None, reason, detail))
     return list(first.values()), left_out
 
 
@@ -215,19 +246,18 @@ def _plan(stack: Stack, identity: SeriesIdentity, findings: tuple[Finding, ...])
         raise SeriesRefusedError(error.reason, error.detail) from error
     return StackPlan(
         table=table,
-        header=read_header(planes[0].row.path),
+        header=_header(planes[0].row),
         separated_by=stack.separated_by,
         findings=(*findings, *more),
     )
 
 
-def _most_common(left_out: Sequence[LeftOut]) -> SeriesRefusedError:
-    """The reason for which most instances or frames are left out."""
-    order = list(Reason)
-    counts = Counter(left.reason for left in left_out)
-    reason = min(counts, key=lambda one: (-counts[one], order.index(one)))
-    first = next(left for left in left_out if left.reason is reason)
-    return SeriesRefusedError(reason, f"{counts[reason]} of {len(left_out)}: {first.detail}")
+def _header(row: SliceRow) -> Dataset:
+    try:
+        return read_header(row.path)
+    except SeriesRefusedError as error:
+        detail = f"instance {row.sop_instance_uid}: {error.detail}"
+        raise SeriesRefusedError(error.reason, detail) from error
 
 
 def _not_processed(

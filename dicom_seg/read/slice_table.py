@@ -7,6 +7,7 @@ Thickness and Patient Position order nothing (PS3.3 C.7.6.2.1.1).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,20 @@ class PixelSource:
 
 
 @dataclass(frozen=True, slots=True)
+class FileStamp:
+    """Tells whether a file is still the one that was examined."""
+
+    size_bytes: int
+    modified_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileStamp:
+        """Of what ``os.stat`` or ``os.fstat`` says."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@dataclass(frozen=True, slots=True)
 class SliceRow:
     """One plane: a single-frame instance, or one frame of a multi-frame instance."""
 
@@ -52,6 +67,7 @@ class SliceRow:
     rescale_intercept: float
     padding: tuple[int, int] | None  #: stored values low..high, inclusive, that are padding
     pixels: PixelSource
+    stamp: FileStamp | None = None  #: of the file when its header was read; None: not compared
 
     @property
     def normal(self) -> tuple[float, float, float]:

@@ -84,10 +84,10 @@ def frame_of_reference_uid(plan: StackPlan) -> str:
 def _require_source_uids(plan: StackPlan) -> None:
     if not text_of(plan.header, "SeriesInstanceUID"):
         raise SegmentationError(Reason.MISSING_IDENTITY, "SeriesInstanceUID is empty")
-    for row in plan.table.rows:
+    for z, row in enumerate(plan.table.rows):
         if not row.sop_instance_uid or not row.sop_class_uid:
             raise SegmentationError(
-                Reason.MISSING_IDENTITY, f"SOPInstanceUID or SOPClassUID is empty: {row.path.name}"
+                Reason.MISSING_IDENTITY, f"SOPInstanceUID or SOPClassUID of plane {z} is empty"
             )
 
 

@@ -19,8 +19,12 @@ _VERBS = {"refused": "refuse", "skipped": "skip", "quarantined": "quarantine", "
 
 
 @contextmanager
-def coded_failures(as_json: bool) -> Iterator[None]:
-    """Turn coded errors of the body into a message and exit status 1."""
+def coded_failures(as_json: bool, *, name_files: bool = True) -> Iterator[None]:
+    """Turn coded errors of the body into a message and exit status 1.
+
+    Without ``name_files`` an error of the file system does not tell which file it met: the
+    name may be a patient's.
+    """
     from dicom_seg.errors import SegmentationError
     from inference.errors import InferenceError
     from pacs_bridge.errors import BridgeError, disk_reason
@@ -30,20 +34,26 @@ def coded_failures(as_json: bool) -> Iterator[None]:
     except (BridgeError, InferenceError, SegmentationError) as error:
         end_failed(error.reason, error.detail, as_json)
     except OSError as error:
-        end_failed(disk_reason(error), f"{error.filename}: {error.strerror}", as_json)
+        where = f"{error.filename}: " if name_files and error.filename else ""
+        end_failed(disk_reason(error), f"{where}{error.strerror or error}", as_json)
 
 
 def end_failed(reason: Reason, detail: str, as_json: bool) -> NoReturn:
     """Say why, and exit with status 1."""
-    text = describe(reason)
-    outcome = _VERBS.get(text.outcome, "fail")
+    outcome = _VERBS.get(describe(reason).outcome, "fail")
     if as_json:
         ending = {"outcome": outcome, "reason": reason, "detail": detail}
         click.echo(json.dumps({"ending": ending}))
     else:
         click.echo(f"{outcome}: {reason}: {detail}")
-        click.echo(f"{text.meaning}. Advice: {text.advice}.", err=True)
+    advise(reason)
     raise click.exceptions.Exit(FAILED)
+
+
+def advise(reason: Reason) -> None:
+    """What a reason means and what to do about it, one line on standard error."""
+    text = describe(reason)
+    click.echo(f"{reason}: {text.meaning}. Advice: {text.advice}.", err=True)
 
 
 def end_wrong_call(message: str) -> NoReturn:

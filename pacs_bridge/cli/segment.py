@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pacs_bridge.cli.outcome import FAILED, coded_failures, end_wrong_call
+from inference.reasons import Reason
+from pacs_bridge.cli.outcome import FAILED, advise, coded_failures, end_wrong_call
 from pacs_bridge.cli.progress import series_progress
 
 if TYPE_CHECKING:
@@ -35,8 +37,14 @@ class SegmentCall:
     precision: str
     whole_volume: bool
     structures: str | None
+    file_names: bool | None
     as_json: bool
     quiet: bool
+
+    @property
+    def names_files(self) -> bool:
+        """Whether a person reads what is said, who may know what the files are called."""
+        return sys.stderr.isatty() if self.file_names is None else self.file_names
 
 
 @click.command()
@@ -80,6 +88,11 @@ class SegmentCall:
     metavar="NAMES",
     help="Structures or groups of them, comma between; no other is computed or written.",
 )
+@click.option(
+    "--file-names/--no-file-names",
+    default=None,
+    help="Tell on standard error the names of files left out; default: on a terminal.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def segment(**options: Any) -> None:
@@ -88,14 +101,21 @@ def segment(**options: Any) -> None:
     INPUT is a folder of DICOM files in any order (searched with its sub-folders), one DICOM
     file, or a NIfTI file. DICOM gives Segmentations, NIfTI gives its labels as NIfTI.
     Exits with 1 and a reason code where there is no result.
+
+    Names of files may be names of patients. The report and what is printed name instances by
+    UID and files by their number among the sorted files of INPUT.
     """
     call = SegmentCall(**options)
-    with coded_failures(call.as_json):
+    with coded_failures(call.as_json, name_files=call.names_files):
         report = _run(call)
     if call.as_json:
         click.echo(report.to_json().decode().rstrip())
     else:
-        _print(report, call.folder)
+        _print(report)
+    if call.names_files:
+        _name_files(report, call)
+    if report.ending.reason is not None:
+        advise(report.ending.reason)
     if not report.ending.has_result:
         raise click.exceptions.Exit(FAILED)
 
@@ -109,7 +129,7 @@ def _run(call: SegmentCall) -> SeriesReport:
     try:
         call.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        end_wrong_call(f"--out {call.folder}: {error.strerror}")
+        end_wrong_call(f"--out: {error.strerror}")
     if call.source.is_dir() and call.folder.resolve() == call.source.resolve():
         end_wrong_call("--out must be another folder than INPUT")
     created = datetime.now(UTC)
@@ -120,9 +140,8 @@ def _run(call: SegmentCall) -> SeriesReport:
             return process_nifti(call.source, segmenter, call.folder, created, progress)
         rules = SeriesRules(min_slices=call.min_slices) if call.min_slices else SeriesRules()
         kinds = tuple(SegKind(kind) for kind in dict.fromkeys(call.kinds)) or tuple(SegKind)
-        paths, root = _input_files(call.source, call.folder)
         return process_series(
-            SeriesSource(paths, created, root),
+            SeriesSource(_input_files(call.source, call.folder), created),
             segmenter,
             ProcessOptions(kinds=kinds, rules=rules),
             call.folder,
@@ -138,6 +157,7 @@ def _segmenter(call: SegmentCall) -> Segmenter:
         SegmenterChoice,
         UnknownDeviceError,
         default_models_folder,
+        known_models,
         model_stores,
         open_segmenter,
         preferred_model,
@@ -159,6 +179,9 @@ def _segmenter(call: SegmentCall) -> Segmenter:
         structures=wanted,
     )
     keep_heap()
+    known = known_models(stores)
+    if name not in known:
+        end_wrong_call(f"--model {name}: {Reason.UNKNOWN_MODEL}; models here: {', '.join(known)}")
     try:
         segmenter = open_segmenter(name, stores, choice)
     except UnknownDeviceError as error:
@@ -168,21 +191,33 @@ def _segmenter(call: SegmentCall) -> Segmenter:
     return segmenter
 
 
-def _input_files(source: Path, out: Path) -> tuple[tuple[Path, ...], Path]:
-    """Every file of the input; results of an earlier call inside it are not input."""
+def _input_files(source: Path, out: Path) -> tuple[Path, ...]:
+    """Every file of the input, sorted; results of an earlier call inside it are not input."""
     if source.is_file():
-        return (source,), source.parent
+        return (source,)
     inside = out.resolve()
     files = (path for path in source.rglob("*") if path.is_file())
     nested = inside != source.resolve() and inside.is_relative_to(source.resolve())
     return tuple(
         sorted(path for path in files if not (nested and path.resolve().is_relative_to(inside)))
-    ), source
+    )
 
 
-def _print(report: SeriesReport, folder: Path) -> None:
+def _name_files(report: SeriesReport, call: SegmentCall) -> None:
+    """What the numbers of the report stand for, on standard error."""
+    from dicom_seg.read.examination import file_numbers
+
+    if call.source.is_file():
+        return
+    mentioned = {each.file for each in report.left_out}
+    for path, number in file_numbers(_input_files(call.source, call.folder)).items():
+        if f"file {number}" in mentioned:
+            click.echo(f"file {number} is {path.relative_to(call.source)}", err=True)
+
+
+def _print(report: SeriesReport) -> None:
     for number, stack in enumerate(report.stacks):
-        _print_stack(number, stack, folder)
+        _print_stack(number, stack)
     if report.ending.reason is not None:
         click.echo(f"{report.ending.outcome}: {report.ending.reason}: {report.ending.detail}")
     for each in report.left_out[:_LISTED]:
@@ -190,10 +225,10 @@ def _print(report: SeriesReport, folder: Path) -> None:
         click.echo(f"  left out: {each.file}{frame}: {each.reason}: {each.detail}")
     if len(report.left_out) > _LISTED:
         click.echo(f"  and {len(report.left_out) - _LISTED} more left out")
-    click.echo(f"report: {folder / 'report.json'}")
+    click.echo("report: report.json")
 
 
-def _print_stack(number: int, stack: StackReport, folder: Path) -> None:
+def _print_stack(number: int, stack: StackReport) -> None:
     z, y, x = stack.shape
     name = f"stack {number}" + (f" ({stack.separated_by})" if stack.separated_by else "")
     spacing = " x ".join(f"{mm:.3g}" for mm in reversed(stack.spacing_mm))
@@ -204,4 +239,4 @@ def _print_stack(number: int, stack: StackReport, folder: Path) -> None:
         click.echo(f"  no result: {stack.reason}")
     for output in stack.outputs:
         size_mb = output.size_bytes / 1e6
-        click.echo(f"  {output.kind}: {folder / output.file} ({size_mb:.1f} MB)")
+        click.echo(f"  {output.kind}: {output.file} ({size_mb:.1f} MB)")

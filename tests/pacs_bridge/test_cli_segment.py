@@ -104,10 +104,10 @@ def test_a_nifti_gives_its_labels_as_nifti_on_its_own_grid(
     nib.save(image, tmp_path / "case.nii.gz")
     result = segment(tmp_path / "case.nii.gz")
     assert result.exit_code == 0, result.output
-    labels = nib.load(tmp_path / "out" / "case-labels.nii.gz")
+    labels = nib.load(tmp_path / "out" / "labels.nii.gz")
     assert labels.shape == image.shape
     np.testing.assert_allclose(labels.affine, affine)
-    assert read_label_nifti(tmp_path / "out" / "case-labels.nii.gz").present()
+    assert read_label_nifti(tmp_path / "out" / "labels.nii.gz").present()
 
 
 def test_a_nifti_without_orientation_is_refused(
@@ -129,7 +129,8 @@ def test_a_folder_without_dicom_is_refused_and_its_files_are_listed(
     result = segment(tmp_path / "in")
     assert result.exit_code == 1
     assert "refuse: no-dicom" in result.stdout
-    assert "notes.txt: no-dicom" in result.stdout
+    assert "left out: file 1: no-dicom: not DICOM" in result.stdout
+    assert "no-dicom: No DICOM instance was found in the input. Advice: " in result.stderr
 
 
 def test_an_empty_folder_is_refused(segment: Callable[..., Result], tmp_path: Path) -> None:
@@ -162,10 +163,15 @@ def test_an_unreadable_instance_among_a_series_refuses_it_by_name(
 ) -> None:
     folder = make_series(bright_volume)[0].parent
     (folder / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 64)
+    number = sorted(folder.iterdir()).index(folder / "broken.dcm") + 1
     result = segment(folder, "--json", "--quiet")
     assert result.exit_code == 1
     assert _ending(result) == ("refuse", "unreadable-file")
-    assert "broken.dcm" in json.loads(result.stdout)["ending"]["detail"]
+    assert json.loads(result.stdout)["ending"]["detail"].startswith(f"file {number}: ")
+    assert "broken.dcm" not in result.output
+    named = segment(folder, "--json", "--quiet", "--file-names")
+    assert f"file {number} is broken.dcm" in named.stderr
+    assert json.loads(named.stdout)["ending"] == json.loads(result.stdout)["ending"]
 
 
 def test_an_mr_is_skipped_as_not_ct_and_its_instances_are_listed(
@@ -199,14 +205,92 @@ def test_real_series_that_give_no_result_say_why(
     assert json.loads(result.stdout)["left_out"]
 
 
-def test_an_unknown_model_is_refused_by_name_and_those_that_there_are_listed(
+CANARY = "CANARY^JANE"
+
+
+def _everything(result: Result, out: Path) -> str:
+    """All that a call said, and all that it wrote as text."""
+    written = [path.read_text() for path in out.rglob("*.json")]
+    names = [path.name for path in out.rglob("*")]
+    return "\n".join([result.stdout, result.stderr, *written, *names])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options"),
+    [
+        ("other", []),
+        ("twice", ["--json"]),
+        ("text", []),
+        ("cut", []),
+        ("pixels", []),
+        ("pixels", ["--json"]),
+        ("identity", []),
+    ],
+)
+def test_names_of_files_and_folders_are_not_told(
+    segment: Callable[..., Result],
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    tmp_path: Path,
+    spoil: str,
+    options: list[str],
+) -> None:
+    folder = make_series(bright_volume)[0].parent
+    inside = tmp_path / CANARY / CANARY
+    inside.parent.mkdir()
+    folder.rename(inside)
+    for path in sorted(inside.iterdir()):
+        path.rename(inside / f"{CANARY}-{path.name}")
+    paths = sorted(inside.iterdir())
+    match spoil:
+        case "text":
+            (inside / f"{CANARY}.dcm").write_text(CANARY)
+        case "cut":
+            paths[3].write_bytes(paths[3].read_bytes()[:600])
+        case "pixels":
+            paths[3].write_bytes(paths[3].read_bytes()[:-100])
+        case "identity":
+            ds = pydicom.dcmread(paths[3])
+            ds.SOPInstanceUID = ""
+            ds.save_as(paths[3])
+        case "twice":
+            shutil.copy(paths[3], inside / f"{CANARY}-again")
+        case "other":
+            (inside / "notes").write_text(CANARY)
+    result = segment(tmp_path / CANARY, *options)
+    assert result.exit_code == (0 if spoil in ("twice", "other") else 1), result.output
+    assert CANARY not in _everything(result, tmp_path / "out")
+
+
+@pytest.mark.parametrize("spoil", ["", "orientation", "cut", "text"])
+def test_the_name_of_a_nifti_is_not_told(
+    segment: Callable[..., Result], tmp_path: Path, spoil: str
+) -> None:
+    path = tmp_path / CANARY / f"{CANARY}.nii.gz"
+    path.parent.mkdir()
+    image = nib.Nifti1Image(np.zeros((12, 14, 16), np.int16), np.diag([-2.0, -2.0, 3.0, 1.0]))
+    if spoil == "orientation":
+        image.header["sform_code"] = image.header["qform_code"] = 0
+        image.set_sform(None, code=0)
+        image.set_qform(None, code=0)
+    nib.save(image, path)
+    if spoil == "cut":
+        path.write_bytes(path.read_bytes()[:-20])
+    elif spoil == "text":
+        path.write_text("no NIfTI")
+    result = segment(path)
+    assert result.exit_code == (1 if spoil else 0), result.output
+    assert CANARY not in _everything(result, tmp_path / "out")
+
+
+def test_an_unknown_model_is_a_wrong_call_and_those_that_there_are_are_listed(
     segment: Callable[..., Result], tmp_path: Path
 ) -> None:
     (tmp_path / "in").mkdir()
     result = segment(tmp_path / "in", "--model", "no-such-model")
-    assert result.exit_code == 1
-    assert "refuse: unknown-model: 'no-such-model'" in result.stdout
-    assert "tiny" in result.stdout
+    assert result.exit_code == 2
+    assert "--model no-such-model: unknown-model; models here: " in result.stderr
+    assert "tiny" in result.stderr
 
 
 def test_results_of_an_earlier_call_inside_the_input_are_not_input(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -188,7 +189,7 @@ def test_a_file_that_shrank_since_is_named(plan_of, body):
     with pytest.raises(SeriesRefusedError, match=row.sop_instance_uid) as caught:
         read_stack(plan)
 
-    assert caught.value.reason is Reason.CORRUPT_PIXEL_DATA
+    assert caught.value.reason is Reason.SOURCE_MISSING
 
 
 def by_gdcm(path):
@@ -255,3 +256,38 @@ def test_two_encodings_of_one_image_give_one_volume(shared_data):
         volumes.append(read_stack(plan).volume.hu)
 
     np.testing.assert_array_equal(*volumes)
+
+
+def rewritten(path):
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(1, 1))
+
+
+def replaced_by_an_equal_one(path):
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.with_suffix(".new").write_bytes(path.read_bytes())
+    path.with_suffix(".new").replace(path)
+    os.utime(path, ns=times)
+
+
+def lengthened(path):
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes() + bytes(2))
+    os.utime(path, ns=times)
+
+
+@pytest.mark.parametrize("change", [rewritten, replaced_by_an_equal_one, lengthened])
+@pytest.mark.parametrize("kind", [ObjectKind.CT, ObjectKind.ENHANCED_CT], ids=lambda k: k.name)
+def test_a_file_that_is_not_the_one_that_was_examined_is_refused_by_instance(
+    plan_of, body, change, kind
+):
+    plan = plan_of(body, kind=kind)
+    row = plan.table.rows[5]
+    change(row.path)
+
+    with pytest.raises(SeriesRefusedError) as refused:
+        read_stack(plan)
+
+    assert refused.value.reason is Reason.SOURCE_MISSING
+    assert row.sop_instance_uid in refused.value.detail
+    assert "changed" in refused.value.detail

@@ -141,7 +141,8 @@ def test_a_cut_off_header_refuses_the_series_that_it_lies_in(write, size):
     found = examine_series(paths)
 
     assert (found.outcome, found.reason) == (Outcome.REFUSE, Reason.UNREADABLE_FILE)
-    assert paths[5].name in found.detail
+    assert found.detail.startswith(("file 6: ", "instance "))
+    assert paths[5].name not in found.detail
 
 
 def test_segmentations_reports_and_directories_may_lie_beside_the_series(write, tmp_path):
