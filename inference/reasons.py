@@ -100,6 +100,7 @@ class Reason(StrEnum):
     UNKNOWN_LABEL = "unknown-label"
     DUPLICATE_SEGMENT = "duplicate-segment"
     RESAMPLED = "resampled"
+    UNPAIRED = "unpaired"
     INTERNAL_ERROR = "internal-error"
 
 
