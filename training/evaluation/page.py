@@ -20,7 +20,7 @@ from training.evaluation.summary import (
 
 _STYLE = """
 body { font: 14px/1.45 system-ui, "DejaVu Sans", sans-serif; color: #1c2733; margin: 2rem auto;
-  max-width: 1200px; padding: 0 1rem; }
+  max-width: 1420px; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1rem 0; }
 .tile { border: 1px solid #cfd8e0; border-radius: 6px; padding: .5rem .8rem; min-width: 7rem; }
@@ -28,7 +28,7 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-t
 .tile.bad { border-color: #c0392b; } .tile.bad b { color: #c0392b; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .82rem; }
 th, td { padding: .15rem .55rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } td.text { text-align: left; }
+th:first-child, td:first-child, td.text, th.text { text-align: left; }
 th { background: #eef2f5; cursor: pointer; position: sticky; top: 0; }
 tbody tr:nth-child(even) { background: #f7f9fa; } td.bad { color: #c0392b; font-weight: 600; }
 .figure text { font-size: 11px; fill: #1c2733; } .figure .panel { font-weight: 600; }
@@ -171,7 +171,9 @@ def _tile(value: str, caption: str, bad: bool = False) -> str:
 
 def _table(heads: Iterable[str], rows: Iterable[Sequence[str]], text: Sequence[int] = ()) -> str:
     parts = ['<div class="wide"><table><thead><tr>']
-    parts += [f"<th>{escape(head)}</th>" for head in heads]
+    for number, head in enumerate(heads):
+        kind = ' class="text"' if number in text else ""
+        parts.append(f"<th{kind}>{escape(head)}</th>")
     parts.append("</tr></thead><tbody>")
     for row in rows:
         cells = (

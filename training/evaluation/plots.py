@@ -14,7 +14,7 @@ from training.evaluation.summary import Statistics
 _ROW = 15  #: pixels
 _NAMES = 190
 _PANEL = 215
-_GAP = 22
+_GAP = 34
 _HEAD = 46
 #: With more dots a row, only the quartiles and the worst scans are drawn.
 _MOST_DOTS = 60

@@ -104,7 +104,7 @@ def evaluate_cases(
         return None
     report = Outcome.of(
         Labels("Evaluation", "truth", "found"),
-        (*source.facts, *_tolerance_facts(options.tolerances)),
+        (*source.facts, ("tolerance of the surface Dice", options.tolerances.describe())),
         known,
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -150,11 +150,6 @@ def _key(pair: ScanPair, source: LabelSource, tolerances: Tolerances) -> str:
     by_id = sorted(tolerances.by_id_mm.items())
     record = [_FORMAT, pair.name, files, source.facts, tolerances.default_mm, by_id]
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()
-
-
-def _tolerance_facts(tolerances: Tolerances) -> tuple[tuple[str, str], ...]:
-    own = f", {len(tolerances.by_id_mm)} structures have their own" if tolerances.by_id_mm else ""
-    return (("tolerance of the surface Dice", f"{tolerances.default_mm:g} mm{own}"),)
 
 
 def _line(outcome: CaseOutcome) -> str:

@@ -37,6 +37,11 @@ class Tolerances:
         """The tolerance of one structure, mm."""
         return self.by_id_mm.get(structure_id, self.default_mm)
 
+    def describe(self) -> str:
+        """As one line for a report."""
+        own = f", {len(self.by_id_mm)} structures have their own" if self.by_id_mm else ""
+        return f"{self.default_mm:g} mm{own}"
+
 
 def read_tolerances(path: Path, default_mm: float = PUBLISHED_TOLERANCE_MM) -> Tolerances:
     """Read a CSV file with the columns ``structure`` and ``tolerance_mm``.

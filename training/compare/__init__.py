@@ -1,0 +1,1 @@
+"""How far two segmentations of the same scan agree, whoever made them."""
