@@ -9,9 +9,10 @@ import highdicom as hd
 import numpy as np
 
 from dicom_seg.codes import STRUCTURE_CODES
+from inference.agreement import StructureAgreement, agreement
 from inference.geometry import Geometry
 from inference.label_map import BACKGROUND, LabelMap
-from inference.structures import STRUCTURE_BY_NAME, STRUCTURES
+from inference.structures import Structure, structure
 
 #: Smaller structures are listed and do not count: a voxel decides their Dice.
 COUNTED_FROM_ML = 5.0
@@ -19,41 +20,27 @@ REQUIRED_MEAN_DICE = 0.80
 
 
 @dataclass(frozen=True, slots=True)
-class StructureScore:
-    """Agreement on one structure of the truth."""
-
-    name: str
-    truth_ml: float
-    found_ml: float
-    dice: float
-    twin_dice: float  #: of what was found with the truth of its twin; 0 without a twin
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether it is large enough for the mean."""
-        return self.truth_ml >= COUNTED_FROM_ML
-
-    @property
-    def is_swapped(self) -> bool:
-        """Whether what was found agrees better with the other side."""
-        return self.twin_dice > self.dice
-
-
-@dataclass(frozen=True, slots=True)
 class Score:
     """Agreement as a whole."""
 
-    structures: tuple[StructureScore, ...]  #: of the truth, the largest first
+    structures: tuple[StructureAgreement, ...]  #: of the truth, the largest first
+
+    @property
+    def counted(self) -> tuple[StructureAgreement, ...]:
+        """Those that are large enough for the mean."""
+        return tuple(each for each in self.structures if each.truth_ml >= COUNTED_FROM_ML)
 
     @property
     def mean_dice(self) -> float:
         """Mean over the structures that count."""
-        return float(np.mean([each.dice for each in self.structures if each.is_counted]))
+        return float(np.mean([each.dice for each in self.counted]))
 
     @property
     def swapped(self) -> tuple[str, ...]:
-        """Structures found on the side of their twin."""
-        return tuple(each.name for each in self.structures if each.is_swapped)
+        """Names of structures of any size that were confused with their twin."""
+        return tuple(
+            structure(each.structure_id).name for each in self.structures if each.is_swapped
+        )
 
     @property
     def is_good(self) -> bool:
@@ -62,35 +49,15 @@ class Score:
 
 
 def score(truth: LabelMap, found: LabelMap) -> Score:
-    """Dice of every structure of the truth, on the same planes."""
-    pairs = truth.labels.astype(np.intp) * 256 + found.labels  # one count for all overlaps
-    overlap = np.bincount(pairs.ravel(), minlength=256 * 256).reshape(256, 256)
-    truth_volumes, found_volumes = truth.volumes_ml(), found.volumes_ml()
-    truth_count, found_count = overlap.sum(axis=1), overlap.sum(axis=0)
-
-    def dice(truth_id: int, found_id: int) -> float:
-        total = truth_count[truth_id] + found_count[found_id]
-        return float(2 * overlap[truth_id, found_id] / total) if total else 0.0
-
-    scores = [
-        StructureScore(
-            name=each.name,
-            truth_ml=truth_volumes[each.id],
-            found_ml=found_volumes.get(each.id, 0.0),
-            dice=dice(each.id, each.id),
-            twin_dice=dice(STRUCTURE_BY_NAME[each.twin].id, each.id) if each.twin else 0.0,
-        )
-        for each in STRUCTURES
-        if each.id in truth_volumes
-    ]
-    return Score(tuple(sorted(scores, key=lambda each: -each.truth_ml)))
+    """Agreement on every structure of the truth, on the same planes."""
+    return Score(tuple(sorted(agreement(truth, found), key=lambda each: -each.truth_ml)))
 
 
 def decode(path: Path, geometry: Geometry) -> LabelMap:
     """Read a Segmentation with highdicom, and look it up on ``geometry`` in patient mm.
 
-    Structures are told by their codes and placed by the object's own positions; nothing of
-    what wrote the object takes part.
+    Structures are told by their codes, sides by the words of their modifiers, and places by the
+    object's own positions; nothing of what wrote the object takes part.
     """
     seg = hd.seg.segread(path)
     volume = seg.get_volume(
@@ -115,11 +82,22 @@ def decode(path: Path, geometry: Geometry) -> LabelMap:
 
 
 def _structure_id(description: hd.seg.SegmentDescription) -> int:
-    kind = description.segmented_property_type
+    """By the type's code, and the side that a reader is told in words."""
     item = description.SegmentedPropertyTypeCodeSequence[0]
     modifiers = item.get("SegmentedPropertyTypeModifierCodeSequence", ())
-    found = (kind.value, modifiers[0].CodeValue if modifiers else None)
-    for code in STRUCTURE_CODES:
-        if (code.type.value, code.modifier.value if code.modifier else None) == found:
-            return code.structure_id
-    raise ValueError(f"no structure is coded {found}")
+    side = str(modifiers[0].CodeMeaning) if modifiers else ""
+    found = [
+        code.structure_id
+        for code in STRUCTURE_CODES
+        if code.type.value == item.CodeValue
+        and (not side or _side(structure(code.structure_id)) == side)
+    ]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} structures are coded {item.CodeValue} {side!r}")
+    return found[0]
+
+
+def _side(one: Structure) -> str:
+    if one.twin is None:
+        return ""
+    return "Left" if one.is_left else "Right"

@@ -67,7 +67,7 @@ def process_nifti(
         with watch.stage(Stage.READ):
             volume = read_nifti(path)
     except InferenceError as error:
-        end = refused(error.reason, error.detail)
+        end = refused(error.reason, error.detail.replace(str(path), "the input"))
         if end is None:
             raise
     else:
@@ -81,7 +81,7 @@ def process_nifti(
         series=SeriesNames("", "", 1),
         software=SoftwareReport.of_this_process(),
         model=model_report(segmenter.identity) if stacks else None,
-        parameters={"input": "nifti"},
+        parameters={"input_sha256": _sha256(path)},
         stacks=stacks,
         left_out=(),
         timings_s=watch.seconds(),

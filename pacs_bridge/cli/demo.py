@@ -65,25 +65,26 @@ def _print_table(score: Score) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from inference.structures import structure
+
     table = Table("structure", box=None, pad_edge=False)
     for heading in ("truth mL", "found mL", "Dice"):
         table.add_column(heading, justify="right")
     for each in score.structures:
         table.add_row(
-            each.name,
+            structure(each.structure_id).name,
             f"{each.truth_ml:.1f}",
             f"{each.found_ml:.1f}",
             f"{each.dice:.3f}",
-            style=None if each.is_counted else "dim",
+            style=None if each in score.counted else "dim",
         )
     Console(file=sys.stdout).print(table)
 
 
 def _print_verdict(result: DemoResult) -> None:
     score = result.score
-    counted = sum(each.is_counted for each in score.structures)
     click.echo(
-        f"mean Dice {score.mean_dice:.3f} over {counted} structures of 5 mL and more"
+        f"mean Dice {score.mean_dice:.3f} over {len(score.counted)} structures of 5 mL and more"
         f" ({len(score.structures)} in the field of view)"
     )
     click.echo(f"left and right swapped: {', '.join(score.swapped) or 'none'}")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from click.testing import CliRunner
 
@@ -14,7 +15,7 @@ from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.series import write_ct_series
 from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap
-from inference.structures import STRUCTURE_BY_NAME
+from inference.structures import STRUCTURE_BY_NAME, structure
 from inference.synthetic.patient import SyntheticPatient, default_geometry
 from inference.volume import Volume
 from pacs_bridge import demo as demo_module
@@ -66,9 +67,9 @@ def test_dice_is_what_the_formula_says_and_small_structures_do_not_count() -> No
     truth = _labels(liver=LEFT, spleen=SPOT)
     found = _labels(liver=(slice(5, 10), slice(10, 20), slice(18, 26)))
     result = score(truth, found)
-    dice = {each.name: each.dice for each in result.structures}
+    dice = {structure(each.structure_id).name: each.dice for each in result.structures}
     assert dice == {"liver": pytest.approx(2 * 400 / (800 + 400)), "spleen": 0.0}
-    assert [each.is_counted for each in result.structures] == [True, False]
+    assert [structure(each.structure_id).name for each in result.counted] == ["liver"]
     assert result.mean_dice == dice["liver"]
     assert not result.is_good
 
@@ -100,6 +101,27 @@ def test_all_structures_of_a_patient_come_back_through_files_at_their_place(
     found = decode(tmp_path / "out" / output.file, truth.geometry)
     np.testing.assert_array_equal(found.labels, truth.labels)
     assert score(truth, found).mean_dice == 1.0
+
+
+def test_sides_are_taken_from_the_words_that_a_reader_sees(tmp_path: Path) -> None:
+    patient = SyntheticPatient.from_seed(1)
+    volume, _ = patient.sample(default_geometry(patient, (20.0, 12.0, 12.0)))
+    paths = write_ct_series(volume, tmp_path / "ct")
+    source = SeriesSource(tuple(paths), datetime.now(UTC))
+    process_series(source, Oracle(patient), ProcessOptions(kinds=(SegKind.BINARY,)), tmp_path)
+    ds = pydicom.dcmread(tmp_path / "seg-binary.dcm")
+    for segment in ds.SegmentSequence:
+        item = segment.SegmentedPropertyTypeCodeSequence[0]
+        for modifier in item.get("SegmentedPropertyTypeModifierCodeSequence", ()):
+            modifier.CodeMeaning = {"Left": "Right", "Right": "Left"}[modifier.CodeMeaning]
+    ds.save_as(tmp_path / "lying.dcm")
+
+    result = score(
+        decode(tmp_path / "seg-binary.dcm", volume.geometry),
+        decode(tmp_path / "lying.dcm", volume.geometry),
+    )
+
+    assert {"kidney_left", "kidney_right", "humerus_left"} & set(result.swapped)
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
