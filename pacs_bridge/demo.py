@@ -27,6 +27,7 @@ from inference.reasons import Reason
 from inference.synthetic.patient import SyntheticPatient, default_geometry
 from inference.volume import Volume
 from pacs_bridge.config.load import load_config
+from pacs_bridge.deliver.responses import keep_responses
 from pacs_bridge.demo_archive import AE_TITLE as ARCHIVE_TITLE
 from pacs_bridge.demo_score import Score, decode, score
 from pacs_bridge.errors import PermanentError
@@ -44,7 +45,7 @@ _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _START_LIMIT_S = 300.0
 _RESULT_LIMIT_S = 1800.0
 _STOP_LIMIT_S = 90.0
-_ANSWER_LIMIT_S = 300.0
+_ANSWER_LIMIT_S = 30.0
 _LOOK_INTERVAL_S = 0.2
 
 Tell = Callable[[str], None]
@@ -216,6 +217,7 @@ def _send(files: Sequence[Path], service: _Running) -> None:
     association = ae.associate("127.0.0.1", port, ae_title=_BRIDGE_TITLE)
     if not association.is_established:
         raise _failed(Reason.SEND_TIMEOUT, f"no association with port {port}", service)
+    keep_responses(association)
     for file in files:
         answer = association.send_c_store(file)
         status = answer.get("Status")
