@@ -22,7 +22,7 @@ from inference.engine.tiling import Range
 _BODY_ABOVE_HU = -930.0
 #: Thinner things are no body: table tops, blankets, tubes. Also what the margin must exceed.
 _OPENING_BLOCKS = 1
-_BODY_MARGIN_BLOCKS = 3
+_BODY_MARGIN_BLOCKS = 2
 #: How far a coarse result may be wrong about where a structure ends.
 STRUCTURE_MARGIN_MM = 30.0
 
@@ -47,7 +47,7 @@ class Region:
 
     @classmethod
     def body(cls, scan: NetworkScan) -> Region:
-        """Everything but the air around the patient, 18 mm and more of margin included."""
+        """Everything but the air around the patient, 12 mm and more of margin included."""
         thick = sitk.BinaryMorphologicalOpening(
             _padded(scan.coarse_hu > _BODY_ABOVE_HU), [_OPENING_BLOCKS] * 3, sitk.sitkCross
         )
