@@ -5,22 +5,23 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 
 from inference.reasons import Reason
-from pacs_bridge.ledger.database import Database, time_text
+from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.history import Change, note
+from pacs_bridge.ledger.leases import LeaseTable
 from pacs_bridge.ledger.results import results_of
 from pacs_bridge.ledger.supersession import IS_OVERTAKEN
 from pacs_bridge.queue import (
     DeliveryClaim,
     DeliveryState,
     JobClaim,
-    LeaseLostError,
     ResultFile,
     State,
 )
 from pacs_bridge.retry_policy import RetryPolicy
+
+_LEASES = LeaseTable("deliveries", "sender")
 
 
 class DeliveryBox:
@@ -71,16 +72,12 @@ class DeliveryBox:
         """See ``Outbox.heartbeat``."""
         until_s = self._database.clock.steady_s() + lease_s
         with self._database.write() as connection:
-            self._hold(connection, claim)
-            connection.execute(
-                "UPDATE deliveries SET lease_until_s = ? WHERE id = ?",
-                (until_s, claim.delivery_id),
-            )
+            _LEASES.prolong(connection, claim.delivery_id, claim.fence, until_s)
 
     def sent(self, claim: DeliveryClaim, result: ResultFile) -> None:
         """See ``Outbox.sent``."""
         with self._database.write() as connection:
-            self._hold(connection, claim)
+            _LEASES.held(connection, claim.delivery_id, claim.fence)
             connection.execute(
                 "UPDATE deliveries SET sent_sop_instance_uid = ? WHERE id = ?",
                 (result.sop_instance_uid, claim.delivery_id),
@@ -92,7 +89,7 @@ class DeliveryBox:
     ) -> DeliveryState:
         """See ``Outbox.retry``."""
         with self._database.write() as connection:
-            row = self._hold(connection, claim)
+            row = _LEASES.held(connection, claim.delivery_id, claim.fence)
             if _is_superseded(connection, claim.job_id):
                 self._end(connection, claim, DeliveryState.SUPERSEDED, reason, detail)
                 return DeliveryState.SUPERSEDED
@@ -100,33 +97,21 @@ class DeliveryBox:
                 self._end(connection, claim, DeliveryState.DEAD, reason, detail)
                 return DeliveryState.DEAD
             wait_s = policy.wait_s(row["attempts"])
-            due = self._database.clock.now() + timedelta(seconds=wait_s)
-            connection.execute(
-                "UPDATE deliveries SET due_s = ?, due_at = ?, waited_s = waited_s + ? WHERE id = ?",
-                (
-                    self._database.clock.steady_s() + wait_s,
-                    time_text(due),
-                    wait_s,
-                    claim.delivery_id,
-                ),
-            )
+            _LEASES.postpone(connection, claim.delivery_id, wait_s, self._database.clock)
             self._end(connection, claim, DeliveryState.PENDING, reason, detail)
         return DeliveryState.PENDING
 
     def park(self, claim: DeliveryClaim, reason: Reason, detail: str) -> None:
         """See ``Outbox.park``."""
         with self._database.write() as connection:
-            self._hold(connection, claim)
+            _LEASES.held(connection, claim.delivery_id, claim.fence)
             self._end(connection, claim, DeliveryState.DEAD, reason, detail)
 
     def release(self, claim: DeliveryClaim) -> None:
         """See ``Outbox.release``."""
         with self._database.write() as connection:
-            self._hold(connection, claim)
-            connection.execute(
-                "UPDATE deliveries SET attempts = attempts - 1 WHERE id = ?",
-                (claim.delivery_id,),
-            )
+            _LEASES.held(connection, claim.delivery_id, claim.fence)
+            _LEASES.uncount(connection, claim.delivery_id)
             replaced = _is_superseded(connection, claim.job_id)
             state = DeliveryState.SUPERSEDED if replaced else DeliveryState.PENDING
             self._end(connection, claim, state)
@@ -160,20 +145,7 @@ class DeliveryBox:
         A sender is one thread of a process: ``process:destination``.
         """
         with self._database.write() as connection:
-            return connection.execute(
-                "UPDATE deliveries SET lease_until_s = 0 WHERE sender = ?1"
-                " OR substr(sender, 1, length(?1) + 1) = ?1 || ':'",
-                (sender,),
-            ).rowcount
-
-    def _hold(self, connection: sqlite3.Connection, claim: DeliveryClaim) -> sqlite3.Row:
-        row: sqlite3.Row | None = connection.execute(
-            "SELECT * FROM deliveries WHERE id = ? AND fence = ? AND sender IS NOT NULL",
-            (claim.delivery_id, claim.fence),
-        ).fetchone()
-        if row is None:
-            raise LeaseLostError(f"delivery {claim.delivery_id}, fence {claim.fence}")
-        return row
+            return _LEASES.expire(connection, sender)
 
     def _end(
         self,
@@ -197,10 +169,10 @@ class DeliveryBox:
         """Let the delivery of a row pass into a state, held by nobody."""
         now = self._database.now_text()
         connection.execute(
-            "UPDATE deliveries SET state = ?, reason = ?, detail = ?, sender = NULL,"
-            " lease_until_s = NULL, fence = fence + 1, state_at = ? WHERE id = ?",
+            "UPDATE deliveries SET state = ?, reason = ?, detail = ?, state_at = ? WHERE id = ?",
             (state, reason, detail, now, row["id"]),
         )
+        _LEASES.let_go(connection, row["id"])
         job = connection.execute(
             "SELECT series_instance_uid, revision FROM jobs WHERE id = ?", (row["job_id"],)
         ).fetchone()

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from inference.finding import Finding
 from inference.reasons import Reason
-from pacs_bridge.ledger.database import Database, time_text
+from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.deliveries import insert_deliveries
 from pacs_bridge.ledger.history import Change, note
+from pacs_bridge.ledger.leases import LeaseTable
 from pacs_bridge.ledger.results import replace_results, sent_results_before
 from pacs_bridge.ledger.supersession import replace_earlier
 from pacs_bridge.queue import (
     JobClaim,
     JobRequest,
-    LeaseLostError,
     Priority,
     ResultFile,
     State,
@@ -27,6 +27,8 @@ from pacs_bridge.retry_policy import RetryPolicy
 _RANK = {Priority.STAT: 0, Priority.ROUTINE: 1, Priority.ARCHIVE: 2}
 _PRIORITY = {rank: priority for priority, rank in _RANK.items()}
 _STAGES = (State.SEGMENTED, State.ENCODED)
+
+_LEASES = LeaseTable("jobs", "worker")
 
 
 class JobQueue:
@@ -68,17 +70,14 @@ class JobQueue:
         """See ``Queue.heartbeat``."""
         until_s = self._database.clock.steady_s() + lease_s
         with self._database.write() as connection:
-            self._hold(connection, claim)
-            connection.execute(
-                "UPDATE jobs SET lease_until_s = ? WHERE id = ?", (until_s, claim.job_id)
-            )
+            _LEASES.prolong(connection, claim.job_id, claim.fence, until_s)
 
     def advance(self, claim: JobClaim, state: State) -> None:
         """See ``Queue.advance``."""
         if state not in _STAGES:
             raise ValueError(f"a worker notes {_STAGES}, not {state}")
         with self._database.write() as connection:
-            self._hold(connection, claim)
+            _LEASES.held(connection, claim.job_id, claim.fence)
             self._set_state(connection, claim.job_id, state)
 
     def complete(
@@ -88,14 +87,14 @@ class JobQueue:
         if not results:
             raise ValueError("a job without results is skipped, not complete")
         with self._database.write() as connection:
-            self._hold(connection, claim)
+            _LEASES.held(connection, claim.job_id, claim.fence)
             replace_results(connection, claim.job_id, results)
             connection.execute("DELETE FROM findings WHERE job_id = ?", (claim.job_id,))
             connection.executemany(
                 "INSERT INTO findings VALUES (?, ?, ?)",
                 [(claim.job_id, finding.reason, finding.detail) for finding in findings],
             )
-            self._let_go(connection, claim.job_id)
+            _LEASES.let_go(connection, claim.job_id)
             self._set_state(connection, claim.job_id, State.SENDING)
             now, request = self._database.now_text(), claim.request
             replace_earlier(connection, now, request.series_instance_uid, request.revision)
@@ -104,55 +103,41 @@ class JobQueue:
     def retry(self, claim: JobClaim, reason: Reason, detail: str, policy: RetryPolicy) -> State:
         """See ``Queue.retry``."""
         with self._database.write() as connection:
-            row = self._hold(connection, claim)
+            row = _LEASES.held(connection, claim.job_id, claim.fence)
             counted = row["deaths"] + int(policy.max_attempts is not None)
             if policy.is_over(counted, row["waited_s"]):
                 self._end(connection, claim.job_id, State.DEAD, reason, detail)
                 return State.DEAD
             wait_s = policy.wait_s(row["attempts"])
-            due = self._database.clock.now() + timedelta(seconds=wait_s)
-            connection.execute(
-                "UPDATE jobs SET due_s = ?, due_at = ?, waited_s = waited_s + ?, deaths = ?"
-                " WHERE id = ?",
-                (
-                    self._database.clock.steady_s() + wait_s,
-                    time_text(due),
-                    wait_s,
-                    counted,
-                    claim.job_id,
-                ),
-            )
+            _LEASES.postpone(connection, claim.job_id, wait_s, self._database.clock)
+            connection.execute("UPDATE jobs SET deaths = ? WHERE id = ?", (counted, claim.job_id))
             self._end(connection, claim.job_id, State.RETRY, reason, detail)
         return State.RETRY
 
     def park(self, claim: JobClaim, reason: Reason, detail: str) -> None:
         """See ``Queue.park``."""
         with self._database.write() as connection:
-            self._hold(connection, claim)
+            _LEASES.held(connection, claim.job_id, claim.fence)
             self._end(connection, claim.job_id, State.DEAD, reason, detail)
 
     def skip(self, claim: JobClaim, reason: Reason, detail: str) -> None:
         """See ``Queue.skip``."""
         with self._database.write() as connection:
-            self._hold(connection, claim)
+            _LEASES.held(connection, claim.job_id, claim.fence)
             self._end(connection, claim.job_id, State.SKIPPED, reason, detail)
 
     def release(self, claim: JobClaim) -> None:
         """See ``Queue.release``."""
         with self._database.write() as connection:
-            self._hold(connection, claim)
-            connection.execute(
-                "UPDATE jobs SET attempts = attempts - 1 WHERE id = ?", (claim.job_id,)
-            )
-            self._let_go(connection, claim.job_id)
+            _LEASES.held(connection, claim.job_id, claim.fence)
+            _LEASES.uncount(connection, claim.job_id)
+            _LEASES.let_go(connection, claim.job_id)
             self._set_state(connection, claim.job_id, State.READY)
 
     def presume_dead(self, worker: str) -> int:
         """End the leases of a worker that is known to be gone; gives how many."""
         with self._database.write() as connection:
-            return connection.execute(
-                "UPDATE jobs SET lease_until_s = 0 WHERE worker = ?", (worker,)
-            ).rowcount
+            return _LEASES.expire(connection, worker)
 
     def give_back(self, worker: str) -> int:
         """Free the jobs of a worker that was ended by us, as ``release`` does; gives how many."""
@@ -161,7 +146,7 @@ class JobQueue:
                 "UPDATE jobs SET attempts = attempts - 1 WHERE worker = ? RETURNING id", (worker,)
             ).fetchall()
             for job in jobs:
-                self._let_go(connection, job["id"])
+                _LEASES.let_go(connection, job["id"])
                 self._set_state(connection, job["id"], State.READY)
         return len(jobs)
 
@@ -187,16 +172,6 @@ class JobQueue:
             ),
         )
 
-    def _hold(self, connection: sqlite3.Connection, claim: JobClaim) -> sqlite3.Row:
-        """The job's row, if the claim is still good."""
-        row: sqlite3.Row | None = connection.execute(
-            "SELECT * FROM jobs WHERE id = ? AND fence = ? AND worker IS NOT NULL",
-            (claim.job_id, claim.fence),
-        ).fetchone()
-        if row is None:
-            raise LeaseLostError(f"job {claim.job_id}, fence {claim.fence}")
-        return row
-
     def _end(
         self,
         connection: sqlite3.Connection,
@@ -205,14 +180,8 @@ class JobQueue:
         reason: Reason,
         detail: str,
     ) -> None:
-        self._let_go(connection, job_id)
+        _LEASES.let_go(connection, job_id)
         self._set_state(connection, job_id, state, reason, detail)
-
-    def _let_go(self, connection: sqlite3.Connection, job_id: int) -> None:
-        connection.execute(
-            "UPDATE jobs SET worker = NULL, lease_until_s = NULL, fence = fence + 1 WHERE id = ?",
-            (job_id,),
-        )
 
     def _set_state(
         self,
