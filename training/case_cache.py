@@ -6,14 +6,11 @@ holds only the pages in use, once for all processes of a machine.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import Future, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +23,8 @@ from inference.preprocessing import NetworkInput, labels_to_network, to_network
 from inference.reasons import Reason
 from training.case import Case, CaseRecipe, write_case
 from training.dataset import DatasetError, ScanPair
+from training.file_lock import alone
+from training.process_pool import process_pool
 
 #: Counts up when the same scan and recipe give another case.
 _FORMAT = 1
@@ -67,7 +66,7 @@ def cache_pairs(
     """
     targets = [_target(pair, recipe, folder) for pair in pairs]
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder / ".lock"):
         for left in folder.glob("*/.making-*"):
             shutil.rmtree(left)
         missing = {
@@ -122,9 +121,7 @@ def _outcomes(
         for target, pair in missing.items():
             yield pair, _make(pair, recipe, target)
         return
-    # spawn: this process may have threads and a device, which do not survive a fork
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
+    with process_pool(min(workers, len(missing))) as pool:
         jobs: dict[Future[InferenceError | None], ScanPair] = {
             pool.submit(_make, pair, recipe, target): pair for target, pair in missing.items()
         }
@@ -169,11 +166,3 @@ def _is_whole(pair: ScanPair, target: Path) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return bool(made_of == _source(pair))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time; the lock ends with the process that holds it."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
