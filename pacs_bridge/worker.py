@@ -10,33 +10,37 @@ a job waits and is tried again for days.
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from dicom_seg.errors import SegmentationError
-from dicom_seg.provenance import SourceInstance
-from dicom_seg.segmentation import Predecessor, SegKind
 from inference.errors import InferenceError, ModelError
+from inference.identity import SegmenterIdentity
+from inference.label_map import LabelMap
 from inference.reasons import Reason
-from inference.segmenter import Segmenter
+from inference.segmenter import Progress, Segmenter
+from inference.volume import Volume
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 from pacs_bridge.lease import KeptLease
 from pacs_bridge.ledger.instances import InstanceBook
 from pacs_bridge.log import Log
 from pacs_bridge.models import WarmSegmenters
-from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
-from pacs_bridge.queue import JobClaim, JobRequest, LeaseLostError, Queue, ResultFile, State
-from pacs_bridge.report import LeftOutInstance, SeriesReport
+from pacs_bridge.process import process_series
+from pacs_bridge.queue import JobClaim, JobRequest, LeaseLostError, Queue, State
+from pacs_bridge.report import SeriesReport
 from pacs_bridge.stopwatch import Stage
+from pacs_bridge.time_limit import TimeLimit
+from pacs_bridge.worker_job import ClaimedJob
 
 #: Memory may be free and the device in order at the next attempt; or it is this job each time.
 _COUNTED = (Reason.OOM_CPU, Reason.OOM_GPU, Reason.MODEL_ERROR)
 _HEARTBEATS_A_LEASE = 4
-EX_SOFTWARE = 70  #: sysexits.h
+_LEDGER_WAIT_S = 2.0
+_Told = TypeVar("_Told")
 
 
 class BrokenDeviceError(Exception):
@@ -47,8 +51,23 @@ class _LeavingError(Exception):
     """The worker was told to stop in the middle of a job."""
 
 
+class Turn(Protocol):
+    """When a job may do what."""
+
+    def enter(self, stage: Stage, check: Callable[[], None]) -> None:
+        """Wait until it may begin a stage; ``check`` may raise to end the wait."""
+        ...
+
+
+class OwnTurn:
+    """The turn of a job that nobody works beside."""
+
+    def enter(self, stage: Stage, check: Callable[[], None]) -> None:
+        """See ``Turn.enter``: at once."""
+
+
 class Worker:
-    """Works off jobs, one after the other.
+    """Works off jobs; any number of threads may do so at once, each with a job of its own.
 
     Parameters
     ----------
@@ -63,7 +82,7 @@ class Worker:
     log
         Told each job's beginning and end.
     leave
-        Set when the worker is to stop: the job in hand is given back.
+        Set when the worker is to stop: what is in hand is given back.
     """
 
     def __init__(
@@ -81,47 +100,68 @@ class Worker:
         self._segmenters = segmenters
         self._log = log
         self._leave = leave
+        self._abandoned = threading.Event()
+        self._is_device_broken = False
+        self._in_hand: dict[int, JobClaim] = {}
 
     def work_one(self, name: str) -> bool:
-        """Claim the most urgent job and work it off; False if there is none.
+        """Claim the most urgent job and work it off; False if there is none. Raises as ``work``."""
+        claim = self.claim(name)
+        if claim is None:
+            return False
+        self.work(claim, OwnTurn())
+        return True
+
+    def claim(self, name: str) -> JobClaim | None:
+        """Claim the most urgent job; None if there is none."""
+        claim = self._queue.claim(name, self._config.workers.lease_s)
+        if claim is not None:
+            self._log.info(
+                "job-claimed",
+                job=claim.job_id,
+                series=claim.request.series_instance_uid,
+                revision=claim.request.revision,
+                attempt=claim.attempt,
+            )
+        return claim
+
+    def abandon(self) -> None:
+        """Have every job that is in hand given back: this process is about to end."""
+        self._abandoned.set()
+
+    def work(self, claim: JobClaim, turn: Turn) -> None:
+        """Work off a job that was claimed just now.
 
         Raises
         ------
         BrokenDeviceError
             If the job, which is given back, left the device unfit for any other.
         """
+        job = ClaimedJob(self._config, claim)
         lease_s = self._config.workers.lease_s
-        claim = self._queue.claim(name, lease_s)
-        if claim is None:
-            return False
-        job = _Job(self._config, claim, self._queue)
-        self._log.info(
-            "job-claimed",
-            job=claim.job_id,
-            series=claim.request.series_instance_uid,
-            revision=claim.request.revision,
-            attempt=claim.attempt,
-        )
         lease = KeptLease(
             lambda: self._queue.heartbeat(claim, lease_s), lease_s / _HEARTBEATS_A_LEASE
         )
-        with lease, job.time_limit(self._log):
+        limit = TimeLimit(self._config.workers.job_timeout_s, lambda: self._time_is_up(claim))
+        self._in_hand[claim.job_id] = claim
+        with lease, limit:
             try:
-                self._settle(job, lease)
+                self._settle(job, lease, turn)
             except LeaseLostError:
                 job.discard()
                 self._log.warning("job-lost", job=claim.job_id)
             except _LeavingError:
                 job.discard()
-                self._queue.release(claim)
-                self._log.info("job-released", job=claim.job_id)
-        return True
+                self._release(claim)
+            except TransientError as error:  # the ledger, and no time to wait for it
+                self._log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
+            finally:
+                self._in_hand.pop(claim.job_id, None)
 
-    def _settle(self, job: _Job, lease: KeptLease) -> None:
+    def _settle(self, job: ClaimedJob, lease: KeptLease, turn: Turn) -> None:
         """From a claimed job to its next state."""
-        claim = job.claim
         try:  # the only place that turns errors into job states
-            report = self._process(job, lease)
+            report = self._process(job, lease, turn)
             if report.ending.has_result:
                 job.make_durable()
         except TransientError as error:
@@ -134,40 +174,55 @@ class Worker:
                 self._park(job, error.reason, error.detail)
                 return
             self._retry(job, error.reason, error.detail, self._config.workers.max_attempts)
-            if not self._segmenters.device_computes():
+            if self._is_device_broken:
                 raise BrokenDeviceError(error.detail) from error
         else:
-            ending = report.ending
-            reason = ending.reason or Reason.INTERNAL_ERROR
-            if ending.has_result:
-                results = job.results(report)
-                findings = [each for stack in report.stacks for each in stack.findings]
-                self._queue.complete(claim, results, tuple(dict.fromkeys(findings)))
-                job.discard_others()
-                self._log.info("job-complete", job=claim.job_id, results=len(results))
-            elif ending.outcome == "skip":
-                self._queue.skip(claim, reason, ending.detail)
-                self._log.info("job-skipped", job=claim.job_id, reason=reason)
-            else:
-                self._park(job, reason, ending.detail)
+            self._conclude(job, report)
 
-    def _process(self, job: _Job, lease: KeptLease) -> SeriesReport:
-        segmenter = self._segmenter(job.claim.request)
-
-        def watch(stage: Stage, fraction: float) -> None:
+    def _process(self, job: ClaimedJob, lease: KeptLease, turn: Turn) -> SeriesReport:
+        def check() -> None:
             if lease.is_lost:
                 raise LeaseLostError(f"job {job.claim.job_id}")
-            if self._leave.is_set():
+            if self._leave.is_set() or self._abandoned.is_set():
                 raise _LeavingError
-            if stage is Stage.CHECK and fraction <= 0:
-                self._queue.advance(job.claim, State.SEGMENTED)
 
+        def watch(stage: Stage, fraction: float) -> None:
+            check()
+            if fraction > 0:
+                return
+            turn.enter(stage, check)
+            check()
+            self._log.debug("job-stage", job=job.claim.job_id, stage=stage)
+            if stage is Stage.CHECK:
+                self._tell(lambda: self._queue.advance(job.claim, State.SEGMENTED))
+
+        turn.enter(Stage.EXAMINE, check)
         report = process_series(
-            job.source(self._instances), segmenter, job.options(), job.folder, watch
+            job.source(self._instances),
+            _LateSegmenter(lambda: self._segmenter(job.claim.request), self._look_at_device),
+            job.options(),
+            job.folder,
+            watch,
         )
         if report.ending.has_result:
-            self._queue.advance(job.claim, State.ENCODED)
+            self._tell(lambda: self._queue.advance(job.claim, State.ENCODED))
         return report
+
+    def _conclude(self, job: ClaimedJob, report: SeriesReport) -> None:
+        """What was processed, with or without a result."""
+        claim, ending = job.claim, report.ending
+        reason = ending.reason or Reason.INTERNAL_ERROR
+        if ending.has_result:
+            results = job.results(report)
+            findings = tuple(dict.fromkeys(f for stack in report.stacks for f in stack.findings))
+            self._tell(lambda: self._queue.complete(claim, results, findings))
+            job.discard_others()
+            self._log.info("job-complete", job=claim.job_id, results=len(results))
+        elif ending.outcome == "skip":
+            self._tell(lambda: self._queue.skip(claim, reason, ending.detail))
+            self._log.info("job-skipped", job=claim.job_id, reason=reason)
+        else:
+            self._park(job, reason, ending.detail)
 
     def _segmenter(self, request: JobRequest) -> Segmenter:
         """The model of a job, which was whole when this process started."""
@@ -179,153 +234,79 @@ class Worker:
                 raise
             raise TransientError(error.reason, error.detail) from error  # its folder is away
 
+    def _look_at_device(self) -> None:
+        """After a failure, and before another job may use the device."""
+        if not self._segmenters.device_computes():
+            self._is_device_broken = True
+            self.abandon()
+
     def _retry(
-        self, job: _Job, reason: Reason, detail: str, max_attempts: int | None = None
+        self, job: ClaimedJob, reason: Reason, detail: str, max_attempts: int | None = None
     ) -> None:
         """Wait and try again; with ``max_attempts`` the failure counts against the job."""
         job.discard()
         policy = self._config.workers.retry.policy(max_attempts)
-        state = self._queue.retry(job.claim, reason, detail, policy)
+        state = self._tell(lambda: self._queue.retry(job.claim, reason, detail, policy))
         self._log.warning(
             "job-failed", job=job.claim.job_id, state=state, reason=reason, detail=detail
         )
 
-    def _park(self, job: _Job, reason: Reason, detail: str) -> None:
-        self._queue.park(job.claim, reason, detail)
+    def _park(self, job: ClaimedJob, reason: Reason, detail: str) -> None:
+        self._tell(lambda: self._queue.park(job.claim, reason, detail))
         self._log.error("job-dead", job=job.claim.job_id, reason=reason, detail=detail)
 
-
-class _Job:
-    """One claim: what goes in, where results go, and its time limit."""
-
-    def __init__(self, config: BridgeConfig, claim: JobClaim, queue: Queue) -> None:
-        self.claim = claim
-        self._config = config
-        self._queue = queue
-        # one folder a claim: a worker that was presumed dead writes into its own
-        self.folder = config.results_folder / f"{claim.job_id:08d}" / f"{claim.fence:04d}"
-
-    def source(self, instances: InstanceBook) -> SeriesSource:
-        """The files of the series, and everything of it that is not among them."""
-        request = self.claim.request
-        spooled = instances.sources(request.series_instance_uid, request.revision)
-        lost = [each.sop_instance_uid for each in spooled if each.problem()]
-        if lost or not spooled:
-            raise PermanentError(
-                Reason.SOURCE_MISSING,
-                f"{len(lost)} of {len(spooled)} files are gone or changed: {lost[:3]}",
-            )
-        return SeriesSource(
-            paths=tuple(each.path for each in spooled),
-            created=self.claim.created,
-            root=self._config.data_folder,
-            revision=request.revision,
-            predecessors={
-                (earlier.stack, SegKind(earlier.kind)): Predecessor(
-                    earlier.sop_class_uid, earlier.sop_instance_uid, earlier.series_instance_uid
-                )
-                for earlier in self.claim.predecessors
-            },
-            digests=tuple(SourceInstance(each.sop_instance_uid, each.digest) for each in spooled),
-            set_aside=tuple(
-                LeftOutInstance(
-                    file=each.path.name,
-                    sop_instance_uid=each.sop_instance_uid,
-                    frame_number=None,
-                    reason=each.reason,
-                    detail="in quarantine",
-                )
-                for each in instances.set_aside(request.series_instance_uid)
-            ),
-        )
-
-    def options(self) -> ProcessOptions:
-        """Every kind that some destination may be given; the sender then only sends files."""
-        wanted = {
-            SegKind(kind)
-            for name in self.claim.request.destinations
-            if (destination := self._config.destination(name)) is not None
-            for kind in destination.kinds
-        }
-        texts = self._config.results
-        return ProcessOptions(
-            kinds=tuple(kind for kind in SegKind if kind in wanted or not wanted),
-            rules=self._config.series.rules(),
-            series_description=texts.series_description,
-            content_description=texts.content_description,
-        )
-
-    def results(self, report: SeriesReport) -> tuple[ResultFile, ...]:
-        """What the report lists, with paths as the ledger keeps them."""
-        folder = self.folder.relative_to(self._config.data_folder)
-        return tuple(
-            ResultFile(
-                stack=number,
-                kind=output.kind,
-                path=(folder / output.file).as_posix(),
-                sop_class_uid=output.sop_class_uid,
-                sop_instance_uid=output.sop_instance_uid,
-                series_instance_uid=output.series_instance_uid,
-                transfer_syntax_uid=output.transfer_syntax_uid,
-                sha256=output.sha256,
-                size_bytes=output.size_bytes,
-            )
-            for number, stack in enumerate(report.stacks)
-            for output in stack.outputs
-        )
-
-    def make_durable(self) -> None:
-        """Bring files and names to the disk before the ledger says that they are there."""
-        for path in (*self.folder.iterdir(), self.folder, *self.folder.parents[:3]):
-            descriptor = os.open(path, os.O_RDONLY)
+    def _tell(self, tell: Callable[[], _Told]) -> _Told:
+        """Tell the queue; while it cannot be reached the work done is kept, and its lease."""
+        while True:
             try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+                return tell()
+            except TransientError as error:
+                self._log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
+                if self._abandoned.is_set() or self._leave.wait(_LEDGER_WAIT_S):
+                    raise
 
-    def discard(self) -> None:
-        """Delete what was written so far; nobody else writes here."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def discard_others(self) -> None:
-        """Delete what earlier claims left behind when their worker died."""
-        for folder in self.folder.parent.iterdir():
-            if folder != self.folder:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def time_limit(self, log: Log) -> _TimeLimit:
-        """Ends job and process when the job takes too long; for a ``with`` statement."""
+    def _time_is_up(self, claim: JobClaim) -> None:
+        """End a job before its process ends, and give back those that are not to blame."""
         limit_s = self._config.workers.job_timeout_s
-
-        def note() -> None:
-            try:
-                self._queue.park(self.claim, Reason.TIMEOUT, f"longer than {limit_s:g} s")
-                log.error("job-dead", job=self.claim.job_id, reason=Reason.TIMEOUT)
-            except LeaseLostError:
-                log.warning("job-lost", job=self.claim.job_id)
-
-        return _TimeLimit(limit_s, note)
-
-
-class _TimeLimit:
-    """Ends the process, having called ``note``, unless the body is done in time."""
-
-    def __init__(self, limit_s: float, note: Callable[[], None]) -> None:
-        self._note = note
-        self._is_done = threading.Event()
-        self._timer = threading.Timer(limit_s, self._end)
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._is_done.set()
-        self._timer.cancel()
-
-    def _end(self) -> None:
+        others = [each for each in tuple(self._in_hand.values()) if each is not claim]
         try:
-            self._note()
-        finally:  # whatever hangs is native code that nothing else can stop
-            if not self._is_done.is_set():
-                os._exit(EX_SOFTWARE)
+            self._queue.park(claim, Reason.TIMEOUT, f"longer than {limit_s:g} s")
+            self._log.error("job-dead", job=claim.job_id, reason=Reason.TIMEOUT)
+        except LeaseLostError:
+            self._log.warning("job-lost", job=claim.job_id)
+        finally:
+            for each in others:
+                self._release(each)
+
+    def _release(self, claim: JobClaim) -> None:
+        """Give a job back; where that cannot be noted its lease runs out."""
+        with suppress(LeaseLostError, TransientError):
+            self._queue.release(claim)
+            self._log.info("job-released", job=claim.job_id)
+
+
+class _LateSegmenter:
+    """The segmenter of a job, got when its turn at the device has come."""
+
+    def __init__(self, get: Callable[[], Segmenter], look_at_device: Callable[[], None]) -> None:
+        self._get = get
+        self._look_at_device = look_at_device
+        self._identity: SegmenterIdentity | None = None
+
+    @property
+    def identity(self) -> SegmenterIdentity:
+        """Of the segmenter."""
+        if self._identity is None:
+            self._identity = self._get().identity
+        return self._identity
+
+    def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
+        """See ``Segmenter.segment``."""
+        try:
+            segmenter = self._get()  # not kept: another job may need another model
+            self._identity = segmenter.identity
+            return segmenter.segment(volume, progress)
+        except ModelError as error:
+            if error.reason in _COUNTED:
+                self._look_at_device()
+            raise

@@ -12,7 +12,9 @@ from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import TransientError
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.models import WarmSegmenters, model_stores
-from pacs_bridge.worker import EX_SOFTWARE, BrokenDeviceError, Worker
+from pacs_bridge.pipeline import Pipeline
+from pacs_bridge.time_limit import EX_SOFTWARE
+from pacs_bridge.worker import BrokenDeviceError, Worker
 
 _POLL_S = 0.5
 
@@ -57,10 +59,12 @@ def run_worker(
         raise SystemExit(EX_SOFTWARE)
     ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
     worker = Worker(config, ledger.jobs, ledger.instances, segmenters, log, leave)
+    pipeline = Pipeline(worker)
+    work_one = pipeline.work_one if config.workers.overlap else worker.work_one
     announce()
     while not leave.is_set():
         try:
-            busy = worker.work_one(process_name())
+            busy = work_one(process_name())
         except TransientError as error:  # the ledger; what was claimed runs out by itself
             log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
             busy = False
@@ -69,4 +73,5 @@ def run_worker(
             raise SystemExit(EX_SOFTWARE) from error
         if not busy:
             leave.wait(_POLL_S)
+    pipeline.drain()
     ledger.close()

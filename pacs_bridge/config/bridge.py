@@ -75,6 +75,9 @@ class WorkersConfig(Section):
     #: A worker that has not been heard of for so long is presumed dead.
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 60.0
     job_timeout_s: Annotated[float, Field(gt=0)] = 7200.0
+    #: Decode the next series and encode the last one while one is segmented; takes the memory of
+    #: one volume more.
+    overlap: bool = True
     #: Attempts that end in the model, for want of memory or with the death of the worker. What
     #: the machine is to blame for, such as a full disk, is tried again until its time is up.
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3

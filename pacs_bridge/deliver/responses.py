@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def keep_responses(association: Association) -> None:
     """Hand each response to the thread that waits for it; before the first request."""
-    association.dimse.msg_queue = _ResponseQueue()  # type: ignore[assignment]
+    association.dimse.msg_queue = _ResponseQueue()
 
 
 class _ResponseQueue:

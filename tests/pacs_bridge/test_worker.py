@@ -155,7 +155,7 @@ def test_the_names_of_new_folders_are_on_the_disk_before_the_ledger_knows_the_re
         flushed.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
         fsync(descriptor)
 
-    monkeypatch.setattr("pacs_bridge.worker.os.fsync", note)
+    monkeypatch.setattr("pacs_bridge.worker_job.os.fsync", note)
     worker.work_one("w")
 
     delivery = ledger.outbox.claim("s", 60.0)
@@ -292,7 +292,8 @@ def test_a_model_store_that_is_away_kills_no_job(
 
 def test_a_device_that_computes_no_more_ends_the_process_and_kills_no_job(
     received: Callable[..., int],
-    worker: Worker,
+    make_worker: Callable[[BridgeConfig], Worker],
+    config: BridgeConfig,
     ledger: Ledger,
     models,
     make_series: Callable[..., list[Path]],
@@ -305,14 +306,14 @@ def test_a_device_that_computes_no_more_ends_the_process_and_kills_no_job(
         models.segmenter = FailingSegmenter(good, broken)
         models.is_device_sound = False
         with pytest.raises(BrokenDeviceError):
-            worker.work_one("w")
+            make_worker(config).work_one("w")
         view = ledger.view.job(poison)
         assert view is not None
         assert view.state is wanted
         with ledger.database.write() as connection:
             connection.execute("UPDATE jobs SET due_s = 0")
     models.segmenter, models.is_device_sound = good, True
-    assert _try_until_over(worker, ledger, other, 1) == [State.SENDING]
+    assert _try_until_over(make_worker(config), ledger, other, 1) == [State.SENDING]
 
 
 def test_a_fault_of_ours_ends_the_worker_and_leaves_the_lease_to_run_out(
@@ -429,7 +430,7 @@ def test_a_job_that_hangs_is_ended_with_its_process(
     job = received()
     ended = threading.Event()
     good = models.segmenter
-    monkeypatch.setattr("pacs_bridge.worker.os._exit", lambda _status: ended.set())
+    monkeypatch.setattr("pacs_bridge.time_limit.os._exit", lambda _status: ended.set())
 
     class Hanging:
         identity = good.identity
@@ -459,7 +460,7 @@ def test_a_job_that_hangs_is_ended_though_the_ledger_cannot_note_it(
     received()
     ended = threading.Event()
     good = models.segmenter
-    monkeypatch.setattr("pacs_bridge.worker.os._exit", lambda _status: ended.set())
+    monkeypatch.setattr("pacs_bridge.time_limit.os._exit", lambda _status: ended.set())
     monkeypatch.setattr(threading, "excepthook", lambda _args: None)
     if trouble == "ledger":
         fault = TransientError(Reason.LEDGER_UNAVAILABLE, "locked")
@@ -478,6 +479,57 @@ def test_a_job_that_hangs_is_ended_though_the_ledger_cannot_note_it(
     models.segmenter = Hanging()
     worker.work_one("w")
     assert ended.is_set()
+
+
+def test_limits_and_texts_of_the_configuration_reach_the_result(
+    received: Callable[..., int],
+    make_config: Callable[..., BridgeConfig],
+    make_worker: Callable[[BridgeConfig], Worker],
+    ledger: Ledger,
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+) -> None:
+    texts = '{ series_description = "House style", content_description = "Organs" }'
+    strict = make_worker(make_config(series="{ min_slices = 13 }"))
+    worded = make_config(results=texts)
+    skipped = received()
+    strict.work_one("w")
+    view = ledger.view.job(skipped)
+    assert view is not None
+    assert (view.state, view.reason) == (State.SKIPPED, Reason.TOO_FEW_SLICES)
+
+    received(make_series(bright_volume, series=2))
+    make_worker(worded).work_one("w")
+    delivery = ledger.outbox.claim("s", 60.0)
+    assert delivery is not None
+    ds = pydicom.dcmread(worded.data_folder / delivery.candidates[0].path)
+    assert (ds.SeriesDescription, ds.ContentDescription) == ("House style", "Organs")
+
+
+def test_work_that_is_done_outlasts_a_ledger_that_cannot_be_reached(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    models,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = received()
+    monkeypatch.setattr("pacs_bridge.worker._LEDGER_WAIT_S", 0.01)
+    complete, faults = ledger.jobs.complete, 5
+
+    def away(*arguments: object) -> None:
+        nonlocal faults
+        faults -= 1
+        if faults:
+            raise TransientError(Reason.LEDGER_UNAVAILABLE, "disk I/O error")
+        complete(*arguments)
+
+    monkeypatch.setattr(ledger.jobs, "complete", away)
+    worker.work_one("w")
+    view = ledger.view.job(job)
+    assert view is not None
+    assert view.state is State.SENDING
+    assert models.segmenter.calls == 1
 
 
 def test_a_late_slice_makes_a_second_result_that_names_the_first(
@@ -515,5 +567,5 @@ def test_the_log_tells_of_jobs_and_of_no_patient(
     worker.work_one("w")
     text = (tmp_path / "log.jsonl").read_text()
     events = [json.loads(line)["event"] for line in text.splitlines()]
-    assert events == ["job-claimed", "job-complete"]
+    assert [each for each in events if each != "job-stage"] == ["job-claimed", "job-complete"]
     assert "canary" not in text.lower()
