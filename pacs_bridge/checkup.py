@@ -67,6 +67,9 @@ def _models(config: BridgeConfig) -> Iterator[CheckResult]:
             health = Health.DOUBT if manifest.demonstration else Health.GOOD
             detail = f"{manifest.weights_sha256[:12]}, {manifest.intended_use}"
             yield CheckResult(f"model {name}", health, detail)
+            routes = [each.name for each in config.routes if each.model == name]
+            for route in routes if manifest.demonstration else ():
+                yield CheckResult(f"route {route}", Health.DOUBT, f"{name} is for demonstration")
 
 
 def _devices(config: BridgeConfig) -> Iterator[CheckResult]:

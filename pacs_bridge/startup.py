@@ -20,6 +20,22 @@ def startup_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
     return (*_model_faults(config), *_port_faults(config), *_folder_faults(config))
 
 
+def demonstration_routes(config: BridgeConfig) -> tuple[tuple[str, str], ...]:
+    """Name and model of each route whose model is for demonstration; of a service that may start.
+
+    Raises
+    ------
+    ModelError
+        If a model is not there.
+    """
+    stores = model_stores(config.models.folder)
+    return tuple(
+        (route.name, route.model)
+        for route in config.routes
+        if locate(route.model, stores).manifest(route.model).demonstration
+    )
+
+
 def child_specs(config: BridgeConfig, config_path: Path) -> tuple[ChildSpec, ...]:
     """The processes of one machine: listener, a worker a device, sender."""
 

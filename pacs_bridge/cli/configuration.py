@@ -36,6 +36,10 @@ def loaded(config_path: Path) -> BridgeConfig:
     """The configuration, or the end of the command with all its faults."""
     from pacs_bridge.config.load import ConfigError, load_config
 
+    if not config_path.exists():
+        end_wrong_call(
+            f"no configuration at {config_path}: name one with --config FILE or ${CONFIG_VARIABLE}"
+        )
     try:
         return load_config(config_path)
     except ConfigError as error:

@@ -31,7 +31,7 @@ def serve(config_path: Path) -> None:
     """
     from pacs_bridge.child import leave_on_signals, open_log
     from pacs_bridge.ledger.ledger import Ledger
-    from pacs_bridge.startup import child_specs, startup_faults
+    from pacs_bridge.startup import child_specs, demonstration_routes, startup_faults
     from pacs_bridge.supervisor import Supervisor, WrongConfigurationError
 
     config = loaded(config_path)
@@ -42,6 +42,9 @@ def serve(config_path: Path) -> None:
     log = open_log(config)
     with coded_failures(False):
         ledger = Ledger.open(config.ledger_path)
+        unfit = demonstration_routes(config)
+    for route, model in unfit:
+        log.warning("demonstration-model", route=route, model=model)
     supervisor = Supervisor(
         child_specs(config, config_path.resolve()),
         log,
@@ -56,6 +59,7 @@ def serve(config_path: Path) -> None:
             f"ready: {config.listener.ae_title} at {config.listener.bind}:{said['listener']},"
             f" {workers} worker{'s' if workers > 1 else ''},"
             f" to {', '.join(each.name for each in config.destinations)}"
+            + "".join(f"; route {route}: {model} is for demonstration" for route, model in unfit)
         )
 
     try:

@@ -57,6 +57,7 @@ class Service:
     process: subprocess.Popen[str]
     port: int
     folder: Path
+    ready: str  #: the line that it said
 
     def log(self) -> list[dict[str, object]]:
         lines = (self.folder / "serve.log").read_text().splitlines()
@@ -114,7 +115,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[Path], Service]]:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("ready: "), (tmp_path / "serve.log").read_text()
-        started.append(Service(process, int(line.split(",")[0].rpartition(":")[2]), tmp_path))
+        started.append(Service(process, int(line.split(",")[0].rpartition(":")[2]), tmp_path, line))
         return started[-1]
 
     yield run
@@ -180,6 +181,16 @@ def test_what_is_wrong_at_the_start_is_said_all_at_once(
     assert "Address already in use" in result.stderr
 
 
+def test_a_configuration_that_is_not_there_is_said_with_the_option_that_names_one(
+    tmp_path: Path,
+) -> None:
+    for command in ("serve", "jobs", "doctor", "work"):
+        result = CliRunner().invoke(main, [command, "--config", str(tmp_path / "none.toml")])
+        assert result.exit_code == 2
+        assert "none.toml" in result.stderr
+        assert "--config FILE" in result.stderr
+
+
 def test_every_fault_of_the_file_is_said_with_its_key(write_config: Callable[..., Path]) -> None:
     config = write_config(destination="nowhere", archive_title="LONGER_THAN_SIXTEEN")
     config.write_text(config.read_text() + "colour = 1\n[listener2]\nx = 1\n")
@@ -225,6 +236,11 @@ def test_jobs_retry_and_doctor_work_on_a_service_that_is_down(
     assert (before.exit_code, "no ledger" in before.stderr) == (2, True)
 
     service = start(config)
+    assert "route all: tiny is for demonstration" in service.ready
+    assert any(
+        (line["event"], line.get("route")) == ("demonstration-model", "all")
+        for line in service.log()
+    )
     _send(send, service.port, make_series(bright_volume)[:5])
     _wait_for(lambda: any(line["event"] == "job-skipped" for line in service.log()))
     assert service.stop() == 0
@@ -232,6 +248,10 @@ def test_jobs_retry_and_doctor_work_on_a_service_that_is_down(
     listed = CliRunner().invoke(main, ["jobs", "--config", str(config), "--json"])
     (job,) = json.loads(listed.stdout)
     assert (job["state"], job["reason"]) == ("skipped", "too-few-slices")
+    of_series = ["jobs", "--config", str(config), "--series", job["series_instance_uid"]]
+    for wanted, count in (("skipped", 1), ("dead", 0)):
+        some = CliRunner().invoke(main, [*of_series, "--json", "--state", wanted])
+        assert len(json.loads(some.stdout)) == count
     one = CliRunner().invoke(main, ["jobs", "1", "--config", str(config)])
     assert "too-few-slices" in one.stdout
     assert CliRunner().invoke(main, ["retry", "1", "--config", str(config)]).exit_code == 0
@@ -244,7 +264,7 @@ def test_jobs_retry_and_doctor_work_on_a_service_that_is_down(
     health = {line["subject"]: line["health"] for line in json.loads(checked.stdout)}
     assert health["destination archive"] == "bad"
     assert health["device cpu"] == health["ledger"] == health["disk"] == "good"
-    assert health["model tiny"] == "doubt"
+    assert health["model tiny"] == health["route all"] == "doubt"
 
 
 def test_doctor_asks_destinations_what_they_take(
