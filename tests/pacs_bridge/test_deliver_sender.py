@@ -73,6 +73,7 @@ def finish(ledger: Ledger) -> Callable[..., int]:
         ledger.jobs.submit(JobRequest(f"1.2.{name}", 1, "all", "m", ("archive",), priority))
         claim = ledger.jobs.claim("worker", 60.0)
         assert claim is not None
+        ledger.database.path.with_name("x").write_bytes(b"result")
         result = ResultFile(0, "binary", "x", "1.2", name, "1.2", "1.2", "0" * 64, 1)
         ledger.jobs.complete(claim, [result], [])
         return claim.job_id
