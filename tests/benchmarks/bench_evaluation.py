@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_evaluation.py [--planes 400] [--matrix 512] [--structures 90]
 
-The label maps are the synthetic patient, enlarged, and the same moved by two voxels with every
+The label maps are the synthetic patient, enlarged, and the same moved by four voxels with every
 third plane's structures grown. Each measurement is a process of its own; memory is its peak with
 all libraries. The rival is MONAI's surface Dice and HD95 on some structures, cropped as ours.
 """
@@ -46,7 +46,7 @@ def make_pair(planes: int, matrix: int, structures: int) -> tuple[LabelMap, Labe
         for n, m in zip((planes, matrix, matrix), coarse.labels.shape, strict=True)
     ]
     truth = keep[coarse.labels[np.ix_(*enlarge)]]
-    found = np.roll(truth, (2, 2), axis=(1, 2))
+    found = np.roll(truth, (4, 4), axis=(1, 2))
     for plane in found[::3]:
         grown = np.roll(plane, 1, axis=0)
         np.copyto(plane, grown, where=plane == 0)
@@ -57,7 +57,7 @@ def make_pair(planes: int, matrix: int, structures: int) -> tuple[LabelMap, Labe
 
 
 def measure_ours(truth: LabelMap, found: LabelMap, only: list[int] | None) -> dict[str, float]:
-    from training.evaluation.agreement import measure
+    from training.evaluation.figures import measure
     from training.evaluation.surface import SurfaceTables
 
     SurfaceTables(truth.geometry)  # imports MONAI once, which is not the measurement

@@ -15,7 +15,7 @@ from training.compare.placement import onto_one_grid
 from training.compare.seg_side import read_seg_side
 from training.compare.side import Side
 from training.dataset import case_name
-from training.evaluation.agreement import CaseAgreement, StructureAgreement, measure
+from training.evaluation.figures import CaseFigures, StructureFigures, measure
 from training.evaluation.outcome import CaseFailure, CaseOutcome, Labels, Outcome
 from training.evaluation.page import write_page
 from training.evaluation.tables import write_tables
@@ -95,12 +95,10 @@ def read_side(path: Path, values: Values = Numbering.AUTO) -> Side:
     return read_seg_side(path)
 
 
-def agreement_of(
-    first: Side, second: Side, tolerances: Tolerances
-) -> tuple[StructureAgreement, ...]:
+def agreement_of(first: Side, second: Side, tolerances: Tolerances) -> tuple[StructureFigures, ...]:
     """Compare two sides on one grid; each structure in the layers where it lies."""
     placed = (_layer_of(first), _layer_of(second))
-    agreements: list[StructureAgreement] = []
+    agreements: list[StructureFigures] = []
     for a, b in itertools.product(range(len(first.layers)), range(len(second.layers))):
         ids = {
             i
@@ -119,7 +117,7 @@ def _compare_pair(
         first = read_side(pair.first, options.values[0])
         second = read_side(pair.second, options.values[1])
         first, second = onto_one_grid(first, second, options.resample)
-        agreement = CaseAgreement(pair.name, agreement_of(first, second, options.tolerances))
+        agreement = CaseFigures(pair.name, agreement_of(first, second, options.tolerances))
     except InferenceError as error:  # one bad pair never stops the others
         return CaseFailure(pair.name, error.reason, error.detail)
     for label, side in (("A", first), ("B", second)):

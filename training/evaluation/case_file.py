@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from inference.reasons import Reason
-from training.evaluation.agreement import CaseAgreement, StructureAgreement
+from training.evaluation.figures import CaseFigures, StructureFigures
 from training.evaluation.outcome import CaseFailure, CaseOutcome
 
 _SUFFIX = ".json"
@@ -50,5 +50,5 @@ def read_case(name: str, key: str, folder: Path) -> CaseOutcome | None:
         return None
     if "reason" in record:
         return CaseFailure(name, Reason(record["reason"]), str(record["detail"]))
-    structures = tuple(StructureAgreement(**fields) for fields in record["structures"])
-    return CaseAgreement(name, structures)
+    structures = tuple(StructureFigures(**fields) for fields in record["structures"])
+    return CaseFigures(name, structures)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inference.reasons import Reason
-from training.evaluation.agreement import CaseAgreement
+from training.evaluation.figures import CaseFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class CaseFailure:
     detail: str
 
 
-CaseOutcome = CaseAgreement | CaseFailure
+CaseOutcome = CaseFigures | CaseFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Outcome:
 
     labels: Labels
     facts: tuple[tuple[str, str], ...]  #: what the figures rest on, as name and value
-    cases: tuple[CaseAgreement, ...]
+    cases: tuple[CaseFigures, ...]
     failures: tuple[CaseFailure, ...]
     remarks: tuple[tuple[str, str], ...] = ()  #: case and what is worth saying about it
 
@@ -52,7 +52,7 @@ class Outcome:
         return cls(
             labels,
             tuple(facts),
-            tuple(o for o in outcomes if isinstance(o, CaseAgreement)),
+            tuple(o for o in outcomes if isinstance(o, CaseFigures)),
             tuple(o for o in outcomes if isinstance(o, CaseFailure)),
             tuple(remarks),
         )

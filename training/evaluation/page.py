@@ -85,7 +85,7 @@ def _page(outcome: Outcome) -> Iterator[str]:
         (case.name, structure(a.structure_id).name)
         for case in outcome.cases
         for a in case.structures
-        if a.swapped
+        if a.is_swapped
     ]
     if swaps:
         yield "<h2>Left and right seem to be swapped</h2>"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from inference.structures import structure
-from training.evaluation.agreement import CaseAgreement, StructureAgreement
+from training.evaluation.figures import CaseFigures, StructureFigures
 from training.evaluation.summary import Statistics
 
 _ROW = 15  #: pixels
@@ -40,7 +40,7 @@ class Panel:
     """
 
     title: str
-    value: Callable[[StructureAgreement], float | None]
+    value: Callable[[StructureFigures], float | None]
     ticks: tuple[float, ...]
     badness: Callable[[float], float]
     logarithmic: bool = False
@@ -62,9 +62,9 @@ PANELS = (
 )
 
 
-def figure(cases: Sequence[CaseAgreement]) -> str:
+def figure(cases: Sequence[CaseFigures]) -> str:
     """The SVG of all structures that both sides show in some case; empty if there are none."""
-    rows: dict[int, list[tuple[str, StructureAgreement]]] = {}
+    rows: dict[int, list[tuple[str, StructureFigures]]] = {}
     for case in cases:
         for agreement in case.structures:
             if agreement.dice is not None:
@@ -102,7 +102,7 @@ def _axis(panel: Panel, height: int) -> Iterator[str]:
         yield f'<text class="tick" x="{x:.1f}" y="{_HEAD - 12}">{tick:g}</text>'
 
 
-def _row(panel: Panel, y: int, row: Sequence[tuple[str, StructureAgreement]]) -> Iterator[str]:
+def _row(panel: Panel, y: int, row: Sequence[tuple[str, StructureFigures]]) -> Iterator[str]:
     known = [(name, v) for name, a in row if (v := panel.value(a)) is not None]
     statistics = Statistics.of(value for _, value in known)
     if statistics is None:

@@ -21,8 +21,8 @@ from inference.reasons import Reason
 from inference.segmenter import Segmenter
 from training.dataset import ScanPair
 from training.errors import TrainingError
-from training.evaluation.agreement import CaseAgreement, measure
 from training.evaluation.case_file import read_case, write_case
+from training.evaluation.figures import CaseFigures, measure
 from training.evaluation.outcome import CaseFailure, CaseOutcome, Labels, Outcome
 from training.evaluation.page import write_page
 from training.evaluation.sources import LabelSource, ModelLabels
@@ -91,7 +91,7 @@ def evaluate_cases(
     for number, pair in enumerate(pairs):
         if number % world_size != rank:
             continue
-        if isinstance(read_case(pair.name, keys[pair.name], folder), CaseAgreement):
+        if isinstance(read_case(pair.name, keys[pair.name], folder), CaseFigures):
             options.log(f"{pair.name}: measured before")
             continue
         begin = time.monotonic()
@@ -120,7 +120,7 @@ def _judge(pair: ScanPair, source: LabelSource, tolerances: Tolerances) -> CaseO
         truth = read_label_nifti(pair.labels)
         found = source.label_map(pair)
         _check_grids(pair, truth, found)
-        return CaseAgreement(pair.name, measure(truth, found, tolerances))
+        return CaseFigures(pair.name, measure(truth, found, tolerances))
     except InferenceError as error:  # one bad case never stops the others
         return CaseFailure(pair.name, error.reason, error.detail)
 

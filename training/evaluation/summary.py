@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from inference.structures import STRUCTURE_COUNT
-from training.evaluation.agreement import CaseAgreement, Presence, StructureAgreement
+from training.evaluation.figures import CaseFigures, Presence, StructureFigures
 
 #: Structures with less of them in the reference are left out of one of the means, ml.
 SMALL_ML = 5.0
@@ -65,7 +65,7 @@ class Summary:
     dice_missing_as_zero_large: float | None
 
 
-def summarise(agreements: Sequence[StructureAgreement], total: int) -> Summary:
+def summarise(agreements: Sequence[StructureFigures], total: int) -> Summary:
     """Summarise a group out of ``total`` pairs of structure and scan."""
     both = [a for a in agreements if a.presence is Presence.BOTH]
     truth = [a for a in agreements if a.reference_ml > 0]
@@ -83,33 +83,33 @@ def summarise(agreements: Sequence[StructureAgreement], total: int) -> Summary:
         hd95_mm=Statistics.of(a.hd95_mm for a in both),
         volume_error_ml=Statistics.of(a.volume_error_ml for a in both),
         volume_error_percent=Statistics.of(a.volume_error_percent for a in both),
-        swapped=sum(a.swapped for a in agreements),
+        swapped=sum(a.is_swapped for a in agreements),
         dice_missing_as_zero=_mean_dice(truth),
         dice_missing_as_zero_large=_mean_dice(large),
     )
 
 
-def overall(cases: Sequence[CaseAgreement]) -> Summary:
+def overall(cases: Sequence[CaseFigures]) -> Summary:
     """All structures of all cases."""
     every = [a for case in cases for a in case.structures]
     return summarise(every, len(cases) * STRUCTURE_COUNT)
 
 
-def by_structure(cases: Sequence[CaseAgreement]) -> dict[int, Summary]:
+def by_structure(cases: Sequence[CaseFigures]) -> dict[int, Summary]:
     """Each structure that some side of some case shows, by ascending id."""
-    groups: dict[int, list[StructureAgreement]] = {}
+    groups: dict[int, list[StructureFigures]] = {}
     for case in cases:
         for agreement in case.structures:
             groups.setdefault(agreement.structure_id, []).append(agreement)
     return {i: summarise(groups[i], len(cases)) for i in sorted(groups)}
 
 
-def of_case(case: CaseAgreement) -> Summary:
+def of_case(case: CaseFigures) -> Summary:
     """All structures of one case."""
     return summarise(case.structures, STRUCTURE_COUNT)
 
 
-def headline(cases: Sequence[CaseAgreement]) -> str:
+def headline(cases: Sequence[CaseFigures]) -> str:
     """The figures in all, as one line."""
     total = overall(cases)
     facts = [f"{len(cases)} cases, {total.presence.both} structures on both sides"]
@@ -124,7 +124,7 @@ def headline(cases: Sequence[CaseAgreement]) -> str:
     return ", ".join(facts)
 
 
-def _mean_dice(agreements: Sequence[StructureAgreement]) -> float | None:
+def _mean_dice(agreements: Sequence[StructureFigures]) -> float | None:
     if not agreements:
         return None
     return float(np.mean([a.dice or 0.0 for a in agreements]))

@@ -70,7 +70,7 @@ def _structures_by_case(outcome: Outcome) -> Iterator[Row]:
                 a.surface_dice,
                 a.tolerance_mm,
                 a.hd95_mm,
-                int(a.swapped),
+                int(a.is_swapped),
             )
 
 

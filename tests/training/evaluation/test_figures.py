@@ -10,8 +10,9 @@ import pytest
 from inference.geometry import Geometry
 from inference.label_map import LabelMap
 from inference.reasons import Reason
+from inference.structures import STRUCTURE_BY_NAME
 from training.errors import TrainingError
-from training.evaluation.agreement import Presence, measure
+from training.evaluation.figures import Presence, measure
 from training.evaluation.tolerances import Tolerances
 
 LIVER, SPLEEN, AORTA = 5, 1, 7
@@ -211,6 +212,19 @@ def test_each_structure_has_its_own_tolerance():
     assert near.surface_dice == 1
     assert near.tolerance_mm == 0.91
     assert far.surface_dice < 0.8
+
+
+def test_twins_that_were_confused_are_flagged():
+    left, right = STRUCTURE_BY_NAME["kidney_left"].id, STRUCTURE_BY_NAME["kidney_right"].id
+    labels = np.zeros(SHAPE, dtype=np.uint8)
+    labels[2:5, 2:6, 5:8], labels[2:5, 2:6, 0:3] = left, right  # +x is the patient's left
+    swapped = np.select([labels == left, labels == right], [right, left], 0).astype(np.uint8)
+    truth = LabelMap(labels, grid())
+
+    assert not any(s.is_swapped for s in measure(truth, truth))
+    confused = measure(truth, LabelMap(swapped, grid()))
+
+    assert {s.structure_id for s in confused if s.is_swapped} == {left, right}
 
 
 def test_another_grid_is_refused():

@@ -1,4 +1,4 @@
-"""Agreement of two label maps of one scan, structure by structure."""
+"""Overlap, distance and volume of two label maps of one scan, structure by structure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from inference.agreement import Overlap, swapped_structures
 from inference.geometry import FloatArray
 from inference.label_map import LabelMap
 from inference.reasons import Reason
@@ -30,7 +31,7 @@ class Presence(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class StructureAgreement:
+class StructureFigures:
     """One structure of one scan, which at least one side shows.
 
     Overlap and distances are None where one side lacks the structure: presence is counted
@@ -44,7 +45,7 @@ class StructureAgreement:
     surface_dice: float | None  #: 0..1, at ``tolerance_mm``
     tolerance_mm: float
     hd95_mm: float | None
-    swapped: bool = False  #: confused with its twin on the other side
+    is_swapped: bool = False  #: confused with its twin on the other side
 
     @property
     def presence(self) -> Presence:
@@ -65,11 +66,11 @@ class StructureAgreement:
 
 
 @dataclass(frozen=True, slots=True)
-class CaseAgreement:
+class CaseFigures:
     """All structures of one scan that at least one side shows, by ascending id."""
 
     name: str
-    structures: tuple[StructureAgreement, ...]
+    structures: tuple[StructureFigures, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +87,7 @@ def measure(
     other: LabelMap,
     tolerances: Tolerances | None = None,
     only: Collection[int] | None = None,
-) -> tuple[StructureAgreement, ...]:
+) -> tuple[StructureFigures, ...]:
     """Compare two label maps on the same grid.
 
     Memory beyond the label maps: two surfaces of one structure at a time.
@@ -94,7 +95,7 @@ def measure(
     Parameters
     ----------
     reference, other
-        On the same planes. Background and values beyond 104 take no part.
+        On the same planes. Background takes no part.
     tolerances
         Of the surface Dice; 3 mm for every structure where None.
     only
@@ -113,6 +114,7 @@ def measure(
     volumes = _volumes(reference, other)
     boxes = (reference.boxes(), other.boxes())
     tables = SurfaceTables(reference.geometry)
+    swapped = swapped_structures(Overlap.between(reference, other), other)
     found = []
     for structure_id in range(1, _IDS) if only is None else sorted(only):
         reference_ml, other_ml = volumes.reference[structure_id], volumes.other[structure_id]
@@ -128,7 +130,7 @@ def measure(
             surface_dice = distances.surface_dice(tolerances.mm(structure_id))
             hd95_mm = distances.hausdorff_mm()
         found.append(
-            StructureAgreement(
+            StructureFigures(
                 structure_id=structure_id,
                 reference_ml=float(reference_ml),
                 other_ml=float(other_ml),
@@ -136,6 +138,7 @@ def measure(
                 surface_dice=surface_dice,
                 tolerance_mm=tolerances.mm(structure_id),
                 hd95_mm=hd95_mm,
+                is_swapped=structure_id in swapped,
             )
         )
     return tuple(found)
