@@ -1,8 +1,9 @@
 """The published weights into the model store, without running anything that came with them.
 
-Only the state dict of a bundle is taken. Before it is unpickled its opcodes are read for the
-names that it would import, then ``torch.load(weights_only=True)`` reads it: a pickle that
-wants anything but tensors is refused twice.
+Only the state dict of a bundle is taken. The file is read once: checksum, check and import are
+of the same bytes. Before they are unpickled their opcodes are read for the names that they would
+import, then ``torch.load(weights_only=True)`` reads them: a pickle that wants anything but
+tensors is refused twice.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -46,6 +48,8 @@ PUBLISHED_WEIGHTS: tuple[PublishedWeights, ...] = (
 LICENCE = "Apache-2.0; trained on TotalSegmentator v1, CC BY 4.0 (doi:10.5281/zenodo.6802614)"
 INTENDED_USE = "Segmentation of 104 structures in CT, for research; not for diagnosis"
 
+#: The published files have 75 MB.
+MAX_FILE_BYTES = 1024**3
 #: A file of the format before archives is so many pickles, and then bytes of tensors: magic
 #: number, version, machine, state dict, names of storages.
 _LEGACY_PICKLES = 5
@@ -87,9 +91,10 @@ def import_published(
         ``model-checksum`` if it is one that is not on the published list,
         ``model-class-count`` if its classes are not 105.
     """
-    md5 = _md5(path)
+    data = _read(path)
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     published = next((known for known in PUBLISHED_WEIGHTS if known.md5 == md5), None)
-    _refuse_code(path)
+    _refuse_code(data, path)
     if published is None and not (allow_unknown and spacing_mm is not None):
         known = ", ".join(f"{weights.file_name} {weights.md5}" for weights in PUBLISHED_WEIGHTS)
         raise ModelError(
@@ -97,7 +102,7 @@ def import_published(
             f"{path}: md5 {md5} is none of: {known}; weights of one's own are accepted with"
             " --allow-unknown and --spacing-mm",
         )
-    state_dict = _load_state_dict(path)
+    state_dict = _load_state_dict(data, path)
     if published is not None:
         manifest = _manifest(name or published.model_name, published.spacing_mm, md5)
     else:
@@ -115,21 +120,22 @@ def read_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
     ModelError
         ``model-not-state-dict`` if the file is missing or holds anything but tensors.
     """
-    _refuse_code(path)
-    return _load_state_dict(path)
+    data = _read(path)
+    _refuse_code(data, path)
+    return _load_state_dict(data, path)
 
 
 def published_manifest(path: Path) -> ModelManifest | None:
     """What is known of a weights file of the published bundle; None for any other file."""
-    md5 = _md5(path)
+    md5 = hashlib.md5(_read(path), usedforsecurity=False).hexdigest()
     for known in PUBLISHED_WEIGHTS:
         if known.md5 == md5:
             return _manifest(known.model_name, known.spacing_mm, md5)
     return None
 
 
-def _refuse_code(path: Path) -> None:
-    foreign = sorted(set(_named_globals(path)))
+def _refuse_code(data: bytes, path: Path) -> None:
+    foreign = sorted(set(_named_globals(data, path)))
     if foreign:
         raise ModelError(
             Reason.MODEL_NOT_STATE_DICT, f"{path}: a pickle that calls for {', '.join(foreign)}"
@@ -154,22 +160,25 @@ def _manifest(
     )
 
 
-def _md5(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ModelError(Reason.MODEL_NOT_STATE_DICT, f"{path}: {error.strerror}") from error
+    if len(data) > MAX_FILE_BYTES:
+        detail = f"{path}: more than {MAX_FILE_BYTES} bytes"
+        raise ModelError(Reason.MODEL_NOT_STATE_DICT, detail)
+    return data
 
 
-def _named_globals(path: Path) -> Iterator[str]:
+def _named_globals(data: bytes, path: Path) -> Iterator[str]:
     """Names that unpickling would import beyond those of tensors; nothing is executed."""
     try:
-        if not zipfile.is_zipfile(path):
-            with path.open("rb") as file:
-                yield from _foreign_names_of_all(file)
+        if not zipfile.is_zipfile(BytesIO(data)):
+            yield from _foreign_names_of_all(BytesIO(data))
             return
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
             pickles = [n for n in archive.namelist() if n.endswith(".pkl")]
             if not any(n.rsplit("/", 1)[-1] == "data.pkl" for n in pickles):
                 yield "no pickle of tensors at all"
@@ -206,11 +215,11 @@ def _foreign_names(file: BinaryIO) -> Iterator[str]:
             yield named
 
 
-def _load_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
+def _load_state_dict(data: bytes, path: Path) -> Mapping[str, torch.Tensor]:
     import torch
 
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # whatever the bytes provoke inside torch means the same here

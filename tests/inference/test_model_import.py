@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import pickletools
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -203,3 +205,19 @@ def test_weights_in_the_format_before_archives_are_imported(
     import_published(tmp_path / "old.pt", store, spacing_mm=3.0, allow_unknown=True)
 
     assert store.verify("old").spacing_mm == 3.0
+
+
+def test_a_file_is_read_once_so_that_its_checksum_is_of_what_is_imported(
+    published_format: Path, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "model.pt"
+    os.mkfifo(pipe)  # gives its bytes once
+    writer = threading.Thread(target=pipe.write_bytes, args=(published_format.read_bytes(),))
+    writer.start()
+
+    manifest = import_published(
+        pipe, ModelStore(tmp_path / "models"), spacing_mm=3.0, allow_unknown=True
+    )
+
+    writer.join()
+    assert hashlib.md5(published_format.read_bytes()).hexdigest() in manifest.source
