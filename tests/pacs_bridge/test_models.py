@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from inference.errors import ModelError
 from inference.model_store import ModelStore
@@ -14,6 +17,7 @@ from pacs_bridge.models import (
     UnknownDeviceError,
     WarmSegmenters,
     default_models_folder,
+    device_computes,
     found_device,
     known_models,
     postprocessing_spec,
@@ -66,3 +70,27 @@ def test_a_clean_up_for_all_holds_for_those_that_are_named_too() -> None:
     assert (named["liver"].largest_component, named["liver"].fill_holes) == (True, True)
     assert named["liver"].minimum_ml == 1.0
     assert named["spleen"].minimum_ml == 5.0
+
+
+def test_a_device_that_is_in_order_computes() -> None:
+    assert device_computes("cpu")
+
+
+BROKEN = """
+import torch
+from pacs_bridge.models import device_computes
+assert device_computes("cuda")
+index = torch.tensor([10], device="cuda")
+try:
+    torch.zeros(4, device="cuda")[index].sum().item()
+except RuntimeError:
+    pass
+raise SystemExit(3 if not device_computes("cuda") else 1)
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_device_whose_context_is_broken_computes_no_more() -> None:
+    ended = subprocess.run([sys.executable, "-c", BROKEN], capture_output=True, timeout=300)
+    assert ended.returncode == 3, ended.stderr
