@@ -11,15 +11,25 @@ import numpy as np
 import pytest
 import torch
 
+from inference.engine.plan import Carry
 from inference.errors import InferenceError
 from inference.geometry import Geometry
+from inference.identity import SegmenterIdentity
 from inference.intensity import PUBLISHED_INTENSITY
+from inference.label_map import LabelMap
 from inference.manifest import ModelManifest
 from inference.model_store import LoadedModel
 from inference.network import NetworkSpec
 from inference.postprocessing import CleanUp, PostprocessingSpec
 from inference.reasons import Reason
-from inference.segmenter import Segmenter, SegmenterOptions, SegResNetSegmenter
+from inference.segmenter import (
+    Progress,
+    Segmenter,
+    SegmenterOptions,
+    SegResNetSegmenter,
+    fitted_segmenter,
+)
+from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import Volume
 from inference.windows import Precision, WindowSpec
 
@@ -94,6 +104,7 @@ def test_identity_names_model_digest_and_what_it_is_for(model: LoadedModel) -> N
         SegmenterOptions(windows=WindowSpec(precision=Precision.BF16)),
         SegmenterOptions(windows=WindowSpec(channels_last=True)),
         SegmenterOptions(intensity=PUBLISHED_INTENSITY),
+        SegmenterOptions(body_only=True),
         SegmenterOptions(postprocessing=PostprocessingSpec(CleanUp(fill_holes=True))),
     ],
 )
@@ -105,6 +116,175 @@ def test_every_setting_that_changes_the_result_shows_in_the_identity(
     changed = {a[0] for a, b in zip(usual.parameters, other.parameters, strict=True) if a != b}
     assert len(changed) == 1
     assert list(usual.parameters) == sorted(usual.parameters)
+
+
+def test_half_precision_sums_and_chosen_structures_show_in_the_identity(
+    model: LoadedModel,
+) -> None:
+    usual = dict(SegResNetSegmenter(model).identity.parameters)
+    options = SegmenterOptions(carry=Carry.FP16, structures=("liver", "aorta"))
+
+    other = dict(SegResNetSegmenter(model, options).identity.parameters)
+
+    assert other == usual | {"sums": "fp16", "structures": "aorta liver"}
+
+
+def test_air_around_the_body_is_background_and_not_computed(
+    model: LoadedModel, rng: np.random.Generator
+) -> None:
+    hu = np.full((60, 60, 60), -1000, dtype=np.int16)
+    hu[20:36, 18:34, 22:38] = rng.integers(-100, 300, (16, 16, 16))
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])[[2, 1, 0, 3]]
+    volume = Volume(hu, Geometry.from_affine(affine, hu.shape))
+    seen: list[float] = []
+    options = SegmenterOptions(windows=SMALL_WINDOWS, body_only=True)
+
+    labels = SegResNetSegmenter(model, options).segment(volume, seen.append).labels
+
+    assert (labels[20:36, 18:34, 22:38] > 0).mean() > 0.9
+    far = np.ones(labels.shape, dtype=bool)
+    far[8:48, 6:46, 10:50] = False
+    assert not labels[far].any()
+    assert len(seen) < 3 * 3 * 3 + 5  # reports: one a window
+
+
+def test_air_alone_is_background(model: LoadedModel) -> None:
+    hu = np.full((20, 20, 20), -1000, dtype=np.int16)
+    volume = Volume(hu, Geometry.from_affine(np.diag([3.0] * 3 + [1.0])[[2, 1, 0, 3]], hu.shape))
+    options = SegmenterOptions(windows=SMALL_WINDOWS, body_only=True)
+
+    assert SegResNetSegmenter(model, options).segment(volume).present() == ()
+
+
+class Finder:
+    """Knows where the liver is."""
+
+    identity = SegmenterIdentity("coarse", "1", "cd" * 32, True, "tests", (), "truth")
+
+    def __init__(self, where: tuple[slice, slice, slice] | None) -> None:
+        self._where = where
+
+    def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
+        labels = np.zeros(volume.hu.shape, dtype=np.uint8)
+        if self._where is not None:
+            labels[self._where] = STRUCTURE_BY_NAME["liver"].id
+        if progress is not None:
+            progress(0.5)
+            progress(1.0)
+        return LabelMap(labels, volume.geometry)
+
+
+@pytest.fixture
+def long_volume(rng: np.random.Generator) -> Volume:
+    hu = rng.integers(-100, 1000, (90, 24, 24)).astype(np.int16)
+    return Volume(hu, Geometry.from_affine(np.diag([3.0] * 3 + [1.0])[[2, 1, 0, 3]], hu.shape))
+
+
+def test_a_coarse_pass_restricts_the_work_to_what_is_wanted(
+    model: LoadedModel, long_volume: Volume
+) -> None:
+    everything = SegResNetSegmenter(
+        model, SegmenterOptions(windows=SMALL_WINDOWS, body_only=True)
+    ).segment(long_volume)
+    common = [
+        name
+        for name in STRUCTURE_BY_NAME
+        if (everything.labels[40:46] == STRUCTURE_BY_NAME[name].id).sum() > 50
+    ]
+    wanted = SegmenterOptions(
+        windows=SMALL_WINDOWS, body_only=True, structures=(*common[:3], "liver")
+    )
+    seen: list[float] = []
+
+    found = Finder((slice(40, 46), slice(8, 12), slice(8, 12)))
+    near = SegResNetSegmenter(model, wanted, found)
+    labels = near.segment(long_volume, seen.append)
+
+    names = {STRUCTURE_BY_NAME[name].id for name in wanted.structures}
+    assert set(labels.present()) <= names
+    assert len(labels.present()) >= 2
+    assert not labels.labels[:20].any()
+    assert not labels.labels[66:].any()
+    assert seen == sorted(seen)
+    assert dict(near.identity.parameters)["found_by"] == "cd" * 32
+
+
+def test_what_a_coarse_pass_does_not_find_is_looked_for_everywhere(
+    model: LoadedModel, long_volume: Volume
+) -> None:
+    names = tuple(STRUCTURE_BY_NAME)[:40]
+    options = SegmenterOptions(windows=SMALL_WINDOWS, body_only=True, structures=names)
+
+    blind = SegResNetSegmenter(model, options, Finder(None)).segment(long_volume)
+
+    alone = SegResNetSegmenter(model, options).segment(long_volume)
+    np.testing.assert_array_equal(blind.labels, alone.labels)
+    assert blind.labels[:20].any()
+
+
+def test_a_structure_that_does_not_exist_cannot_be_wanted() -> None:
+    with pytest.raises(ValueError, match="heart_valve"):
+        SegmenterOptions(structures=("liver", "heart_valve"))
+
+
+SCAN = Geometry.from_affine(np.diag([1.5] * 3 + [1.0])[[2, 1, 0, 3]], (300, 200, 200))
+
+
+def test_where_memory_is_plenty_nothing_changes(model: LoadedModel) -> None:
+    segmenter = SegResNetSegmenter(model, memory=lambda: 10**11)
+
+    fitted = fitted_segmenter(segmenter, SCAN)
+
+    assert fitted.identity.parameters == segmenter.identity.parameters
+    facts = dict(fitted.identity.execution)
+    assert facts["available_memory"] == "100.00 GB"
+    assert facts["sums"] == "fp32"
+    assert facts["device"] == "cpu"
+
+
+def test_sums_are_halved_before_a_scan_is_refused(model: LoadedModel) -> None:
+    def memory(bytes_free: int) -> dict[str, str]:
+        segmenter = SegResNetSegmenter(model, memory=lambda: bytes_free)
+        return dict(fitted_segmenter(segmenter, SCAN).identity.parameters)
+
+    enough = least_memory(model)
+    assert memory(enough)["sums"] == "fp16"
+    assert "sums" not in memory(10 * enough)
+    with pytest.raises(InferenceError) as refused:
+        memory(enough // 2)
+    assert refused.value.reason is Reason.OOM_CPU
+    assert "GB" in refused.value.detail
+
+
+def least_memory(model: LoadedModel) -> int:
+    """Bytes that are just enough, by bisection."""
+    low, high = 0, 10**11
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            SegResNetSegmenter(model, memory=lambda size=middle: size).fitted(SCAN)
+            high = middle
+        except InferenceError:
+            low = middle
+    return high
+
+
+def test_a_scan_that_does_not_fit_is_refused_before_the_work(
+    model: LoadedModel, long_volume: Volume
+) -> None:
+    seen: list[float] = []
+
+    with pytest.raises(InferenceError) as refused:
+        SegResNetSegmenter(model, memory=lambda: 10**6).segment(long_volume, seen.append)
+
+    assert refused.value.reason is Reason.OOM_CPU
+    assert seen == []
+
+
+def test_a_segmenter_that_does_not_care_is_taken_as_it_is() -> None:
+    finder = Finder(None)
+
+    assert fitted_segmenter(finder, SCAN) is finder
 
 
 def test_a_network_that_fails_numerically_is_an_error_and_not_a_result(

@@ -8,10 +8,17 @@ import torch
 from monai.data.utils import compute_importance_map
 from monai.inferers.inferer import SlidingWindowInferer
 
+from inference.engine.plan import Carry, plan_windows
+from inference.engine.region import Region
 from inference.errors import ModelError
 from inference.network import NetworkSpec, build_network
 from inference.reasons import Reason
-from inference.sliding_window import SplitNetwork, importance_map, segment_windows
+from inference.sliding_window import (
+    SplitNetwork,
+    importance_map,
+    segment_scan,
+    segment_windows,
+)
 from inference.windows import Precision, WindowSpec
 
 SMALL = NetworkSpec(init_filters=8, blocks_down=(1, 1, 1, 1), blocks_up=(1, 1, 1))
@@ -99,6 +106,98 @@ def test_faster_arithmetic_changes_labels_only_where_logits_are_close(
     allowed = 0.1 if spec.precision is Precision.BF16 else 1e-5
     assert float((logits.amax(dim=0) - chosen).max()) < allowed
     assert len(np.unique(labels)) > 20
+
+
+class InMemory:
+    """A ``(k, j, i)`` array as the network's ``(z, y, x)``."""
+
+    network_axes = (2, 1, 0)
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.shape = array.shape
+        self.filled = np.zeros(array.shape, dtype=int)
+
+    def fill(self, box: tuple[slice, slice, slice], out: np.ndarray) -> None:
+        self.filled[box] += 1
+        out[...] = self.array[box]
+
+
+@pytest.mark.parametrize("carry", Carry)
+@pytest.mark.parametrize(
+    "shape",
+    [(70, 40, 44), (30, 61, 52), (33, 20, 75), (20, 70, 18)],  # the last two: less than a window
+)
+def test_windows_over_a_region_blend_as_if_all_were_kept(
+    rng: np.random.Generator, shape: tuple[int, int, int], carry: Carry
+) -> None:
+    spec = WindowSpec(window_voxels=32)
+    mask = np.zeros([-(-n // 4) for n in shape], dtype=bool)
+    mask[2:5, 1:4, 2:4] = True
+    mask[-3:, 3:, 1:-1] = True
+    array = rng.uniform(-1, 1, shape).astype(np.float32)
+    network = SplitNetwork.of_segresnet(small_network()).to(CPU, spec)
+    plan = plan_windows(shape, spec, network.features, Region(mask, 4, shape), carry)
+    labels = np.full(shape, 200, dtype=np.uint8)
+
+    segment_scan(network, InMemory(array), plan, labels)
+
+    logits = kept_whole(network, array, plan)
+    first, second = logits.topk(2, dim=-1).values.unbind(-1)
+    tie = 1e-5 if carry is Carry.FP32 else 5e-3
+    differ = labels != logits.argmax(dim=-1).numpy()
+    assert differ.mean() < (1e-3 if carry is Carry.FP32 else 2e-2)
+    assert (first - second).numpy()[differ].max(initial=0) < tie
+    assert (labels == 0).mean() > 0.02
+    assert len(np.unique(labels)) > 20
+
+
+def kept_whole(network: SplitNetwork, array: np.ndarray, plan) -> torch.Tensor:
+    """``(k, j, i, class)`` logits, every window blended in a volume of all features."""
+    inside = array[plan.part].transpose(plan.order)
+    edge, extents = plan.tiling.window, plan.tiling.extents
+    pads = [
+        ((e - n) // 2, e - n - (e - n) // 2) for n, e in zip(inside.shape, extents, strict=True)
+    ]
+    padded = np.pad(inside, pads, mode="edge")
+    sums = torch.zeros((*extents, network.features))
+    weights = torch.zeros(extents)
+    to_xyz = [plan.order.index(axis) for axis in (2, 1, 0)]
+    for layer in plan.tiling.layers:
+        for band in layer.bands:
+            for c in band.columns:
+                here = tuple(slice(at, at + edge) for at in (layer.start, band.start, c))
+                window = torch.from_numpy(padded[here].transpose(to_xyz).copy())[None, None]
+                with torch.inference_mode():
+                    features = network.body(window)[0]
+                importance = importance_map(edge, CPU)
+                moved = features.permute([3 - axis for axis in plan.order] + [0])
+                sums[here] += moved * importance[..., None]
+                weights[here] += importance
+    mean = sums / weights[..., None].clamp(min=1e-9)
+    logits = mean @ network.weight.T + network.bias
+    logits[weights == 0] = 0
+    logits[weights == 0, 0] = 1
+    cut = tuple(slice(b, b + n) for (b, _), n in zip(pads, inside.shape, strict=True))
+    whole = torch.zeros((*array.shape, logits.shape[-1]))
+    whole[..., 0] = 1
+    whole[plan.part] = logits[cut].permute([*np.argsort(plan.order), 3])
+    return whole
+
+
+def test_each_voxel_of_the_scan_is_asked_for_once(rng: np.random.Generator) -> None:
+    spec = WindowSpec(window_voxels=16)
+    source = InMemory(rng.uniform(-1, 1, (50, 24, 20)).astype(np.float32))
+    network = SplitNetwork.of_segresnet(small_network()).to(CPU, spec)
+
+    segment_scan(
+        network,
+        source,
+        plan_windows(source.shape, spec, network.features),
+        np.empty(source.shape, dtype=np.uint8),
+    )
+
+    assert (source.filled == 1).all()
 
 
 def test_labels_keep_the_memory_layout_of_the_input(rng: np.random.Generator) -> None:

@@ -38,7 +38,7 @@ def test_a_group_and_a_member_of_it_name_each_structure_once_in_the_order_of_ids
 
 
 def test_an_unknown_name_is_said_with_the_groups_that_there_are() -> None:
-    with pytest.raises(ValueError, match="'heart_valve'.*vertebrae"):
+    with pytest.raises(ValueError, match=r"'heart_valve'.*vertebrae"):
         named_structures(["liver", "heart_valve"])
 
 
