@@ -153,6 +153,8 @@ def _place(ds: Dataset, path: Path) -> tuple[list[int], Geometry]:
     cosines = np.array(orientations.pop(), dtype=np.float64)
     row_mm, column_mm = spacings.pop()
     origins = np.array([_values(ds, g, "PlanePosition", "ImagePositionPatient") for g in frames])
+    if not (np.isfinite(origins).all() and np.isfinite(cosines).all()):
+        raise TrainingError(Reason.MISSING_GEOMETRY, f"{path}: positions that are not finite")
     normal = np.cross(cosines[:3], cosines[3:])
     planes, which = distinct_planes(origins, normal, _SAME_PLANE_MM)
     planes, place = with_empty_planes(planes, normal, _step_mm(ds, frames[0]))
@@ -190,9 +192,10 @@ def _step_mm(ds: Dataset, groups: Dataset) -> float | None:
 
 def _pixels(ds: Dataset, path: Path, count: int) -> Iterator[npt.NDArray[Any]]:
     """``(y, x)`` frames in the order in which they are stored."""
+    packed = ds.BitsAllocated == 1 and not ds.file_meta.TransferSyntaxUID.is_encapsulated
     done = 0
     try:
-        for pixels in iter_pixels(ds, raw=True):
+        for pixels in _packed_frames(ds, count) if packed else iter_pixels(ds, raw=True):
             done += 1
             yield pixels
     except NotImplementedError as error:
@@ -201,6 +204,21 @@ def _pixels(ds: Dataset, path: Path, count: int) -> Iterator[npt.NDArray[Any]]:
         raise TrainingError(Reason.CORRUPT_PIXEL_DATA, f"{path}: {_first_line(error)}") from error
     if done != count:
         raise TrainingError(Reason.CORRUPT_PIXEL_DATA, f"{path}: {done} of {count} frames")
+
+
+def _packed_frames(ds: Dataset, count: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """Eight voxels a byte, the first in the lowest bit, without a gap between frames (PS3.5 8.2).
+
+    pydicom 3.0 iterates over such frames only where each begins with a byte.
+    """
+    rows, columns = int(ds.Rows), int(ds.Columns)
+    data, size = np.frombuffer(ds.PixelData, dtype=np.uint8), rows * columns
+    if data.size * 8 < count * size:
+        raise ValueError(f"{data.size} bytes for {count} frames of {size} voxels")
+    for frame in range(count):
+        first, last = frame * size, (frame + 1) * size
+        bits = np.unpackbits(data[first // 8 : (last + 7) // 8], bitorder="little")
+        yield bits[first % 8 : first % 8 + size].reshape(rows, columns)
 
 
 def _add_values(
