@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -36,11 +38,10 @@ RUN = TrainingRun(
 
 
 def main(cases: Path, out: Path) -> None:
-    import dataclasses
-
     torch.set_num_threads(1)
     found = tuple(Case(folder) for folder in sorted(cases.glob("case_*")))
-    run = dataclasses.replace(RUN, cases=found, validation=found[:1], folder=out)
+    device = os.environ.get("TINY_DEVICE", "cpu")
+    run = dataclasses.replace(RUN, cases=found, validation=found[:1], folder=out, device=device)
     run_training(run, lambda line: print(line, flush=True))
 
 
