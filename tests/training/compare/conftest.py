@@ -60,16 +60,14 @@ class Scan:
 
 @pytest.fixture
 def make_scan(tmp_path: Path) -> Callable[..., Scan]:
-    """``make("tilted")``: also "even", "uneven"; labels of one's own on its grid."""
+    """``make("tilted")``: also "even", "uneven"; each kind once a test."""
 
-    def make(kind: str = "even", labels: np.ndarray | None = None) -> Scan:
+    def make(kind: str = "even") -> Scan:
         geometry = grid(kind)
         volume = Volume(np.full(geometry.shape, 40, dtype=np.int16), geometry)
         files = write_ct_series(volume, tmp_path / f"ct-{kind}")
         examination = examine_series(files, SeriesRules(min_slices=1))
         (plan,) = examination.stacks
-        own = plan.table.geometry()
-        shown = some_labels(own) if labels is None else LabelMap(labels, own)
-        return Scan(plan, shown, tmp_path)
+        return Scan(plan, some_labels(plan.table.geometry()), tmp_path)
 
     return make
