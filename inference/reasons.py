@@ -29,6 +29,7 @@ class Reason(StrEnum):
     HU_CLIPPED = "hu-clipped"
     IMPLAUSIBLE_HU = "implausible-hu"
     IDENTITY_DIFFERS = "identity-differs"
+    INVALID_VALUE = "invalid-value"
     TRUNCATED_STRUCTURE = "truncated-structure"
     LATERALITY_ORDER = "laterality-order"
     MODEL_FOR_DEMONSTRATION = "model-for-demonstration"

@@ -26,6 +26,7 @@ from dicom_seg.read.instance import PERSON, Instance, read_instance
 from dicom_seg.read.slice_table import SliceRow, SliceTable
 from dicom_seg.read.stacking import stack_planes
 from dicom_seg.read.stacks import Stack
+from dicom_seg.source_attributes import value_findings
 from inference.errors import InvalidGeometryError
 from inference.finding import Finding
 from inference.reasons import Reason, describe
@@ -244,11 +245,12 @@ def _plan(stack: Stack, identity: SeriesIdentity, findings: tuple[Finding, ...])
         table.geometry()
     except InvalidGeometryError as error:
         raise SeriesRefusedError(error.reason, error.detail) from error
+    header = _header(planes[0].row)
     return StackPlan(
         table=table,
-        header=_header(planes[0].row),
+        header=header,
         separated_by=stack.separated_by,
-        findings=(*findings, *more),
+        findings=(*findings, *more, *value_findings(header)),
     )
 
 

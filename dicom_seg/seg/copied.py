@@ -1,47 +1,30 @@
 """Patient, study and their like, copied from the source byte for byte.
 
-Which attributes travel is in ``data/copied_attributes.csv``. Values that nobody has decoded
-yet are copied as they are stored, under the Specific Character Set of the source: a name in
-Japanese, or one that its sender declared wrongly, comes out as it went in.
+Values that nobody has decoded yet are copied as they are stored, under the Specific Character
+Set of the source: a name in Japanese, or one that its sender declared wrongly, comes out as it
+went in.
 """
 
 from __future__ import annotations
 
-import csv
 import unicodedata
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 
 from pydicom.charset import python_encoding
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 from dicom_seg.errors import SegmentationError
 from dicom_seg.read.header import decoded, quiet_pydicom
+from dicom_seg.source_attributes import CopiedAttribute, copied_attributes, keeps_rules
 from inference.reasons import Reason
-
-
-@dataclass(frozen=True, slots=True)
-class _CopiedAttribute:
-    """One row of the table."""
-
-    keyword: str
-    type: str  #: 1: refused if empty; 2: empty if absent; 3: left out if absent
-
-
-@cache
-def _copied_attributes() -> tuple[_CopiedAttribute, ...]:
-    table = (files("dicom_seg") / "data" / "copied_attributes.csv").read_text(encoding="utf-8")
-    return tuple(
-        _CopiedAttribute(row["keyword"], row["type"]) for row in csv.DictReader(table.splitlines())
-    )
 
 
 def copy_source_attributes(source: Dataset, target: Dataset) -> None:
     """Copy what the object shares with its source (PS3.3 C.7.1, C.7.2, C.7.4.1, C.12.1).
+
+    An optional value that breaks the rules of DICOM stays behind.
 
     Raises
     ------
@@ -50,14 +33,13 @@ def copy_source_attributes(source: Dataset, target: Dataset) -> None:
         study it belongs to: nothing is ever invented for it.
     """
     with quiet_pydicom():  # odd values are the source's, and stay
-        for attribute in _copied_attributes():
-            _copy(source, target, attribute)
+        for attribute in copied_attributes():
+            if attribute.is_kept or keeps_rules(source, attribute.tag):
+                _copy(source, target, attribute)
 
 
-def _copy(source: Dataset, target: Dataset, attribute: _CopiedAttribute) -> None:
-    tag = tag_for_keyword(attribute.keyword)
-    if tag is None:
-        raise LookupError(attribute.keyword)
+def _copy(source: Dataset, target: Dataset, attribute: CopiedAttribute) -> None:
+    tag = attribute.tag
     stored = source.get_item(tag)
     if attribute.type == "1" and (stored is None or _is_blank(stored)):
         raise SegmentationError(Reason.MISSING_IDENTITY, f"{attribute.keyword} is empty")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 
+import pydicom
 import pytest
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from dicom_seg.read.examination import Outcome
+from dicom_seg.read.header import quiet_pydicom
+from dicom_seg.read.series import examine_series
 from dicom_seg.synthetic.acquisition import Plane, stack, without_planes
 from dicom_seg.synthetic.options import ObjectKind
 from inference.reasons import Reason
@@ -222,3 +225,19 @@ def test_attributes_of_the_patient_that_differ_are_remarked_on(write, judge):
 
     assert verdict.outcome is Outcome.PROCESS
     assert verdict.findings == {Reason.IDENTITY_DIFFERS}
+
+
+def test_values_that_break_their_representation_are_named_and_not_told(write, judge):
+    paths = write()
+    with quiet_pydicom():
+        for path in paths:
+            ds = pydicom.dcmread(path)
+            ds.PatientBirthDate = ds.PatientAge = "CANARY"
+            ds.PatientWeight = "70.5"
+            ds.save_as(path)
+
+    found = examine_series(paths)
+
+    assert found.outcome is Outcome.PROCESS
+    (finding,) = [f for f in found.stacks[0].findings if f.reason is Reason.INVALID_VALUE]
+    assert finding.detail == "kept: PatientBirthDate; left out: PatientAge"

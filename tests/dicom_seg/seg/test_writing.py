@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -18,6 +19,7 @@ from pydicom.uid import (
 from dicom_seg.codes import BODY_STRUCTURE, code_of
 from dicom_seg.errors import SegmentationError
 from dicom_seg.provenance import SourceInstance
+from dicom_seg.read.header import quiet_pydicom
 from dicom_seg.read.series import examine_series
 from dicom_seg.read.slice_table import SliceTable
 from dicom_seg.segmentation import (
@@ -163,15 +165,22 @@ def test_sequences_of_an_implicit_source_are_rewritten(make_case, make_request) 
     assert ds.OtherPatientIDsSequence[0].PatientID == "ALT-1"
 
 
-def test_odd_values_of_the_source_are_copied_and_stop_nothing(make_case, make_request) -> None:
+def test_odd_values_are_kept_where_they_say_whose_the_object_is_and_left_out_elsewhere(
+    make_case, make_request
+) -> None:
     case = make_case()
     header = case.plan.header
     for keyword, value in {
         "PatientSex": b"unknown ",
         "PatientBirthDate": b"12.03.1950",
+        "IssuerOfPatientID": b"x" * 70,
         "StudyID": b"longer than sixteen characters",
         "StudyTime": b"9:15",
         "PatientWeight": b"n/a ",
+        "PatientAge": b"45",
+        "EthnicGroup": b"longer than sixteen characters",
+        "Occupation": b"one\\two ",
+        "PatientSize": b"1.80",
         "SliceThickness": b"thin",
     }.items():
         tag = pydicom.datadict.tag_for_keyword(keyword)
@@ -179,11 +188,23 @@ def test_odd_values_of_the_source_are_copied_and_stop_nothing(make_case, make_re
         header[tag] = pydicom.dataelem.RawDataElement(
             pydicom.tag.Tag(tag), vr, len(value), value, 0, False, True
         )
+    with quiet_pydicom():
+        other = Dataset()
+        other.PatientID = "ALT-1"
+        other.TypeOfPatientID = "lower case"
+        header.OtherPatientIDsSequence = [other]
 
     path = case.write(make_request()).path
 
     assert stored_bytes(path, "PatientSex") == b"unknown"
     assert stored_bytes(path, "PatientBirthDate") == b"12.03.1950"
+    assert stored_bytes(path, "PatientSize") == b"1.80"
+    ds = pydicom.dcmread(path)
+    assert "IssuerOfPatientID" in ds
+    for keyword in (
+        "PatientWeight", "PatientAge", "EthnicGroup", "Occupation", "OtherPatientIDsSequence",
+    ):  # fmt: skip
+        assert keyword not in ds
     verify_segmentation(path, case.labels, case.plan, make_request())
 
 
@@ -296,7 +317,7 @@ def test_a_source_file_that_is_gone_is_named(make_case, make_request) -> None:
     case = make_case(options=SeriesOptions())
     case.paths[4].unlink()
 
-    with pytest.raises(SegmentationError, match=case.paths[4].name) as error:
+    with pytest.raises(SegmentationError, match=case.plan.table.rows[4].sop_instance_uid) as error:
         case.write(make_request())
     assert error.value.reason is Reason.SOURCE_MISSING
 
