@@ -377,7 +377,7 @@ def bright_volume() -> Volume:
     hu = np.full((12, 24, 32), -1000, dtype=np.int16)
     hu[3:9, 6:16, 4:12] = 700
     hu[4:10, 8:18, 20:29] = 900
-    return Volume(hu, stack(hu.shape, (3.0, 2.0, 1.5)))
+    return Volume(hu, stack(hu.shape, (3.0, 4.0, 3.0)))
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_the_report_names_inputs_volumes_versions_times_and_outputs(
     assert {used.sop_instance_uid for used in stack.used} == {
         pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in paths
     }
-    voxel_ml = 3.0 * 2.0 * 1.5 / 1000
+    voxel_ml = 3.0 * 4.0 * 3.0 / 1000
     assert {each.name: each.volume_ml for each in stack.structures} == {
         "liver": pytest.approx(6 * 10 * 8 * voxel_ml, abs=1e-3),
         "spleen": pytest.approx(6 * 10 * 9 * voxel_ml, abs=1e-3),
