@@ -131,7 +131,8 @@ class Listener:
         Parameters
         ----------
         drain_timeout_s
-            For all of it. None: what the configuration says.
+            For all of it, but for 10 s that instances under way get in any case. None: what the
+            configuration says.
         """
         if self._is_stopped.is_set():
             return
@@ -139,14 +140,13 @@ class Listener:
             drain_timeout_s = self._config.listener.drain_timeout_s
         self._log.info("listener-draining", associations=self._door.inside())
         self._door.shut()
-        last_wait_s = min(_LAST_WAIT_S, drain_timeout_s / 4)
-        deadline = time.monotonic() + drain_timeout_s - 2 * last_wait_s
+        deadline = time.monotonic() + drain_timeout_s - 2 * _LAST_WAIT_S
         while self._door.inside() and time.monotonic() < deadline:
             time.sleep(0.05)
         self._is_leaving.set()
-        if not self._door.wait(last_wait_s):
+        if not self._door.wait(_LAST_WAIT_S):
             self._door.cut()
-            self._door.wait(last_wait_s)
+            self._door.wait(_LAST_WAIT_S)
         self._is_stopped.set()
         self._collecting.join()
         self._committer.write_ends()
