@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
 
 from dicom_seg.errors import VerificationError
 from dicom_seg.segmentation import Encoding, Predecessor, SegKind
@@ -63,70 +61,6 @@ def test_an_object_that_another_writer_stored_again_passes(
     ds.save_as(path)
 
     verify_segmentation(path, case.labels, case.plan, request)
-
-
-def frames_of(ds: Dataset) -> np.ndarray:
-    return ds.pixel_array.copy()
-
-
-def with_frames(ds: Dataset, frames: np.ndarray) -> None:
-    if ds.BitsAllocated == 1:
-        value = np.packbits(frames.astype(bool).reshape(-1), bitorder="little").tobytes()
-    else:
-        value = frames.astype(np.uint8).tobytes()
-    ds.PixelData = value + b"\0" * (len(value) % 2)
-
-
-def a_frame_less(ds: Dataset) -> None:
-    with_frames(ds, frames_of(ds)[:-1])
-    del ds.PerFrameFunctionalGroupsSequence[-1]
-    ds.NumberOfFrames -= 1
-
-
-def test_a_missing_frame_is_missed(make_case, make_request) -> None:
-    case = make_case()
-    request = make_request(SegKind.BINARY)
-    path = case.write(request).path
-    ds = pydicom.dcmread(path)
-    a_frame_less(ds)
-    ds.save_as(path)
-
-    with pytest.raises(VerificationError, match="has no frame on plane"):
-        verify_segmentation(path, case.labels, case.plan, request)
-
-
-def test_an_empty_plane_may_go_without_a_frame_but_not_a_full_one(make_case, make_request) -> None:
-    case = make_case()
-    request = make_request(SegKind.LABELMAP, encoding=Encoding.NATIVE)
-    path = case.write(request).path
-    ds = pydicom.dcmread(path)
-    assert not ds.pixel_array[-1].any()
-    a_frame_less(ds)
-    ds.save_as(path)
-    verify_segmentation(path, case.labels, case.plan, request)
-    while ds.pixel_array[-1].any() == 0:
-        a_frame_less(ds)
-    a_frame_less(ds)
-    ds.save_as(path)
-
-    with pytest.raises(VerificationError, match="has no frame on plane"):
-        verify_segmentation(path, case.labels, case.plan, request)
-
-
-@pytest.mark.parametrize("kind", SegKind)
-def test_a_frame_that_comes_twice_is_seen(make_case, make_request, kind) -> None:
-    case = make_case()
-    request = make_request(kind, encoding=Encoding.NATIVE)
-    path = case.write(request).path
-    ds = pydicom.dcmread(path)
-    frames = frames_of(ds)
-    with_frames(ds, np.concatenate([frames, frames[2:3]]))
-    ds.PerFrameFunctionalGroupsSequence.append(ds.PerFrameFunctionalGroupsSequence[2])
-    ds.NumberOfFrames += 1
-    ds.save_as(path)
-
-    with pytest.raises(VerificationError, match="another frame"):
-        verify_segmentation(path, case.labels, case.plan, request)
 
 
 def test_the_wrong_frame_of_a_multi_frame_source_is_seen(make_case, make_request) -> None:

@@ -326,3 +326,55 @@ def test_what_was_not_meant_is_named(
     assert error.value.reason is Reason.VERIFICATION_FAILED
     assert str(ds.PatientName) not in error.value.detail or not ds.PatientName
     assert "Synthetic" not in error.value.detail
+
+
+def a_frame_less(ds: Dataset) -> None:
+    with_frames(ds, frames_of(ds)[:-1])
+    del ds.PerFrameFunctionalGroupsSequence[-1]
+    ds.NumberOfFrames -= 1
+
+
+def test_a_missing_frame_is_missed(make_case, make_request) -> None:
+    case = make_case()
+    request = make_request(SegKind.BINARY)
+    path = case.write(request).path
+    ds = pydicom.dcmread(path)
+    a_frame_less(ds)
+    ds.save_as(path)
+
+    with pytest.raises(VerificationError, match="has no frame on plane"):
+        verify_segmentation(path, case.labels, case.plan, request)
+
+
+def test_an_empty_plane_may_go_without_a_frame_but_not_a_full_one(make_case, make_request) -> None:
+    case = make_case()
+    request = make_request(SegKind.LABELMAP, encoding=Encoding.NATIVE)
+    path = case.write(request).path
+    ds = pydicom.dcmread(path)
+    assert not ds.pixel_array[-1].any()
+    a_frame_less(ds)
+    ds.save_as(path)
+    verify_segmentation(path, case.labels, case.plan, request)
+    while ds.pixel_array[-1].any() == 0:
+        a_frame_less(ds)
+    a_frame_less(ds)
+    ds.save_as(path)
+
+    with pytest.raises(VerificationError, match="has no frame on plane"):
+        verify_segmentation(path, case.labels, case.plan, request)
+
+
+@pytest.mark.parametrize("kind", SegKind)
+def test_a_frame_that_comes_twice_is_seen(make_case, make_request, kind) -> None:
+    case = make_case()
+    request = make_request(kind, encoding=Encoding.NATIVE)
+    path = case.write(request).path
+    ds = pydicom.dcmread(path)
+    frames = frames_of(ds)
+    with_frames(ds, np.concatenate([frames, frames[2:3]]))
+    ds.PerFrameFunctionalGroupsSequence.append(ds.PerFrameFunctionalGroupsSequence[2])
+    ds.NumberOfFrames += 1
+    ds.save_as(path)
+
+    with pytest.raises(VerificationError, match="another frame"):
+        verify_segmentation(path, case.labels, case.plan, request)
