@@ -70,7 +70,8 @@ class Stopwatch:
     def peak_memory_bytes(self) -> int:
         """Highest resident memory of this process since the stopwatch was made.
 
-        Where the kernel does not let the high-water mark be reset, since the process began.
+        Where the kernel does not let the high-water mark be reset, since the process began. A
+        worker that overlaps jobs has several series in that memory, and resets it with each.
         """
         if self._peak_is_own:
             for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
