@@ -45,10 +45,10 @@ def feed(
     workers
         Processes that draw ahead; 0 draws here.
     """
-    shares = [
+    shares = (
         list(range(step * plan.batch + ranks.rank, (step + 1) * plan.batch, ranks.size))
         for step in range(first_step, plan.steps)
-    ]
+    )
     loader = DataLoader(
         _Windows(draw, plan),
         batch_sampler=shares,

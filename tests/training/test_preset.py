@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from inference.reasons import Reason
 from training import embedded
 from training.dataset import ScanPair
 from training.errors import TrainingError
+from training.plan import published_plan
 from training.preset import Split, load_preset
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -37,6 +39,13 @@ def test_the_embedded_preset_is_the_recipe_of_the_embedded_model():
     assert preset.network == run.network
     assert preset.case == run.recipe
     assert preset.seed == run.seed
+
+
+def test_the_published_preset_is_the_published_plan():
+    plan = load_preset(CONFIGS / "train_published.toml").plan
+
+    kept = {"checkpoint_steps": 500, "validation_steps": 2400}
+    assert plan == dataclasses.replace(published_plan(plan.steps), **kept)
 
 
 def test_overrides_are_values_or_bare_words():
