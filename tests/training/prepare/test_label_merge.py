@@ -11,7 +11,7 @@ TYPES = [np.uint8, np.int8, np.bool_, np.int16, np.uint32, np.int64, np.float32,
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 1003])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 1003, 8 * 256, 5 * 8 * 256 + 77])
 def test_labels_are_what_assigning_one_mask_after_the_other_gives(dtype, count, rng):
     merge, expected = LabelMerge(count), np.zeros(count, np.uint8)
     for structure_id in (3, 9, 104):
@@ -42,6 +42,16 @@ def test_a_mask_with_other_values_is_refused_and_changes_nothing(dtype, place):
 def test_fractions_and_what_is_no_number_are_not_binary(value):
     with pytest.raises(NotBinaryError):
         LabelMerge(4).add(5, np.array([0, 1, value, 0]))
+
+
+@pytest.mark.parametrize("place", [0, 2047, 2048, 2055, 9999])
+def test_a_lone_voxel_is_found_wherever_it_lies(place):
+    mask, merge = np.zeros(10_000, np.uint8), LabelMerge(10_000)
+    mask[place] = 1
+
+    merge.add(5, mask)
+
+    assert np.flatnonzero(merge.labels).tolist() == [place]
 
 
 def test_minus_one_in_a_byte_is_not_binary():
