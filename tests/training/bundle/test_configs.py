@@ -12,6 +12,7 @@ import torch
 from monai.bundle import ConfigWorkflow, create_workflow, verify_net_in_out
 from monai.bundle.config_parser import ConfigParser
 
+from inference.intensity import IntensitySpec, Scaling
 from inference.network import PUBLISHED_NETWORK
 from inference.nifti import read_label_nifti
 from inference.structures import STRUCTURES
@@ -140,6 +141,22 @@ def test_an_override_that_would_do_nothing_is_refused(in_root, file, override, c
     with pytest.raises(RuntimeError) as caught:
         workflow.initialize()
     assert complaint in str(caught.value.__cause__)
+
+
+def test_what_the_published_bundle_has_and_this_one_has_not_is_refused(in_root):
+    for file, override in ((TRAIN, {"train#handlers": []}), (INFERENCE, {"output_dtype": "$int"})):
+        with pytest.raises(RuntimeError) as caught:
+            ConfigWorkflow(file, logging_file=False, **override).initialize()
+        assert f"--{next(iter(override))} has no effect" in str(caught.value.__cause__)
+
+
+def test_values_that_are_groups_themselves_are_welcome(in_root):
+    intensity = {"clamp_hu": [-512, 1024], "scaling": "clamp-range"}
+    chosen = _workflow(INFERENCE, "infer", intensity=intensity).preprocessing.chosen_intensity
+    assert chosen == IntensitySpec((-512, 1024), Scaling.CLAMP_RANGE)
+    pairs = [{"image": "a.nii.gz", "label": "b.nii.gz"}]
+    workflow = _workflow(TRAIN, "train", val_cases=1, **{"train#dataset#data": pairs})
+    assert workflow.trainer.dataset.data == pairs
 
 
 def test_an_id_of_ones_own_is_welcome_where_something_refers_to_it(in_root):
