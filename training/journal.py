@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ class Journal:
     history: History
     board: Any  #: tensorboardX.SummaryWriter
     log: Callable[[str], None]
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=LOG_STEPS))
 
     @classmethod
     def open(cls, folder: Path, step: int, log: Callable[[str], None]) -> Journal:
@@ -43,6 +46,7 @@ class Journal:
 
     def step(self, step: int, result: StepResult, patch: Patch) -> None:
         """Note a step that was done, and one of its windows; the first is drawn."""
+        self.recent.append(result.loss)
         self.history.add_loss(step, result.loss, result.learning_rate)
         self.board.add_scalar("training/loss", result.loss, step)
         self.board.add_scalar("training/learning_rate", result.learning_rate, step)
@@ -50,7 +54,7 @@ class Journal:
             labels = (patch.labels,)
             draw_overlay(patch.image, labels, self.folder / "pictures" / "first_window.png")
         if step % LOG_STEPS == 0:
-            line: dict[str, float] = {"step": step, "loss": round(result.loss, 4)}
+            line: dict[str, float] = {"step": step, "loss": round(fmean(self.recent), 4)}
             if result.astray_mm is not None:
                 line["astray_mm"] = round(result.astray_mm, 1)
             self.log(json.dumps(line))
