@@ -48,11 +48,14 @@ class Region:
     @classmethod
     def body(cls, scan: NetworkScan) -> Region:
         """Everything but the air around the patient, 12 mm and more of margin included."""
+        dense = scan.coarse_hu > _BODY_ABOVE_HU
         thick = sitk.BinaryMorphologicalOpening(
-            _padded(scan.coarse_hu > _BODY_ABOVE_HU), [_OPENING_BLOCKS] * 3, sitk.sitkCross
+            _padded(dense), [_OPENING_BLOCKS] * 3, sitk.sitkCross
         )
         inside = (slice(1, -1),) * 3
         found = sitk.GetArrayFromImage(thick)[inside] > 0
+        if not found.any():
+            found = dense  # a finger or a thin slab: rather a table top than nothing
         return cls(grown(found, _BODY_MARGIN_BLOCKS), scan.block, scan.shape)
 
     @classmethod

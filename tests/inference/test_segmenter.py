@@ -156,6 +156,20 @@ def test_air_alone_is_background(model: LoadedModel) -> None:
     assert SegResNetSegmenter(model, options).segment(volume).present() == ()
 
 
+def test_what_is_thin_is_computed_where_nothing_is_thicker(
+    model: LoadedModel, rng: np.random.Generator
+) -> None:
+    hu = np.full((40, 40, 40), -1000, dtype=np.int16)
+    hu[:, 19:22, 18:21] = rng.integers(-100, 300, (40, 3, 3))
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])[[2, 1, 0, 3]]
+    volume = Volume(hu, Geometry.from_affine(affine, hu.shape))
+    options = SegmenterOptions(windows=SMALL_WINDOWS, body_only=True)
+
+    labels = SegResNetSegmenter(model, options).segment(volume).labels
+
+    assert (labels[:, 19:22, 18:21] > 0).mean() > 0.9
+
+
 class Finder:
     """Knows where the liver is."""
 
