@@ -1,8 +1,9 @@
-"""Overrides that would do nothing are refused.
+"""Overrides that would do nothing, or not what they say, are refused.
 
 ``monai.bundle run --dataset_dri D`` adds an id that nobody reads and runs on the default.
 Here an id that no shipped config has must be referred to by another, or the run ends before
-it starts.
+it starts. ``--highres false`` is a text, and so counts as true: the command line speaks
+Python.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from typing import Any
 
 _SEPARATOR = "::"  #: of nested ids; ``#`` on the command line
 _REFERENCE = re.compile(r"[@%]([A-Za-z_]\w*(?:(?:::|#)\w+)*)")
+#: Words of JSON that the command line leaves as texts.
+_PYTHON_WORDS = {"true": "True", "false": "False", "null": "None"}
 _METADATA = "_meta_"  #: where MONAI keeps metadata.json among the ids
 
 
-class UnknownIdError(ValueError):
-    """Ids that no shipped config has and that nothing refers to."""
+class OverrideError(ValueError):
+    """Overrides that cannot mean what they say."""
 
 
-def refuse_unknown_ids(configs: str) -> None:
+def refuse_idle_overrides(configs: str) -> None:
     """Check the config that is being run.
 
     Parameters
@@ -34,8 +37,9 @@ def refuse_unknown_ids(configs: str) -> None:
 
     Raises
     ------
-    UnknownIdError
-        Names every id that would have no effect, with the nearest known one.
+    OverrideError
+        Names every id that would have no effect, with the nearest known one, and every
+        value that is a word of JSON in place of one of Python.
     """
     config = _running_config()
     shipped = [json.loads(path.read_text(encoding="utf-8")) for path in _shipped(Path(configs))]
@@ -44,14 +48,16 @@ def refuse_unknown_ids(configs: str) -> None:
     idle = sorted(
         key for key in _ids(config) if key not in known and not _is_referred(key, referred)
     )
-    if idle:
-        raise UnknownIdError("; ".join(_complaint(key, known) for key in idle))
+    faults = [_complaint(key, known) for key in idle]
+    faults += [f"--{key} {text}: type {_PYTHON_WORDS[text]}" for key, text in _json_words(config)]
+    if faults:
+        raise OverrideError("; ".join(faults))
 
 
 def _shipped(configs: Path) -> list[Path]:
     files = sorted(configs.glob("*.json"))
     if not files:
-        raise UnknownIdError(f"bundle_root: no configs in {configs}")
+        raise OverrideError(f"bundle_root: no configs in {configs}")
     return files
 
 
@@ -62,7 +68,7 @@ def _running_config() -> Mapping[str, Any]:
         if type(owner).__name__ == "ConfigParser":
             config: Mapping[str, Any] = owner.config
             return config
-    raise UnknownIdError("not called from a config")
+    raise OverrideError("not called from a config")
 
 
 def _ids(config: Mapping[str, Any]) -> Iterator[str]:
@@ -85,6 +91,16 @@ def _references(config: Any) -> Iterator[str]:
             yield from _references(value)
     elif isinstance(config, str):
         yield from map(_normal, _REFERENCE.findall(config))
+
+
+def _json_words(config: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Ids whose value is a word of JSON as text, with the word."""
+    if isinstance(config, str) and config in _PYTHON_WORDS:
+        yield where, config
+    elif isinstance(config, Mapping):
+        for key, value in config.items():
+            if key != _METADATA:
+                yield from _json_words(value, f"{where}#{key}" if where else key)
 
 
 def _is_referred(key: str, referred: set[str]) -> bool:

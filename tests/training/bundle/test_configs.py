@@ -133,10 +133,12 @@ def test_highres_chooses_file_and_spacing_wherever_it_is_set(in_root):
         ({"dataset_dri": "/x"}, "--dataset_dri has no effect, no config knows it: dataset_dir?"),
         ({"displayable_configs#hires": False}, "--displayable_configs#hires has no effect"),
         ({"loss": "$1"}, "--loss has no effect"),
+        ({"highres": "false"}, "--highres false: type False"),
+        ({"network_def#dropout_prob": "null"}, "--network_def#dropout_prob null: type None"),
     ],
 )
 @pytest.mark.parametrize("file", [TRAIN, INFERENCE])
-def test_an_override_that_would_do_nothing_is_refused(in_root, file, override, complaint):
+def test_an_override_that_would_not_do_what_it_says_is_refused(in_root, file, override, complaint):
     workflow = ConfigWorkflow(file, logging_file=False, **override)
     with pytest.raises(RuntimeError) as caught:
         workflow.initialize()
