@@ -13,6 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -107,7 +108,8 @@ def measure_one(which: str, folder: Path) -> None:
     matrix = [[0, 0, x, 0], [0, y, 0, 0], [z, 0, 0, 0], [0, 0, 0, 1]]
     truth, found = (LabelMap(a, Geometry.from_affine(matrix, a.shape)) for a in arrays)
     counts = truth.slice_counts().sum(axis=0)[1:]
-    some = [int(i) + 1 for i in np.argsort(counts)[::-1][: RIVAL_STRUCTURES * 4 : 4]]
+    largest = np.argsort(counts)[::-1][: np.count_nonzero(counts)]
+    some = [int(i) + 1 for i in largest[::4][:RIVAL_STRUCTURES]]
     if which == "all":
         result = measure_ours(truth, found, None)
     elif which == "ours":
@@ -122,28 +124,31 @@ def main() -> None:
     parser.add_argument("--planes", type=int, default=400)
     parser.add_argument("--matrix", type=int, default=512)
     parser.add_argument("--structures", type=int, default=90)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/bench_evaluation"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         measure_one(options.one, options.folder)
         return
-    options.folder.mkdir(parents=True, exist_ok=True)
-    pair = make_pair(options.planes, options.matrix, options.structures)
-    for side, labels in zip(("truth", "found"), pair, strict=True):
-        np.save(options.folder / f"{side}.npy", labels.labels)
-    del pair
-    results = {}
-    for which in ("all", "ours", "monai"):
-        call = [sys.executable, __file__, "--one", which, "--folder", str(options.folder)]
-        done = subprocess.run(call, check=True, capture_output=True, text=True)
-        results[which] = json.loads(done.stdout.splitlines()[-1])
-        print(which, " ".join(f"{k} {v:.4g}" for k, v in results[which].items()))
+    with tempfile.TemporaryDirectory() as folder:
+        pair = make_pair(options.planes, options.matrix, options.structures)
+        for side, labels in zip(("truth", "found"), pair, strict=True):
+            np.save(Path(folder) / f"{side}.npy", labels.labels)
+        del pair
+        results = {which: run_one(which, folder) for which in ("all", "ours", "monai")}
     ours, rival = results["ours"], results["monai"]
     print(
         f"MONAI / ours: CPU time {rival['cpu_s'] / ours['cpu_s']:.1f}, "
         f"peak memory {rival['peak_mb'] / ours['peak_mb']:.1f}"
     )
+
+
+def run_one(which: str, folder: str) -> dict[str, float]:
+    call = [sys.executable, __file__, "--one", which, "--folder", folder]
+    done = subprocess.run(call, check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(which, " ".join(f"{k} {v:.4g}" for k, v in result.items()))
+    return result
 
 
 if __name__ == "__main__":

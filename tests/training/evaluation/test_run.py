@@ -6,6 +6,7 @@ import csv
 import html.parser
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from inference.geometry import Geometry
 from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap
+from inference.model_store import ModelStore
 from inference.nifti import write_label_nifti
 from inference.reasons import Reason
 from inference.segmenter import Progress
@@ -184,6 +186,23 @@ def test_the_command_judges_predictions_and_says_the_figures(dataset, tmp_path):
     assert done.exit_code == 0, done.output
     assert "2 cases, 3 structures on both sides" in done.stdout
     assert CliRunner().invoke(main, call).exit_code == 2
+
+
+def test_the_command_runs_a_model_of_a_store_as_the_clinic_does(dataset, tmp_path):
+    store = files("inference") / "models"
+    (dataset.root / "imagesTs/second.nii.gz").unlink()
+    (dataset.root / "labelsTs/second.nii.gz").unlink()
+    call = ["evaluate", "--dataset-dir", str(dataset.root), "--out", str(tmp_path / "out")]
+
+    done = CliRunner().invoke(main, [*call, "--store", str(store), "--model", "synthetic-3mm"])
+    unknown = CliRunner().invoke(main, [*call, "--store", str(store), "--model", "none"])
+
+    assert done.exit_code == 0, done.output
+    assert "1 cases" in done.stdout
+    manifest = ModelStore(Path(str(store))).manifest("synthetic-3mm")
+    assert manifest.weights_sha256 in (tmp_path / "out" / PAGE_NAME).read_text()
+    assert unknown.exit_code == 1
+    assert "unknown-model" in unknown.stderr
 
 
 def test_the_command_exits_with_one_if_a_case_has_no_figures(dataset, tmp_path):
