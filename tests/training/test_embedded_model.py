@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from inference.model_store import LoadedModel, embedded_store
@@ -9,7 +11,7 @@ from inference.segmenter import SegmenterOptions, SegResNetSegmenter
 from inference.synthetic.patient import SyntheticPatient, default_geometry
 from inference.synthetic.traits import FieldOfView
 from inference.windows import Precision, WindowSpec
-from training.embedded import MODEL_NAME, NETWORK, RECIPE, TRAINING_SEEDS
+from training.embedded import MODEL_NAME, NETWORK, RECIPE, TRAINING_SEEDS, EmbeddedRun
 from training.synthetic_evaluation import HELD_OUT_SEEDS, mean_dice, score_labels, swap_count
 
 
@@ -26,7 +28,11 @@ def test_it_says_what_it_is_and_how_it_was_made(model):
     assert manifest.spacing_mm == RECIPE.spacing_mm
     assert manifest.intensity == RECIPE.intensity
     assert manifest.network == NETWORK
-    assert {"command", "seed", "steps", "data"} <= set(dict(manifest.training))
+    made = dict(manifest.training)
+    run = EmbeddedRun(seed=int(made["seed"]), folder=Path())
+    assert made["command"] == run.command
+    assert made["steps"] == f"{run.steps} of {run.steps}"
+    assert made["data"] == f"synthetic patients {run.cases.start} to {run.cases.stop - 1}"
 
 
 def test_no_patient_that_it_is_judged_on_was_trained_on():
@@ -42,5 +48,5 @@ def test_it_finds_the_structures_of_a_held_out_patient_on_their_own_side(model):
 
     scores = score_labels(seed, truth, segmenter.segment(volume))
 
-    assert mean_dice(scores) > 0.75
+    assert mean_dice(scores) > 0.8
     assert swap_count(scores) == 0
