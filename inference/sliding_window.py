@@ -21,7 +21,7 @@ from inference.engine.blending import Blend
 from inference.engine.network_scan import Box
 from inference.engine.plan import Carry, WindowPlan, plan_windows
 from inference.engine.slab import Slab, WindowSource
-from inference.engine.split_network import SplitNetwork, importance_map, torch_dtype
+from inference.engine.split_network import SplitNetwork, importance_map
 from inference.engine.tiling import Order
 from inference.errors import ModelError
 from inference.reasons import Reason
@@ -137,9 +137,7 @@ class _Windows:
         self._network = network
         layout = torch.channels_last_3d if spec.channels_last else torch.contiguous_format
         self._input = torch.zeros(
-            (1, 1, *(spec.window_voxels,) * 3),
-            dtype=torch_dtype(spec.precision),
-            device=network.device,
+            (1, 1, *(spec.window_voxels,) * 3), device=network.device
         ).contiguous(memory_format=layout)
         self._to_scan = (*(network_axes[axis] + 1 for axis in order), 0)
 

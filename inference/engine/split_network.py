@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from inference.engine.group_norm import fuse_norms
 from inference.windows import Precision, WindowSpec
 
 #: Width of the Gaussian weight over a window, in windows, and its floor: MONAI's defaults.
@@ -45,11 +46,15 @@ class SplitNetwork:
         return cls(network.eval(), weight.flatten(1).float(), bias.float())
 
     def to(self, device: torch.device, spec: WindowSpec) -> SplitNetwork:
-        """The same network where and in the precision that it runs."""
+        """The same network where and in the precision that it runs; ``self`` is spent."""
         dtype = torch_dtype(spec.precision)
         layout = torch.channels_last_3d if spec.channels_last else torch.contiguous_format
         body = self.body.to(device=device, dtype=dtype)
         body = body.to(memory_format=layout)  # type: ignore[call-overload]
+        if spec.precision is Precision.BF16:
+            body.convInit = _SingleEntry(body.convInit)
+        if spec.channels_last and device.type == "cpu":
+            fuse_norms(body)
         return SplitNetwork(body, self.weight.to(device), self.bias.to(device))
 
     @property
@@ -70,8 +75,24 @@ class SplitNetwork:
         return torch.cat([self.weight, self.bias[:, None]], dim=1).t().contiguous()
 
 
+class _SingleEntry(torch.nn.Module):
+    """The first convolution in single precision, its result in the network's.
+
+    A window's values span 4096 HU: bfloat16 would round soft tissue to steps of 4 HU and more.
+    """
+
+    def __init__(self, convolution: torch.nn.Module) -> None:
+        super().__init__()
+        self._dtype = next(convolution.parameters()).dtype
+        self.convolution = convolution.float()
+
+    def forward(self, window: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.convolution(window)
+        return found.to(self._dtype)
+
+
 def torch_dtype(precision: Precision) -> torch.dtype:
-    """The element type of network and windows."""
+    """The element type of the network."""
     return torch.bfloat16 if precision is Precision.BF16 else torch.float32
 
 
