@@ -166,7 +166,7 @@ def measure_one(variant: str, labels_path: Path) -> None:
     """In a process of its own: one line of JSON."""
     array = np.load(labels_path)
     labels = LabelMap(array, make_plan(array.shape).table.geometry())
-    np.median(array[0, 0].astype(float))  # numpy loads a library for it, as reading a series has done
+    np.median(array[0, 0].astype(float))  # reading a series loads it, too
     before = memory_kb("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     path = labels_path.with_name(f"{variant}.dcm")
