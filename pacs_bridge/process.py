@@ -13,8 +13,9 @@ turns it into an exit code or a job state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from dicom_seg.read.reader import read_stack
 from dicom_seg.read.series import Outcome, SeriesRules, StackPlan, examine_series
 from dicom_seg.segmentation import Predecessor, SegKind, SegRequest, write_segmentation
 from dicom_seg.verification import verify_segmentation
+from inference.geometry import Geometry
 from inference.label_map import LabelMap
 from inference.quality import check_labels, touches_border
-from inference.segmenter import Segmenter
+from inference.segmenter import Segmenter, fitted_segmenter
 from pacs_bridge.report import (
     Ending,
     LeftOutInstance,
@@ -105,6 +107,9 @@ def process_series(
     stacks: tuple[StackReport, ...] = ()
     refusal: Ending | None = None
     if examination.outcome is Outcome.PROCESS:
+        largest = max((p.table.geometry() for p in examination.stacks), key=_voxel_count)
+        segmenter = fitted_segmenter(segmenter, largest)
+        run = replace(run, segmenter=segmenter)
         try:
             stacks = run.all_stacks(examination.stacks)
         except SegmentationError as error:  # pixels are decoded only here
@@ -125,6 +130,10 @@ def process_series(
     )
     report.write(folder)
     return report
+
+
+def _voxel_count(geometry: Geometry) -> int:
+    return math.prod(geometry.shape)
 
 
 @dataclass(frozen=True, slots=True)

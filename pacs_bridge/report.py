@@ -110,6 +110,7 @@ class ModelReport:
     intended_use: str
     source: str
     parameters: Mapping[str, str]
+    execution: Mapping[str, str] = field(default_factory=dict)  #: device, memory, threads
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def model_report(identity: SegmenterIdentity) -> ModelReport:
         intended_use=identity.intended_use,
         source=identity.source,
         parameters=dict(identity.parameters),
+        execution=dict(identity.execution),
     )
 
 
