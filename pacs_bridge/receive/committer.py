@@ -99,12 +99,17 @@ class Committer:
             raise item.error or RuntimeError("neither entered nor refused")
         return item.fate
 
-    def refuse(self, refused: RefusedInstance) -> None:
-        """Note an instance that is refused; its association's end tells it once more."""
+    def refuse(self, refused: Sequence[RefusedInstance]) -> bool:
+        """Note instances that are refused; their association's end tells them once more.
+
+        Gives False if the ledger cannot be written now.
+        """
         try:
-            self._ledger.refusals.note([refused])
+            self._ledger.refusals.note(refused)
         except TransientError as error:
             self._log.error("refusal-unwritten", reason=error.reason)
+            return False
+        return True
 
     def end(self, end: AssociationEnd) -> None:
         """Note the end of an association.

@@ -125,7 +125,7 @@ class StorageSession:
         self.log = depot.log
         self._depot = depot
         self._refused: dict[tuple[str, str], RefusedInstance] = {}
-        self._lossy_series: set[str] = set()
+        self._unwritten: dict[tuple[str, str], RefusedInstance] = {}
         self._has_unknown_loss = False
 
     @property
@@ -139,8 +139,12 @@ class StorageSession:
         return self._has_unknown_loss
 
     def disputes(self, series_instance_uid: str) -> bool:
-        """Whether something was refused that is, or may be, of this series."""
-        return self._has_unknown_loss or series_instance_uid in self._lossy_series
+        """Whether something of this series was refused that the ledger has not been told.
+
+        What was refused of a series that cannot be told is no matter of any series yet: those
+        that this association sent some of are open as long as it is, and end interrupted.
+        """
+        return any(series == series_instance_uid for series, _ in tuple(self._unwritten))
 
     def begin(self, command: Command, context: Context) -> DataSetSink:
         """Prepare for the data set of a C-STORE request."""
@@ -254,9 +258,11 @@ class StorageSession:
         The ledger is told before the sender, since this process may end before the association
         does; if it cannot be told now it is told then.
         """
-        refused = self._note_loss(series, command, f"{status:04X}")
-        if refused is not None and comment != Reason.LEDGER_UNAVAILABLE:
-            self._depot.committer.refuse(refused)
+        self._note_loss(series, command, f"{status:04X}")
+        unwritten = tuple(self._unwritten.values())
+        is_due = unwritten and comment != Reason.LEDGER_UNAVAILABLE
+        if is_due and self._depot.committer.refuse(unwritten):
+            self._unwritten.clear()
         self.tally.refused += 1
         self.log.warning(
             "instance-refused",
@@ -267,18 +273,16 @@ class StorageSession:
         )
         return Response(status, comment)
 
-    def _note_loss(self, series: str, command: Command, answer: str) -> RefusedInstance | None:
-        """Keep in mind what is not kept; gives it if its series can be told."""
+    def _note_loss(self, series: str, command: Command, answer: str) -> None:
+        """Keep in mind what is not kept."""
         if not series:
             self._has_unknown_loss = True
-            return None
-        self._lossy_series.add(series)
+            return
         instance = command.affected_sop_instance_uid
         if not is_valid_uid(instance):
             instance = ""
         refused = RefusedInstance(series, instance, answer, self.association.calling_ae_title)
-        self._refused[series, instance] = refused
-        return refused
+        self._refused[series, instance] = self._unwritten[series, instance] = refused
 
     def _arrival(self, landed: Landed, header: InstanceHeader, context: Context) -> Arrival:
         uids = (

@@ -31,7 +31,7 @@ from pynetdicom.sop_class import CTImageStorage, Verification
 
 from inference.reasons import Reason
 from pacs_bridge.ledger.ledger import Ledger
-from pacs_bridge.queue import JobRequest, ResultFile
+from pacs_bridge.queue import JobRequest, ResultFile, State
 from pacs_bridge.receive.status import Status
 
 SYNTAXES = [
@@ -277,6 +277,43 @@ def test_a_sop_instance_uid_that_is_none_is_refused_and_nothing_is_written(
     peer = raw_peer(listener.port).associate()
     assert peer.store_bytes(CTImageStorage, uid, b"anything") == Status.CANNOT_UNDERSTAND
     assert files_in(data_folder) == []
+
+
+def state_of(ledger: Ledger, series: str) -> list[State]:
+    return [view.state for view in ledger.view.series(series)]
+
+
+def test_what_cannot_be_told_of_any_series_holds_up_no_series_of_another_sender(
+    listener, raw_peer, send, make_ct, ledger, wait_for
+):
+    peer = raw_peer(listener.port).associate()
+    mine, theirs = make_ct(series=1), make_ct(series=2)
+    assert peer.store(mine) == 0x0000
+    nameless = make_ct(series=3)
+    del nameless.PatientID, nameless.StudyInstanceUID, nameless.SeriesInstanceUID
+    assert peer.store(nameless) == Status.CANNOT_UNDERSTAND
+
+    send(listener.port, [theirs])
+    wait_for(lambda: state_of(ledger, theirs.SeriesInstanceUID) == [State.READY])
+    assert state_of(ledger, mine.SeriesInstanceUID) == [State.RECEIVING]
+    peer.release()
+    wait_for(lambda: state_of(ledger, mine.SeriesInstanceUID) == [State.INCOMPLETE])
+
+
+def test_a_refused_instance_holds_up_its_series_only_until_another_sender_brings_it(
+    listener, raw_peer, send, make_ct, ledger, wait_for
+):
+    peer = raw_peer(listener.port).associate()
+    one, other = make_ct(number=1), make_ct(number=2)
+    mismatched = encode(make_ct(number=3), is_implicit_vr=False, is_little_endian=True)
+    refusal = peer.store_bytes(other.SOPClassUID, other.SOPInstanceUID, mismatched)
+    assert refusal == Status.DATA_SET_DOES_NOT_MATCH
+
+    send(listener.port, [one])
+    wait_for(lambda: state_of(ledger, one.SeriesInstanceUID) == [State.INCOMPLETE])
+    send(listener.port, [other])
+    wait_for(lambda: state_of(ledger, one.SeriesInstanceUID) == [State.READY])
+    peer.release()
 
 
 def test_a_header_longer_than_the_head_is_read_from_the_file(listener, send, make_ct, ledger):
