@@ -83,6 +83,7 @@ def in_turns(part: str, variants: tuple[str, ...], rounds: int) -> list[dict[str
             for turn in range(rounds + 1):
                 for variant, child in children.items():
                     found = ask(child)
+                    print(part, variant, found, file=sys.stderr, flush=True)
                     if turn:  # the first one warms up
                         times[variant].append(found)
     else:

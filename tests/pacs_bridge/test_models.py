@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from inference.engine.arithmetic import fast_windows
 from inference.errors import ModelError
 from inference.model_store import ModelStore
 from inference.reasons import Reason
+from inference.windows import Precision
 from pacs_bridge.config.routes import PostprocessingConfig
 from pacs_bridge.models import (
+    SegmenterChoice,
     UnknownDeviceError,
     WarmSegmenters,
+    coarse_model,
     default_models_folder,
     device_computes,
     found_device,
     known_models,
+    open_segmenter,
     postprocessing_spec,
     preferred_model,
 )
@@ -94,3 +100,40 @@ raise SystemExit(3 if not device_computes("cuda") else 1)
 def test_a_device_whose_context_is_broken_computes_no_more() -> None:
     ended = subprocess.run([sys.executable, "-c", BROKEN], capture_output=True, timeout=300)
     assert ended.returncode == 3, ended.stderr
+
+
+def test_a_model_runs_in_what_the_device_does_fast_and_over_the_body(tiny_models: Path) -> None:
+    stores = [ModelStore(tiny_models)]
+
+    usual = dict(open_segmenter("tiny", stores, SegmenterChoice("cpu")).identity.parameters)
+
+    assert usual["precision"] == fast_windows("cpu").precision
+    assert usual["computed"] == "body"
+    chosen = SegmenterChoice("cpu", precision=Precision.BF16, whole_volume=True)
+    other = dict(open_segmenter("tiny", stores, chosen).identity.parameters)
+    assert (other["precision"], other["computed"]) == ("bf16", "all")
+
+
+def test_parity_is_the_published_chain_in_every_respect(tiny_models: Path) -> None:
+    choice = SegmenterChoice("cpu", parity=True)
+
+    found = dict(open_segmenter("tiny", [ModelStore(tiny_models)], choice).identity.parameters)
+
+    assert found["precision"] == "fp32"
+    assert found["channels_last"] == "false"
+    assert found["computed"] == "all"
+    assert found["clamp_hu"] == "none"
+
+
+def test_a_coarse_model_is_3_mm_and_as_fit_for_its_purpose_as_the_finer_one(
+    tiny_models: Path, tmp_path: Path
+) -> None:
+    coarse = ModelStore(tiny_models).load("tiny")
+    manifest = replace(coarse.manifest, name="coarse", spacing_mm=3.0)
+    ModelStore(tmp_path).add(manifest, dict(coarse.state_dict))
+    stores = [ModelStore(tmp_path)]
+    fine = replace(manifest, name="fine", spacing_mm=1.5)
+
+    assert coarse_model(fine, stores) == "coarse"
+    assert coarse_model(replace(fine, demonstration=not fine.demonstration), stores) is None
+    assert coarse_model(replace(fine, spacing_mm=3.0), stores) is None
