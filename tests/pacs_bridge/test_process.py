@@ -17,6 +17,7 @@ from dicom_seg.errors import VerificationError
 from dicom_seg.read.series import SeriesRules
 from dicom_seg.segmentation import Predecessor, SegKind
 from inference.errors import ModelError
+from inference.geometry import Geometry
 from inference.label_map import LabelMap
 from inference.reasons import Reason
 from inference.segmenter import Progress, Segmenter
@@ -211,6 +212,60 @@ def test_an_error_in_the_second_stack_leaves_nothing_of_the_first(
     with pytest.raises(ModelError):
         _run(paths, OnceOnly(), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_series_that_does_not_fit_into_memory_is_refused_before_it_is_read(
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    bright_segmenter: Segmenter,
+    tmp_path: Path,
+) -> None:
+    stages: list[Stage] = []
+
+    class TooLarge:
+        identity = bright_segmenter.identity
+
+        def fitted(self, geometry: Geometry) -> Segmenter:
+            assert geometry.shape == bright_volume.hu.shape
+            raise ModelError(Reason.OOM_CPU, "9.00 GB needed, 1.00 GB available")
+
+        def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
+            raise AssertionError("unreachable")
+
+    source = SeriesSource(tuple(make_series(bright_volume)), datetime.now(UTC))
+    with pytest.raises(ModelError, match="oom-cpu"):
+        process_series(
+            source,
+            TooLarge(),
+            ProcessOptions(),
+            tmp_path / "out",
+            lambda stage, _: stages.append(stage),
+        )
+    assert set(stages) == {Stage.EXAMINE}
+
+
+def test_the_report_says_how_the_segmenter_ran(
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    bright_segmenter: Segmenter,
+    tmp_path: Path,
+) -> None:
+    class Fitted:
+        identity = dataclasses.replace(
+            bright_segmenter.identity, execution=(("estimated_memory", "0.10 GB"),)
+        )
+        segment = bright_segmenter.segment
+
+    class Fitting:
+        identity = bright_segmenter.identity
+        segment = bright_segmenter.segment
+
+        def fitted(self, geometry: Geometry) -> Segmenter:
+            return Fitted()
+
+    report = _run(make_series(bright_volume), Fitting(), tmp_path / "out")
+    assert report.model is not None
+    assert dict(report.model.execution) == {"estimated_memory": "0.10 GB"}
 
 
 def test_a_second_call_removes_the_result_of_the_first_and_nothing_else(
