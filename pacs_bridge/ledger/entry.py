@@ -1,4 +1,4 @@
-"""Entering arrivals: their fate, the revision that takes them in, and what that supersedes."""
+"""Entering arrivals: their fate, and the revision that takes them in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pacs_bridge.ledger.arrival import Arrival, Fate, Placer
 from pacs_bridge.ledger.associations import AssociationRecord
 from pacs_bridge.ledger.history import Change, count, note
 from pacs_bridge.ledger.refusals import note_arrived
-from pacs_bridge.ledger.supersession import stand_back
 from pacs_bridge.queue import State
 
 #: The series lacks an instance that lies in quarantine for this.
@@ -198,7 +197,6 @@ class Entry:
                 (revision, arrival.series_instance_uid),
             )
             self._begin_revision(arrival.series_instance_uid, revision)
-            stand_back(self._connection, self._now, arrival.series_instance_uid, revision)
         return revision
 
     def _begin_revision(self, series_instance_uid: str, revision: int) -> None:

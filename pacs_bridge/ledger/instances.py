@@ -65,8 +65,8 @@ class InstanceBook:
         """Decide the fate of each arrival and write it down, all in one transaction.
 
         When this returns, everything that was kept or quarantined is durable, file and row.
-        A late instance of a series that was complete opens its next revision and supersedes
-        the jobs of the last.
+        A late instance of a series that was complete opens its next revision; the jobs of the
+        last that wait go on waiting until it is known what comes of that.
 
         Raises
         ------

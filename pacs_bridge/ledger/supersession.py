@@ -1,8 +1,9 @@
 """A later revision in the place of the earlier ones: when it begins, and when it has a result.
 
 What was made of a complete series is not thrown away for a late instance: the later revision may
-be held as incomplete, skipped, or fail. Until that is known an earlier result waits (see
-``IS_OVERTAKEN``), and only a result takes its place.
+be held as incomplete, skipped, or fail. Until that is known nothing new is begun with an earlier
+one: its job waits (see ``IS_JOB_OVERTAKEN``), what is at work goes on and its result waits (see
+``IS_OVERTAKEN``). Only a result takes the place of what came before.
 """
 
 from __future__ import annotations
@@ -12,29 +13,25 @@ import sqlite3
 from pacs_bridge.ledger.history import Change, note
 from pacs_bridge.queue import DeliveryState, State
 
-#: Of a row of deliveries: whether a later revision is on its way to a result.
-IS_OVERTAKEN = """
-EXISTS (SELECT 1 FROM jobs j JOIN revisions n
-    ON n.series_instance_uid = j.series_instance_uid AND n.revision > j.revision
- WHERE j.id = deliveries.job_id AND j.state <> 'superseded'
-   AND (n.state IN ('receiving', 'quiet')
-        OR EXISTS (SELECT 1 FROM jobs m WHERE m.series_instance_uid = n.series_instance_uid
-                      AND m.revision = n.revision
-                      AND m.state IN ('ready', 'retry', 'claimed', 'segmented', 'encoded'))))
+_IS_UNDECIDED = """
+(n.state IN ('receiving', 'quiet')
+ OR EXISTS (SELECT 1 FROM jobs m WHERE m.series_instance_uid = n.series_instance_uid
+               AND m.revision = n.revision
+               AND m.state IN ('ready', 'retry', 'claimed', 'segmented', 'encoded')))
 """
 
+#: Of a row of jobs: whether a later revision is on its way to a result.
+IS_JOB_OVERTAKEN = f"""
+EXISTS (SELECT 1 FROM revisions n WHERE n.series_instance_uid = jobs.series_instance_uid
+           AND n.revision > jobs.revision AND {_IS_UNDECIDED})
+"""  # noqa: S608 - constants
 
-def stand_back(
-    connection: sqlite3.Connection, now: str, series_instance_uid: str, revision: int
-) -> None:
-    """A revision has begun: no more work is put into the earlier ones; their results wait."""
-    connection.execute(
-        "UPDATE revisions SET state = 'superseded', state_at = ?"
-        " WHERE series_instance_uid = ? AND revision < ? AND state = 'ready'",
-        (now, series_instance_uid, revision),
-    )
-    without_result = "NOT EXISTS (SELECT 1 FROM results r WHERE r.job_id = jobs.id)"
-    _supersede(connection, now, series_instance_uid, revision, without_result)
+#: Of a row of deliveries: the same.
+IS_OVERTAKEN = f"""
+EXISTS (SELECT 1 FROM jobs j JOIN revisions n
+    ON n.series_instance_uid = j.series_instance_uid AND n.revision > j.revision
+ WHERE j.id = deliveries.job_id AND j.state <> 'superseded' AND {_IS_UNDECIDED})
+"""  # noqa: S608 - constants
 
 
 def replace_earlier(
@@ -44,21 +41,16 @@ def replace_earlier(
 
     What is being sent at this moment may arrive; what waits to be sent does not go any more.
     """
-    _supersede(connection, now, series_instance_uid, revision, "1")
-
-
-def _supersede(
-    connection: sqlite3.Connection,
-    now: str,
-    series_instance_uid: str,
-    revision: int,
-    condition: str,
-) -> None:
+    connection.execute(
+        "UPDATE revisions SET state = 'superseded', state_at = ?"
+        " WHERE series_instance_uid = ? AND revision < ? AND state = 'ready'",
+        (now, series_instance_uid, revision),
+    )
     jobs = connection.execute(
-        "UPDATE jobs SET state = 'superseded', superseded_by = ?, fence = fence + 1,"  # noqa: S608
+        "UPDATE jobs SET state = 'superseded', superseded_by = ?, fence = fence + 1,"
         " worker = NULL, lease_until_s = NULL, state_at = ?"
         " WHERE series_instance_uid = ? AND revision < ?"
-        f" AND state NOT IN ('superseded', 'skipped') AND {condition} RETURNING id, revision",
+        " AND state NOT IN ('superseded', 'skipped') RETURNING id, revision",
         (revision, now, series_instance_uid, revision),
     ).fetchall()
     for job in jobs:

@@ -23,7 +23,7 @@ from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.refusals import RefusedInstance
 from pacs_bridge.ledger.series import ForceOutcome
 from pacs_bridge.log import JsonLog
-from pacs_bridge.queue import Priority, State
+from pacs_bridge.queue import JobClaim, Priority, ResultFile, State
 from pacs_bridge.receive.collector import Collector
 from pacs_bridge.receive.selection import matches, select_route
 
@@ -109,6 +109,11 @@ class Bench:
         return view
 
 
+def result_of(claim: JobClaim) -> ResultFile:
+    uid = f"2.25.{claim.job_id}"
+    return ResultFile(0, "binary", "r.dcm", "1.2", uid, f"{uid}.1", "1.2", "00", 1)
+
+
 @pytest.fixture
 def bench(ram_folder, clock) -> Bench:
     return Bench(ram_folder, clock)
@@ -158,12 +163,46 @@ def test_a_sender_that_is_slower_still_makes_revisions_and_the_last_one_has_all(
         bench.send(number)
         bench.look_for(QUIET_S + 2)
 
-    assert bench.states == [
-        (1, State.SUPERSEDED), (2, State.SUPERSEDED), (3, State.READY),
-    ]  # fmt: skip
-    assert bench.ledger.jobs.claim("w", 60).request.revision == 3
+    claim = bench.ledger.jobs.claim("w", 60)
+    assert claim.request.revision == 3
     assert bench.ledger.jobs.claim("w", 60) is None
     assert len(bench.ledger.instances.sources(SERIES, 3)) == 3
+    bench.ledger.jobs.complete(claim, [result_of(claim)], [])
+    assert bench.states == [
+        (1, State.SUPERSEDED), (2, State.SUPERSEDED), (3, State.SENDING),
+    ]  # fmt: skip
+
+
+def test_a_complete_series_gets_its_result_when_a_late_stray_comes_to_nothing(bench):
+    bench.send(1, 2, 3)
+    bench.look_for(QUIET_S + 2)
+    claim = bench.ledger.jobs.claim("w", 1e6)
+    bench.ledger.jobs.advance(claim, State.SEGMENTED)
+    stray = bench.open()
+    bench.arrive(4, stray)
+    bench.end(stray, AssociationOutcome.ABORTED)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.SEGMENTED), (2, State.INCOMPLETE)]
+
+    bench.ledger.jobs.complete(claim, [result_of(claim)], [])
+    delivery = bench.ledger.outbox.claim("s", 60)
+    assert delivery.job_id == claim.job_id
+
+
+def test_a_series_that_outgrows_its_route_is_segmented_as_it_was_when_it_was_ready(
+    ram_folder, clock
+):
+    select = SelectConfig(max_slices=2)
+    route = RouteConfig(name="short", model="m", destinations=("a",), select=select)
+    bench = Bench(ram_folder, clock, [route])
+    bench.send(1, 2)
+    bench.look_for(QUIET_S + 2)
+    bench.send(3)
+    assert bench.ledger.jobs.claim("w", 60) is None
+    bench.look_for(QUIET_S + 2)
+
+    assert bench.states == [(1, State.READY), (2, State.SKIPPED)]
+    assert bench.ledger.jobs.claim("w", 60).request.revision == 1
 
 
 def test_an_aborted_association_holds_the_series_until_it_is_sent_again(bench):

@@ -328,7 +328,7 @@ def test_a_conclusion_is_void_when_something_has_arrived_meanwhile(ledger, enter
     assert ledger.series.open_revisions()[0].state is State.RECEIVING
 
 
-def test_a_late_instance_makes_the_next_revision_and_supersedes_the_waiting_job(
+def test_a_late_instance_makes_the_next_revision_and_the_waiting_job_waits_for_what_comes_of_it(
     ledger, enter, release
 ):
     enter(arrival_of(1))
@@ -338,11 +338,17 @@ def test_a_late_instance_makes_the_next_revision_and_supersedes_the_waiting_job(
     release(2, newest=2)
 
     assert ledger.jobs.claim("w", 60) is None
-    assert ledger.view.job(first).state is State.SUPERSEDED
+    assert ledger.view.job(first).state is State.READY
     assert len(ledger.instances.sources(SERIES, 1)) == 1
     assert len(ledger.instances.sources(SERIES, 2)) == 2
     second = conclude_ready(ledger)
-    assert ledger.jobs.claim("w", 60).job_id == second
+    claim = ledger.jobs.claim("w", 60)
+    assert claim.job_id == second
+    assert ledger.jobs.claim("w", 60) is None
+    result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", "00", 1)
+    ledger.jobs.complete(claim, [result], [])
+    assert ledger.view.job(first).state is State.SUPERSEDED
+    assert ledger.view.state_counts() == {State.SUPERSEDED: 1, State.SENDING: 1}
 
 
 def test_a_resend_of_all_after_a_result_makes_nothing_new(ledger, enter, release):
@@ -375,7 +381,7 @@ def test_a_late_instance_after_the_result_names_the_result_that_it_replaces(ledg
     assert ledger.view.job(first).state is State.SUPERSEDED
 
 
-def test_a_job_at_work_loses_its_lease_to_a_late_instance(ledger, enter, release):
+def test_a_job_at_work_keeps_its_lease_until_a_later_revision_has_a_result(ledger, enter, release):
     from pacs_bridge.queue import LeaseLostError
 
     enter(arrival_of(1))
@@ -383,9 +389,35 @@ def test_a_job_at_work_loses_its_lease_to_a_late_instance(ledger, enter, release
     conclude_ready(ledger)
     claim = ledger.jobs.claim("w", 60)
     enter(arrival_of(2, association=2))
+    release(2, newest=2)
+    ledger.jobs.heartbeat(claim, 60)
+    conclude_ready(ledger)
+    later = ledger.jobs.claim("v", 60)
+    ledger.jobs.heartbeat(claim, 60)
+    result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", "00", 1)
+    ledger.jobs.complete(later, [result], [])
 
     with pytest.raises(LeaseLostError):
         ledger.jobs.heartbeat(claim, 60)
+
+
+def test_a_job_whose_worker_died_waits_for_what_comes_of_a_late_instance(
+    ledger, enter, release, clock
+):
+    enter(arrival_of(1))
+    release()
+    first = conclude_ready(ledger)
+    ledger.jobs.claim("w", 60)
+    enter(arrival_of(2, association=2))
+    release(2, newest=2)
+    second = conclude_ready(ledger)
+    clock.pass_s(61)
+
+    claim = ledger.jobs.claim("v", 60)
+    assert claim.job_id == second
+    assert ledger.jobs.claim("v", 60) is None
+    ledger.jobs.park(claim, Reason.MODEL_ERROR, "")
+    assert ledger.jobs.claim("v", 60).job_id == first
 
 
 def test_a_superseded_result_that_waits_is_not_sent_and_one_on_its_way_may_arrive(
