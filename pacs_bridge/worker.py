@@ -21,7 +21,7 @@ from inference.errors import InferenceError, ModelError
 from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap
 from inference.reasons import Reason
-from inference.segmenter import Progress, Segmenter
+from inference.segmenter import Progress, Segmenter, fitted_segmenter
 from inference.volume import Volume
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
@@ -303,7 +303,8 @@ class _LateSegmenter:
     def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
         """See ``Segmenter.segment``."""
         try:
-            segmenter = self._get()  # not kept: another job may need another model
+            # not kept: another job may need another model
+            segmenter = fitted_segmenter(self._get(), volume.geometry)
             self._identity = segmenter.identity
             return segmenter.segment(volume, progress)
         except ModelError as error:
