@@ -1,8 +1,8 @@
 """Augmenting a window on one core, against MONAI's transforms of the same kind.
 
-``python tests/benchmarks/bench_augmentation.py [--window W] [--runs R]`` prints a table: CPU
-milliseconds a window, the mean of the runs, each change alone at its full probability and then
-all at those of an ordinary training. Runs of the two alternate.
+``python tests/benchmarks/bench_augmentation.py [--window W] [--runs R] [--json FILE]`` prints a
+table: CPU milliseconds a window, the mean of the runs, each change alone at its full
+probability and then all at those of an ordinary training. Runs of the two alternate.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from monai.transforms import (
     RandScaleIntensityd,
     RandSimulateLowResolutiond,
 )
+from row import Row, Unit, add_json_option, write_rows
 
 from training.augmentation.augment import augment
 from training.augmentation.settings import Augmentation
@@ -37,12 +38,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--window", type=int, default=96)
     parser.add_argument("--runs", type=int, default=20)
+    add_json_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     image = rng.uniform(-1, 1, (options.window,) * 3).astype(np.float32)
     labels = rng.integers(0, 105, image.shape, dtype=np.uint8)
     alone = [tuple(float(i == j) for j in range(5)) for i in range(5)]
+    rows = []
     print(f"{'change':16} {'ours ms':>8} {'MONAI ms':>9} {'ratio':>6}")
     for name, probabilities in zip((*CHANGES, "all, ordinary"), (*alone, ORDINARY), strict=True):
         runners = (_ours(image, labels, probabilities), _monai(image, labels, probabilities))
@@ -54,6 +57,9 @@ def main() -> None:
                 spent[index] += (time.process_time() - started) * (run >= 0)
         ours, monai = (1e3 * s / options.runs for s in spent)
         print(f"{name:16} {ours:8.1f} {monai:9.1f} {monai / ours:6.1f}")
+        work = f"{name}, {options.window}^3"
+        rows.append(Row("augmentation", work, Unit.CPU_MILLISECONDS, ours, "MONAI", monai))
+    write_rows(options.json, rows)
 
 
 def _ours(

@@ -1,10 +1,11 @@
 """Windows of cached cases, against MONAI's CacheDataset with RandSpatialCropd.
 
-``python tests/benchmarks/bench_case_cache.py [--volumes N] [--edge E] [--window W]`` prints a
-table for N/4, N/2 and N volumes: memory of the process beyond its imports while it draws, and
-CPU milliseconds a window (median). One process a row; both ways see the same volumes, float32
--1..1 with uint8 labels as the preprocessing leaves them. ``anonymous`` is memory that the machine
-cannot take back; mapped pages beyond it are the disk's cache, which all processes share.
+``python tests/benchmarks/bench_case_cache.py [--volumes N] [--edge E] [--window W] [--json
+FILE]`` prints a table for N/4, N/2 and N volumes: memory of the process beyond its imports
+while it draws, and CPU milliseconds a window (median). One process a row; both ways see the
+same volumes, float32 -1..1 with uint8 labels as the preprocessing leaves them. ``anonymous`` is
+memory that the machine cannot take back; mapped pages beyond it are the disk's cache, which all
+processes share.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from row import Row, Unit, add_json_option, write_rows
 
 from training.case import STORED_SCALE, Case
 
@@ -34,26 +36,46 @@ def main() -> None:
     parser.add_argument(
         "--measure", nargs=3, metavar=("WAY", "FOLDER", "N"), help=argparse.SUPPRESS
     )
+    add_json_option(parser)
     options = parser.parse_args()
     if options.measure:
         way, folder, count = options.measure
         folders = sorted(Path(folder).iterdir())[: int(count)]
         print(json.dumps(measure(way, folders, options.window, options.draws)))
         return
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.volumes):
             make_volume(Path(folder) / f"{number:03d}", options.edge, number)
         print(f"{'volumes':>7} {'way':6} {'anonymous MB':>12} {'resident MB':>11} {'ms':>6}")
         for count in (options.volumes // 4, options.volumes // 2, options.volumes):
+            runs = {}
             for way in WAYS:
                 command = [sys.executable, __file__, "--measure", way, folder, str(count)]
                 command += ["--window", str(options.window), "--draws", str(options.draws)]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
-                run = json.loads(done.stdout)
+                runs[way] = run = json.loads(done.stdout)
                 print(
                     f"{count:7} {way:6} {run['anonymous_mb']:12.0f} {run['resident_mb']:11.0f}"
                     f" {run['ms']:6.1f}"
                 )
+            work = f"{options.window}^3 of {count} volumes of {options.edge}^3"
+            rows.append(row(work, runs["ours"], runs["MONAI"]))
+    write_rows(options.json, rows)
+
+
+def row(work: str, ours: dict[str, float], monai: dict[str, float]) -> Row:
+    """Memory is what the machine cannot take back."""
+    return Row(
+        "case cache",
+        work,
+        Unit.CPU_MILLISECONDS,
+        ours["ms"],
+        "MONAI CacheDataset",
+        monai["ms"],
+        ours["anonymous_mb"],
+        monai["anonymous_mb"],
+    )
 
 
 def make_volume(folder: Path, edge: int, seed: int) -> None:

@@ -1,6 +1,7 @@
 """Evaluation of a large label map: seconds and memory, and ratios to MONAI's own metrics.
 
     python tests/benchmarks/bench_evaluation.py [--planes 400] [--matrix 512] [--structures 90]
+        [--json FILE]
 
 The label maps are the synthetic patient, enlarged, and the same moved by four voxels with every
 third plane's structures grown. Each measurement is a process of its own; memory is its peak with
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from row import Row, Unit, add_json_option, write_rows
 
 from inference.geometry import Geometry
 from inference.label_map import LabelMap
@@ -126,6 +128,7 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=90)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    add_json_option(parser)
     options = parser.parse_args()
     if options.one:
         measure_one(options.one, options.folder)
@@ -141,6 +144,15 @@ def main() -> None:
         f"MONAI / ours: CPU time {rival['cpu_s'] / ours['cpu_s']:.1f}, "
         f"peak memory {rival['peak_mb'] / ours['peak_mb']:.1f}"
     )
+    size = f"{options.matrix} x {options.matrix} x {options.planes}"
+    rows = []
+    for which, peer in (("ours", rival), ("all", None)):
+        run = results[which]
+        work = f"surface Dice, HD95 and more, {run['structures']} structures, {size}"
+        figures = ("MONAI", peer["cpu_s"]) if peer else (None, None)
+        peaks = (run["peak_mb"], peer["peak_mb"] if peer else None)
+        rows.append(Row("evaluation", work, Unit.CPU_SECONDS, run["cpu_s"], *figures, *peaks))
+    write_rows(options.json, rows)
 
 
 def run_one(which: str, folder: str) -> dict[str, float]:

@@ -1,26 +1,37 @@
 """The model chain: time and peak memory of resampling and inference, one process a line.
 
-``python tests/benchmarks/bench_model_chain.py [--slices N] [--matrix M] [--monai] [--infer]``
-prints a table. ``--monai`` adds the published transforms on the same volume (several GB);
-``--infer`` adds the published network with random weights, which takes minutes on a CPU.
-Peak memory is what a process took beyond its state with the source volume in memory.
+``python tests/benchmarks/bench_model_chain.py [--slices N] [--matrix M] [--monai] [--infer]
+[--totalsegmentator FOLDER] [--json FILE]`` prints a table. ``--monai`` adds the published
+transforms on the same volume (several GB); ``--infer`` adds the published network with random
+weights, which takes minutes on a CPU. ``--totalsegmentator`` adds its own resampling, imported
+from a folder into which ``pip install --no-deps --target FOLDER totalsegmentator joblib`` put
+it. Peak memory is what a process took beyond its state with the source volume in memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from row import Row, Unit, add_json_option, write_rows
 
 from inference.geometry import Geometry
 from inference.volume import Volume
+
+NAMES = ("ours", "monai", "infer", "totalsegmentator")
+PEERS = {
+    "monai": "MONAI transforms",
+    "totalsegmentator": "TotalSegmentator, resampling alone",
+}
 
 
 def main() -> None:
@@ -29,13 +40,20 @@ def main() -> None:
     parser.add_argument("--matrix", type=int, default=512)
     parser.add_argument("--monai", action="store_true", help="the published transforms as well")
     parser.add_argument("--infer", action="store_true", help="the published network as well")
+    parser.add_argument("--totalsegmentator", type=Path, help="folder with its package")
     parser.add_argument("--run", nargs=2, metavar=("WHAT", "SPACING"), help=argparse.SUPPRESS)
+    add_json_option(parser)
     options = parser.parse_args()
     shape = (options.slices, options.matrix, options.matrix)
     if options.run:
         print(json.dumps(measure(options.run[0], float(options.run[1]), shape)))
         return
     chains = ["ours", *(["monai"] if options.monai else []), *(["infer"] if options.infer else [])]
+    environment = os.environ.copy()
+    if options.totalsegmentator:
+        chains.append("totalsegmentator")
+        environment["PYTHONPATH"] = str(options.totalsegmentator)
+    found: dict[str, dict[str, dict[str, float]]] = {}
     print(f"{'chain':8} {'mm':>4} {'stage':18} {'s':>7} {'cpu s':>7} {'peak GB':>8}")
     for chain in chains:
         for spacing_mm in (1.5, 3.0):
@@ -43,12 +61,32 @@ def main() -> None:
                 *(sys.executable, __file__, "--run", chain, str(spacing_mm)),
                 *("--slices", str(options.slices), "--matrix", str(options.matrix)),
             ]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+            )
             for row in json.loads(done.stdout.splitlines()[-1]):
+                work = f"{row['stage']} at {spacing_mm} mm"
+                found.setdefault(work, {})[chain] = row
                 print(
-                    f"{chain:8} {spacing_mm:4} {row['stage']:18} {row['s']:7.2f}"
+                    f"{chain[:8]:8} {spacing_mm:4} {row['stage']:18} {row['s']:7.2f}"
                     f" {row['cpu_s']:7.2f} {row['peak_gb']:8.2f}"
                 )
+    size = f"{options.matrix} x {options.matrix} x {options.slices}"
+    write_rows(
+        options.json,
+        [
+            comparison(f"{work}, {size}", chains["ours"], chains[peer], PEERS[peer])
+            for work, chains in found.items()
+            for peer in PEERS
+            if peer in chains and "ours" in chains
+        ],
+    )
+
+
+def comparison(work: str, ours: dict[str, float], theirs: dict[str, float], peer: str) -> Row:
+    """One stage of ours against the same of another."""
+    peaks_mb = (1024 * ours["peak_gb"], 1024 * theirs["peak_gb"])
+    return Row("resampling", work, Unit.SECONDS, ours["s"], peer, theirs["s"], *peaks_mb)
 
 
 def measure(chain: str, spacing_mm: float, shape: tuple[int, int, int]) -> list[dict[str, object]]:
@@ -59,6 +97,8 @@ def measure(chain: str, spacing_mm: float, shape: tuple[int, int, int]) -> list[
         monai_chain(volume, spacing_mm, stages)
     elif chain == "infer":
         inference_chain(volume, spacing_mm, stages)
+    elif chain == "totalsegmentator":
+        totalsegmentator_chain(volume, spacing_mm, stages)
     else:
         our_chain(volume, spacing_mm, stages)
     return stages.rows
@@ -131,6 +171,29 @@ def inference_chain(volume: Volume, spacing_mm: float, stages: Stages) -> None:
     weights = build_network(PUBLISHED_NETWORK).state_dict()
     segmenter = SegResNetSegmenter(LoadedModel(manifest, weights))
     stages.run("segment", lambda: segmenter.segment(volume))
+
+
+def totalsegmentator_chain(volume: Volume, spacing_mm: float, stages: Stages) -> None:
+    """As its ``nnunet.py`` calls it: cubic there, nearest back; nothing is normalised."""
+    import nibabel as nib
+    from totalsegmentator.resampling import change_spacing
+
+    affine = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.geometry.affine)[:, [2, 1, 0, 3]]
+    image = nib.Nifti1Image(volume.hu.T, affine)
+    there = stages.run(
+        "to_network", lambda: change_spacing(image, spacing_mm, order=3, dtype=np.int32, nr_cpus=1)
+    )
+    assert isinstance(there, nib.Nifti1Image)
+    labels = np.zeros(there.shape, dtype=np.uint8)
+    labels[...] = np.arange(labels.shape[2]) % 105
+    found = nib.Nifti1Image(labels, there.affine)
+    del there
+    stages.run(
+        "labels_to_source",
+        lambda: change_spacing(
+            *(found, spacing_mm, image.shape), order=0, dtype=np.uint8, force_affine=affine
+        ),
+    )
 
 
 def monai_chain(volume: Volume, spacing_mm: float, stages: Stages) -> None:

@@ -1,10 +1,11 @@
 """Preparing a raw case, against decompressing its 105 files and against the plain merge.
 
-``python tests/benchmarks/bench_prepare.py [--spacing MM] [--case FOLDER] [--runs R]`` prints a
-table; one process a run, all in turn, the best counts. The case is a synthetic patient with all
-its masks unless a folder of a real one is given. ``zlib`` and ``libdeflate`` only decompress the
-files: the first as Python's gzip does, the second into memory that is used again. ``nibabel``
-reads each mask, assigns, and saves. Peak memory is beyond the state after the imports.
+``python tests/benchmarks/bench_prepare.py [--spacing MM] [--case FOLDER] [--runs R] [--json
+FILE]`` prints a table; one process a run, all in turn, the best counts. The case is a synthetic
+patient with all its masks unless a folder of a real one is given. ``zlib`` and ``libdeflate``
+only decompress the files: the first as Python's gzip does, the second into memory that is used
+again. ``nibabel`` reads each mask, assigns, and saves. Peak memory is beyond the state after
+the imports.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 import imagecodecs
 import nibabel as nib
 import numpy as np
+from row import Row, Unit, add_json_option, write_rows
 
 from inference.structures import STRUCTURES
 from inference.synthetic.patient import SyntheticPatient, default_geometry
@@ -40,6 +42,7 @@ def main() -> None:
     parser.add_argument("--case", type=Path, help="folder of a raw case, in place of a made one")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--measure", nargs=2, metavar=("WAY", "CASE"), help=argparse.SUPPRESS)
+    add_json_option(parser)
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(measure(options.measure[0], Path(options.measure[1]))))
@@ -61,6 +64,17 @@ def main() -> None:
     for way, run in best.items():
         ratio = best["ours"]["cpu_s"] / run["cpu_s"]
         print(f"{way:12} {run['s']:7.2f} {run['cpu_s']:7.2f} {ratio:8.2f} {run['peak_mb']:8.0f}")
+    work = f"105 files, {' x '.join(map(str, shape))}"
+    write_rows(
+        options.json, [row(work, best["ours"], best[way], way) for way in WAYS if way != "ours"]
+    )
+
+
+def row(work: str, ours: dict[str, float], theirs: dict[str, float], way: str) -> Row:
+    """Against the plain merge, or against decompressing alone, which is less work."""
+    peer = way if way == "nibabel" else f"{way}, decompressing alone"
+    figures = (peer, theirs["cpu_s"], ours["peak_mb"], theirs["peak_mb"])
+    return Row("prepare", work, Unit.CPU_SECONDS, ours["cpu_s"], *figures)
 
 
 def make_case(folder: Path, spacing_mm: float) -> Path:

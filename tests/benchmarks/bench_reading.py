@@ -1,9 +1,9 @@
 """Reading a series: time and peak memory against pydicom and SimpleITK, one process a reading.
 
-``python tests/benchmarks/bench_reading.py [--slices N] [--matrix M] [--runs R] [SYNTAX ...]``
-prints a table. Readings of the three alternate; the best of the runs counts. Peak memory is
-what a process took beyond its state after the imports, and beside it the size of the volume.
-The last line is a native series of 1000 slices, by us alone.
+``python tests/benchmarks/bench_reading.py [--slices N] [--matrix M] [--runs R] [--json FILE]
+[SYNTAX ...]`` prints a table. Readings of the three alternate; the best of the runs counts.
+Peak memory is what a process took beyond its state after the imports, and beside it the size of
+the volume. The last line is a native series of 1000 slices, by us alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from row import Row, Unit, add_json_option, write_rows
 
 SYNTAXES = ("EXPLICIT_LITTLE", "RLE", "JPEG_LOSSLESS_SV1", "JPEG_LS", "JPEG_2000_LOSSLESS")
 READERS = ("ours", "pydicom", "SimpleITK")
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--long", type=int, default=1000, help="slices of the long series; 0: none")
     parser.add_argument("--read", nargs=2, metavar=("READER", "FOLDER"), help=argparse.SUPPRESS)
+    add_json_option(parser)
     options = parser.parse_args()
     if options.read:
         print(json.dumps(measure(options.read[0], Path(options.read[1]))))
@@ -39,13 +41,19 @@ def main() -> None:
         f"{'syntax':20} {'reader':10} {'s':>7} {'ratio':>6} {'cpu s':>6}"
         f" {'peak MB':>8} {'volume MB':>9}"
     )
+    rows = []
     for syntax in options.syntaxes:
-        compare(syntax, (options.slices, options.matrix, options.matrix), READERS, options.runs)
+        shape = (options.slices, options.matrix, options.matrix)
+        rows += compare(syntax, shape, READERS, options.runs)
     if options.long:
-        compare("EXPLICIT_LITTLE", (options.long, options.matrix, options.matrix), ("ours",), 1)
+        shape = (options.long, options.matrix, options.matrix)
+        rows += compare("EXPLICIT_LITTLE", shape, ("ours",), 1)
+    write_rows(options.json, rows)
 
 
-def compare(syntax: str, shape: tuple[int, int, int], readers: Sequence[str], runs: int) -> None:
+def compare(
+    syntax: str, shape: tuple[int, int, int], readers: Sequence[str], runs: int
+) -> list[Row]:
     """Write one series and let every reader read it."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), shape, syntax)
@@ -67,6 +75,16 @@ def compare(syntax: str, shape: tuple[int, int, int], readers: Sequence[str], ru
             f" {cpu:6.2f} {peak:8.0f} {volume_mb:9.0f}",
             flush=True,
         )
+    work = f"{syntax}, {shape[2]} x {shape[1]} x {shape[0]}"
+    peaks = {reader: min(run["peak_mb"] for run in found) for reader, found in results.items()}
+    ours = ("reading", work, Unit.SECONDS, best["ours"])
+    if len(readers) == 1:
+        return [Row(*ours, ours_peak_mb=peaks["ours"])]
+    return [
+        Row(*ours, peer, best[peer], peaks["ours"], peaks[peer])
+        for peer in readers
+        if peer != "ours"
+    ]
 
 
 def write(folder: Path, shape: tuple[int, int, int], syntax: str) -> None:

@@ -1,10 +1,11 @@
-"""Writing a Segmentation: ours against highdicom, in turns, each in a process of its own.
+"""Writing a Segmentation: ours against highdicom and dcmqi, in turns, each in a process of its own.
 
     python tests/benchmarks/bench_seg_writing.py [--planes 397] [--matrix 512] [--structures 60]
+        [--json FILE]
 
 Prints seconds of writing and of reading back to verify, peak memory above what labels and
-libraries take, frames, size, and the ratio of CPU times. The structures are those of the synthetic
-patient.
+libraries take (not for dcmqi), frames, size, and ratios of CPU times. The structures are those of
+the synthetic patient.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import dcmqi_writer
 import numpy as np
 import pydicom
 from pydicom.sr.codedict import codes
+from row import Row, Unit, add_json_option, write_rows
 
 from dicom_seg.provenance import SourceInstance, derived_uid
 from dicom_seg.read.examination import StackPlan
@@ -42,6 +45,14 @@ VARIANTS = {
     "labelmap-native": (SegKind.LABELMAP, Encoding.NATIVE),
 }
 RIVALS = {"highdicom-binary": SegKind.BINARY, "highdicom-labelmap-rle": SegKind.LABELMAP}
+DCMQI = {"dcmqi-binary": "binary", "dcmqi-labelmap": "labelmap"}
+#: Ours, theirs, what both write.
+COMPARISONS = (
+    ("binary", "highdicom-binary", "BINARY"),
+    ("binary", "dcmqi-binary", "BINARY"),
+    ("labelmap-rle", "highdicom-labelmap-rle", "LABELMAP RLE"),
+    ("labelmap-native", "dcmqi-labelmap", "LABELMAP"),
+)
 
 
 class Times(NamedTuple):
@@ -164,14 +175,21 @@ def write_theirs(labels: LabelMap, variant: str, path: Path) -> Times:
 
 def measure_one(variant: str, labels_path: Path) -> None:
     """In a process of its own: one line of JSON."""
+    path = labels_path.with_name(f"{variant}.dcm")
+    if variant in DCMQI:
+        wall_s, cpu_s = dcmqi_writer.write(labels_path.parent, DCMQI[variant], path)
+        report(Times(wall_s, cpu_s, 0.0, 0), 0, path)
+        return
     array = np.load(labels_path)
     labels = LabelMap(array, make_plan(array.shape).table.geometry())
     np.median(array[0, 0].astype(float))  # reading a series loads it, too
     before = memory_kb("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    path = labels_path.with_name(f"{variant}.dcm")
     write = write_ours if variant in VARIANTS else write_theirs
-    times = write(labels, variant, path)
+    report(write(labels, variant, path), before, path)
+
+
+def report(times: Times, before_kb: int, path: Path) -> None:
     frames = int(pydicom.dcmread(path, specific_tags=["NumberOfFrames"]).NumberOfFrames)
     print(
         json.dumps(
@@ -179,7 +197,7 @@ def measure_one(variant: str, labels_path: Path) -> None:
                 "write_s": times.write_s,
                 "write_cpu_s": times.write_cpu_s,
                 "verify_cpu_s": times.verify_cpu_s,
-                "extra_mb": (times.peak_kb - before) / 1024,
+                "extra_mb": (times.peak_kb - before_kb) / 1024,
                 "frames": frames,
                 "size_mb": path.stat().st_size / 1e6,
             }
@@ -195,16 +213,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--labels", type=Path, help=argparse.SUPPRESS)
+    add_json_option(parser)
     options = parser.parse_args()
     if options.one:
         measure_one(options.one, options.labels)
         return
     with tempfile.TemporaryDirectory() as folder:
         labels_path = Path(folder) / "labels.npy"
-        np.save(labels_path, make_labels(options.planes, options.matrix, options.structures))
+        labels = make_labels(options.planes, options.matrix, options.structures)
+        np.save(labels_path, labels)
+        dcmqi_writer.write_inputs(Path(folder), labels, SPACING_MM)
+        structures = np.count_nonzero(np.bincount(labels.ravel())[1:])
+        del labels
         results: dict[str, list[dict[str, float]]] = {}
         for _ in range(options.rounds):
-            for variant in (*VARIANTS, *RIVALS):
+            for variant in (*VARIANTS, *RIVALS, *DCMQI):
                 command = [sys.executable, __file__, "--one", variant, "--labels", labels_path]
                 output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 results.setdefault(variant, []).append(json.loads(output))
@@ -219,12 +242,14 @@ def main() -> None:
             f"verify CPU {value['verify_cpu_s']:5.2f} s  +{value['extra_mb']:4.0f} MB  "
             f"{value['frames']:5.0f} frames  {value['size_mb']:6.2f} MB"
         )
-    for ours, theirs in (
-        ("binary", "highdicom-binary"),
-        ("labelmap-rle", "highdicom-labelmap-rle"),
-    ):
-        ratio = median[theirs]["write_cpu_s"] / median[ours]["write_cpu_s"]
-        print(f"{theirs} takes {ratio:.1f} x the CPU time of {ours}")
+    size = f"{options.matrix} x {options.matrix} x {options.planes}, {structures} structures"
+    rows = []
+    for ours, theirs, written in COMPARISONS:
+        figures = median[ours]["write_cpu_s"], theirs, median[theirs]["write_cpu_s"]
+        peaks = [median[way]["extra_mb"] if way not in DCMQI else None for way in (ours, theirs)]
+        rows.append(Row("SEG writing", f"{written}, {size}", Unit.CPU_SECONDS, *figures, *peaks))
+        print(f"{theirs} takes {rows[-1].ratio:.1f} x the CPU time of {ours}")
+    write_rows(options.json, rows)
 
 
 if __name__ == "__main__":

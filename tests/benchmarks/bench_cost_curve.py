@@ -1,0 +1,143 @@
+"""What a longer series costs outside of the network: time and memory, 100 to 1,600 slices.
+
+``python tests/benchmarks/bench_cost_curve.py [--slices 100 200 ...] [--matrix 512]
+[--spacing 1.5] [--runs R] [--json FILE]`` prints a table and, last, the power of the length that
+the time grows with: 1 is linear.
+
+Each length is a process of its own that reads a DICOM series, looks at every voxel as the network
+would (resampled, in slabs of a window's depth), labels it by a threshold in place of the network,
+brings the labels to the source's planes, writes a LABELMAP and verifies it. ``beyond`` is peak
+memory less the imports, the int16 volume and the uint8 labels on both grids, which grow by their
+nature: what remains should not grow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from bench_reading import memory_mb, write
+from row import Row, Unit, add_json_option, write_rows
+
+SLAB = 96
+STAGES = ("read", "scan", "place", "write", "verify")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slices", type=int, nargs="+", default=[100, 200, 400, 800, 1600])
+    parser.add_argument("--matrix", type=int, default=512)
+    parser.add_argument("--spacing", type=float, default=1.5)
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    add_json_option(parser)
+    options = parser.parse_args()
+    if options.make:
+        write(options.make, (options.slices[0], options.matrix, options.matrix), "EXPLICIT_LITTLE")
+    elif options.read:
+        print(json.dumps(measure(options.read, options.spacing)))
+    else:
+        curve(options)
+
+
+def curve(options: argparse.Namespace) -> None:
+    """One line a length; the best of the runs."""
+    print(f"{'slices':>6} {'s':>7} {'ms/slice':>8} {'peak MB':>8} {'beyond MB':>9}  stages, s")
+    rows, seconds = [], []
+    for slices in options.slices:
+        common = [sys.executable, __file__, "--matrix", str(options.matrix)]
+        common += ["--spacing", str(options.spacing), "--slices", str(slices)]
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([*common, "--make", folder], check=True)
+            found = []
+            for _ in range(options.runs):
+                done = subprocess.run(
+                    [*common, "--read", folder], check=True, stdout=subprocess.PIPE, text=True
+                )
+                found.append(json.loads(done.stdout.splitlines()[-1]))
+        best = min(found, key=lambda run: run["s"])
+        seconds.append(best["s"])
+        stages = " ".join(f"{stage} {best[stage]:.2f}" for stage in STAGES)
+        print(
+            f"{slices:6} {best['s']:7.2f} {1e3 * best['s'] / slices:8.1f} {best['peak_mb']:8.0f}"
+            f" {best['beyond_mb']:9.0f}  {stages}",
+            flush=True,
+        )
+        work = f"{options.matrix} x {options.matrix} x {slices}, all but the network"
+        rows.append(
+            Row("cost curve", work, Unit.SECONDS, best["s"], ours_peak_mb=best["beyond_mb"])
+        )
+    if len(seconds) > 1:
+        power = np.polyfit(np.log(options.slices), np.log(seconds), 1)[0]
+        print(f"time grows with the length to the power of {power:.2f}")
+    write_rows(options.json, rows)
+
+
+def measure(folder: Path, spacing_mm: float) -> dict[str, float]:
+    """The path of one series in this process."""
+    from dicom_seg.provenance import SourceInstance
+    from dicom_seg.read.reader import read_stack
+    from dicom_seg.read.series import examine_series
+    from dicom_seg.segmentation import Encoding, SegKind, SegRequest, write_segmentation
+    from dicom_seg.verification import verify_segmentation
+    from inference.engine.network_scan import NetworkScan
+    from inference.identity import SegmenterIdentity
+    from inference.intensity import ROBUST_INTENSITY
+    from inference.network_grid import NetworkGrid
+    from inference.preprocessing import labels_to_source
+
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
+    before_mb, laps = memory_mb("VmRSS"), [time.perf_counter()]
+    (plan,) = examine_series(sorted(folder.iterdir())).stacks
+    volume = read_stack(plan).volume
+    laps.append(time.perf_counter())
+    grid = NetworkGrid.covering(volume.geometry, spacing_mm)
+    labels = labelled(NetworkScan.of(volume, grid, ROBUST_INTENSITY))
+    laps.append(time.perf_counter())
+    placed = labels_to_source(grid.network_view(labels), grid)
+    laps.append(time.perf_counter())
+    identity = SegmenterIdentity("bench", "1", "0" * 64, True, "benchmark", (), "benchmark")
+    sources = tuple(SourceInstance(row.sop_instance_uid, "") for row in plan.table.rows)
+    request = SegRequest(
+        SegKind.LABELMAP, identity, datetime(2026, 11, 22), encoding=Encoding.RLE, sources=sources
+    )
+    with tempfile.TemporaryDirectory() as out:
+        path = Path(out) / "seg.dcm"
+        write_segmentation(placed, plan, request, path)
+        laps.append(time.perf_counter())
+        verify_segmentation(path, placed, plan, request)
+        laps.append(time.perf_counter())
+    peak_mb = memory_mb("VmHWM") - before_mb
+    grown_mb = (volume.hu.nbytes + labels.nbytes + placed.labels.nbytes) / 1e6
+    stages = dict(zip(STAGES, np.diff(laps).tolist(), strict=True))
+    return stages | {"s": laps[-1] - laps[0], "peak_mb": peak_mb, "beyond_mb": peak_mb - grown_mb}
+
+
+def labelled(scan: object) -> np.ndarray:
+    """Two structures by a threshold, slab by slab, from what the network would see."""
+    from inference.engine.network_scan import NetworkScan
+
+    assert isinstance(scan, NetworkScan)
+    depth, height, width = scan.shape
+    labels = np.zeros(scan.shape, np.uint8)
+    slab = np.empty((min(SLAB, depth), height, width), np.float32)
+    liver, spleen = 5, 1
+    for first in range(0, depth, SLAB):
+        seen = slab[: min(SLAB, depth - first)]
+        scan.fill((slice(first, first + len(seen)), slice(0, height), slice(0, width)), seen)
+        above = seen > 0
+        labels[first : first + len(seen)] = np.where(above, liver, 0)
+        labels[first : first + len(seen), : height // 4][above[:, : height // 4]] = spleen
+    return labels
+
+
+if __name__ == "__main__":
+    main()
