@@ -69,12 +69,13 @@ def jobs(
 @click.argument("job_ids", metavar="[JOB]...", type=int, nargs=-1)
 @config_option
 @click.option("--dead", is_flag=True, help="All jobs that are dead.")
-@click.option("--series", "series_uid", metavar="UID", help="Go on with an incomplete series.")
+@click.option("--series", "series_uid", metavar="UID", help="Go on with a series that has no job.")
 def retry(job_ids: tuple[int, ...], config_path: Path, dead: bool, series_uid: str | None) -> None:
     """Try jobs again at once: dead, skipped or waiting ones.
 
     A job that has results keeps them; only its deliveries are tried again. With --series an
-    incomplete series is taken as it is.
+    incomplete series is taken as it is, and so is one that was given up; for one that was
+    skipped before it had a job the routes are looked at again.
     """
     from pacs_bridge.ledger.series import ForceOutcome
     from pacs_bridge.queue import State
@@ -87,6 +88,11 @@ def retry(job_ids: tuple[int, ...], config_path: Path, dead: bool, series_uid: s
         if dead:
             views = ledger.view.jobs([State.DEAD], limit=1_000_000)
             wanted += [view.job_id for view in views if view.job_id is not None]
+            for series in dict.fromkeys(
+                view.series_instance_uid for view in views if view.job_id is None
+            ):
+                failed = True
+                click.echo(f"series {series}: dead without a job; go on with it by --series")
         for job_id in dict.fromkeys(wanted):
             done = ledger.steering.retry_job(job_id) or ledger.steering.send_now(job_id) > 0
             failed |= not done

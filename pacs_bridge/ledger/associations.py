@@ -22,6 +22,14 @@ from pacs_bridge.queue import State
 _SERIALS_PER_EPOCH = 1 << 32
 
 
+#: Of a row of revisions: it may still become complete. One that was given up may, if it is the
+#: current one: whoever sends all of it again is told that all of it is here.
+_IS_WAITED_FOR = """
+(state IN ('receiving', 'quiet', 'incomplete') OR state = 'dead' AND revision = (SELECT s.revision
+   FROM series s WHERE s.series_instance_uid = revisions.series_instance_uid))
+"""
+
+
 class AssociationOutcome(StrEnum):
     """How an association ended."""
 
@@ -107,8 +115,8 @@ class AssociationBook:
         self, connection: sqlite3.Connection, series_instance_uid: str, newest_id: int
     ) -> None:
         connection.execute(
-            "UPDATE revisions SET activity = activity + 1, abort_boundary = ?"
-            " WHERE series_instance_uid = ? AND state IN ('receiving', 'quiet', 'incomplete')",
+            "UPDATE revisions SET activity = activity + 1, abort_boundary = ?"  # noqa: S608
+            f" WHERE series_instance_uid = ? AND {_IS_WAITED_FOR}",
             (newest_id, series_instance_uid),
         )
 
@@ -116,16 +124,16 @@ class AssociationBook:
         self, connection: sqlite3.Connection, series_instance_uid: str, association_id: int
     ) -> None:
         connection.execute(
-            "UPDATE revisions SET activity = activity + 1, abort_boundary ="
+            "UPDATE revisions SET activity = activity + 1, abort_boundary ="  # noqa: S608
             " CASE WHEN abort_boundary < ? THEN NULL ELSE abort_boundary END"
-            " WHERE series_instance_uid = ? AND state IN ('receiving', 'quiet', 'incomplete')",
+            f" WHERE series_instance_uid = ? AND {_IS_WAITED_FOR}",
             (association_id, series_instance_uid),
         )
         reopened = connection.execute(
-            "UPDATE revisions SET state = 'receiving', reason = NULL, detail = '', state_at = ?"
-            " WHERE series_instance_uid = ? AND state = 'incomplete'"
-            " AND abort_boundary IS NULL AND hold_reason IS NULL AND NOT EXISTS (SELECT 1"
-            " FROM refused f WHERE f.series_instance_uid = revisions.series_instance_uid)"
+            "UPDATE revisions SET state = 'receiving', reason = NULL, detail = '', state_at = ?"  # noqa: S608
+            " WHERE series_instance_uid = ? AND state IN ('incomplete', 'dead')"
+            f" AND {_IS_WAITED_FOR} AND abort_boundary IS NULL AND hold_reason IS NULL"
+            " AND NOT EXISTS (SELECT 1 FROM refused f WHERE f.series_instance_uid = revisions.series_instance_uid)"
             " RETURNING revision",
             (self._database.now_text(), series_instance_uid),
         ).fetchall()

@@ -49,7 +49,7 @@ class ForceOutcome(StrEnum):
     """What came of an operator's word that a series is as complete as it will be."""
 
     FORCED = "goes on as it is"
-    NOT_HELD = "not incomplete"
+    NOT_HELD = "neither held nor ended without a job"
     SOURCES_DELETED = "files of it were deleted after their time: they must be sent again"
 
 
@@ -108,15 +108,19 @@ class SeriesBook:
         return True
 
     def force(self, series_instance_uid: str) -> ForceOutcome:
-        """An operator vouches for an incomplete series: it is as complete as it will be."""
+        """An operator vouches for a series: it is as complete as it will be.
+
+        That lets its current revision go on if it is held, or ended before it had a job: given
+        up, or skipped. The routes are looked at anew.
+        """
         now = self._database.now_text()
         with self._database.write() as connection:
             if _has_deleted_sources(connection, series_instance_uid):
                 return ForceOutcome.SOURCES_DELETED
             rows = connection.execute(
-                "UPDATE revisions SET state = 'quiet', activity = activity + 1, reason = NULL,"
+                "UPDATE revisions SET state = 'quiet', activity = activity + 1, reason = NULL,"  # noqa: S608
                 " detail = 'forced', abort_boundary = NULL, hold_reason = NULL, state_at = ?"
-                " WHERE series_instance_uid = ? AND state = 'incomplete' RETURNING revision",
+                f" WHERE series_instance_uid = ? AND {_CAN_GO_ON} RETURNING revision",
                 (now, series_instance_uid),
             ).fetchall()
             for row in rows:
@@ -129,7 +133,7 @@ class SeriesBook:
         return ForceOutcome.FORCED if rows else ForceOutcome.NOT_HELD
 
     def give_up_incomplete(self, after_s: float) -> tuple[str, ...]:
-        """End the series that were held for so long: DEAD; a later instance opens them again.
+        """End the series that were held for so long: DEAD; what is sent later opens them again.
 
         A series of which nothing came but what was refused is forgotten then.
         """
@@ -165,9 +169,8 @@ class SeriesBook:
 
 def _has_deleted_sources(connection: sqlite3.Connection, series_instance_uid: str) -> bool:
     row = connection.execute(
-        "SELECT 1 FROM revisions r JOIN instances i USING (series_instance_uid)"
-        " WHERE r.series_instance_uid = ? AND r.state = 'incomplete'"
-        " AND i.deleted_at IS NOT NULL",
+        "SELECT 1 FROM revisions JOIN instances i USING (series_instance_uid)"  # noqa: S608
+        f" WHERE series_instance_uid = ? AND {_CAN_GO_ON} AND i.deleted_at IS NOT NULL",
         (series_instance_uid,),
     ).fetchone()
     return row is not None
@@ -185,6 +188,12 @@ def _vouch(connection: sqlite3.Connection, now: str, series_instance_uid: str) -
         (now, series_instance_uid),
     )
 
+
+#: Of a row of revisions: whether it is the current one and waits for a word, or ended jobless.
+_CAN_GO_ON = """
+(state IN ('incomplete', 'dead', 'skipped') AND revisions.revision = (SELECT s.revision
+   FROM series s WHERE s.series_instance_uid = revisions.series_instance_uid))
+"""
 
 _OPEN_REVISIONS = """
 SELECT r.series_instance_uid, r.revision, r.state, r.activity, r.abort_boundary, r.hold_reason,

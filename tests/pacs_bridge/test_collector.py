@@ -232,6 +232,66 @@ def test_an_operator_can_force_a_held_series(bench):
     assert bench.states == [(1, State.READY)]
 
 
+def give_up(bench: Bench) -> None:
+    """Have all of a series arrive over an association that is aborted, and nothing for long."""
+    association = bench.open()
+    for number in (1, 2, 3):
+        bench.arrive(number, association)
+    bench.end(association, AssociationOutcome.ABORTED)
+    bench.look_for(QUIET_S + 2)
+    bench.clock.pass_s(100)
+    assert bench.ledger.series.give_up_incomplete(99) == (SERIES,)
+    assert bench.states == [(1, State.DEAD)]
+
+
+def test_a_series_that_was_given_up_is_taken_up_again_when_it_is_sent_again(bench):
+    give_up(bench)
+    association = bench.open()
+    bench.arrive(1, association)
+    bench.end(association, AssociationOutcome.ABORTED)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.DEAD)]
+
+    bench.send(1, 2, 3)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_an_operator_can_force_a_series_that_was_given_up(bench):
+    give_up(bench)
+    assert bench.ledger.series.force(SERIES) is ForceOutcome.FORCED
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+    assert bench.ledger.series.force(SERIES) is ForceOutcome.NOT_HELD
+
+
+def test_an_operator_has_a_skipped_series_looked_at_again_when_the_routes_are_mended(
+    ram_folder, clock
+):
+    select = SelectConfig(body_parts=("HEAD",))
+    heads = RouteConfig(name="heads", model="m", destinations=("a",), select=select)
+    bench = Bench(ram_folder, clock, [heads])
+    bench.send(1)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.SKIPPED)]
+    bench.routes = [RouteConfig(name="all", model="m", destinations=("a",))]
+    bench.collector = bench.start()
+
+    assert bench.ledger.series.force(SERIES) is ForceOutcome.FORCED
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_only_the_current_revision_of_a_series_is_forced(bench):
+    give_up(bench)
+    bench.send(4)
+    bench.look_for(QUIET_S + 2)
+    assert bench.ledger.series.force(SERIES) is ForceOutcome.NOT_HELD
+    bench.send(1, 2, 3, 4)
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.DEAD), (2, State.READY)]
+
+
 def test_a_refused_instance_is_owed_over_any_number_of_associations(bench):
     bench.send(1)
     bench.end(bench.open(), refused=(2,))  # one association an image, and no other word of it
