@@ -20,9 +20,11 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 
 from inference.reasons import Reason
 from pacs_bridge.config.destinations import DestinationConfig, ResultKind
+from pacs_bridge.deliver import store_scu
 from pacs_bridge.deliver.negotiation import Syntax
 from pacs_bridge.deliver.store_scu import StoreScu, UnreachableError
 from pacs_bridge.errors import PermanentError, TransientError
@@ -378,6 +380,74 @@ def test_a_peer_that_aborts_is_tried_again(
     with pytest.raises(TransientError) as aborted:
         _scu(tmp_path, peer.port).send(results)
     assert aborted.value.reason is Reason.SEND_TIMEOUT
+
+
+def test_a_peer_that_accepts_and_aborts_in_one_breath_is_tried_again(
+    results: tuple[ResultFile, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The abort is read before the sender listens, and its reactor is late to hear of it."""
+    initialise, keep = Association.__init__, store_scu.keep_responses
+
+    def with_late_reactor(self: Association, *arguments: object, **options: object) -> None:
+        initialise(self, *arguments, **options)
+        self._reactor_checkpoint.clear()
+
+    def keep_late(association: Association) -> None:
+        association.dul.join(20)
+        assert not association.dul.is_alive()
+        keep(association)
+
+    monkeypatch.setattr(Association, "__init__", with_late_reactor)
+    monkeypatch.setattr(store_scu, "keep_responses", keep_late)
+    failed: list[Exception] = []
+
+    def send(port: int) -> None:
+        try:
+            _scu(tmp_path, port, response_timeout_s=1.0).send(results)
+        except TransientError as error:
+            failed.append(error)
+
+    with _accepting_and_aborting() as port:
+        sender = threading.Thread(target=send, args=(port,), daemon=True)
+        sender.start()
+        sender.join(20)
+    assert not sender.is_alive()
+    assert [error.reason for error in failed] == [Reason.SEND_TIMEOUT]
+
+
+@contextmanager
+def _accepting_and_aborting() -> Iterator[int]:
+    """A peer that sends A-ASSOCIATE-AC and A-ABORT in one segment, to one caller."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        with listener:
+            near, _ = listener.accept()
+        with near:
+            head = near.recv(6, socket.MSG_WAITALL)
+            rest = near.recv(int.from_bytes(head[2:], "big"), socket.MSG_WAITALL)
+            request = A_ASSOCIATE_RQ()
+            request.decode(head + rest)
+            primitive = request.to_primitive()
+            offered = primitive.presentation_context_definition_list
+            for context in offered:
+                context.transfer_syntax = context.transfer_syntax[:1]
+                context.result = 0
+            primitive.presentation_context_definition_list = []
+            primitive.presentation_context_definition_results_list = offered
+            primitive.result, primitive.result_source = 0, 1
+            accept, abort = A_ASSOCIATE_AC(), A_ABORT_RQ()
+            accept.from_primitive(primitive)
+            abort.source, abort.reason_diagnostic = 0, 0
+            near.sendall(accept.encode() + abort.encode())
+            with suppress(OSError):
+                while near.recv(65536):
+                    pass
+
+    peer = threading.Thread(target=answer, daemon=True)
+    peer.start()
+    yield listener.getsockname()[1]
+    peer.join(20)
 
 
 @pytest.mark.parametrize("limit_bytes", [0, 16_384, 4_000_000])
