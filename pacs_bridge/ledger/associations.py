@@ -133,7 +133,8 @@ class AssociationBook:
             "UPDATE revisions SET state = 'receiving', reason = NULL, detail = '', state_at = ?"  # noqa: S608
             " WHERE series_instance_uid = ? AND state IN ('incomplete', 'dead')"
             f" AND {_IS_WAITED_FOR} AND abort_boundary IS NULL AND hold_reason IS NULL"
-            " AND NOT EXISTS (SELECT 1 FROM refused f WHERE f.series_instance_uid = revisions.series_instance_uid)"
+            " AND NOT EXISTS (SELECT 1 FROM refused f"
+            " WHERE f.series_instance_uid = revisions.series_instance_uid)"
             " RETURNING revision",
             (self._database.now_text(), series_instance_uid),
         ).fetchall()
