@@ -133,32 +133,44 @@ def _begin(run: TrainingRun, device: torch.device) -> TrainingState:
 
 
 def _train(state: TrainingState, run: TrainingRun, ranks: Ranks, log: Log) -> None:
-    plan, record = run.plan, run.record
+    plan = run.plan
     how = Arithmetic(run.precision, ranks, run.seed)
     windows = WindowSpec(plan.window, precision=run.precision, channels_last=True)
     validation = Validation(run.validation, run.recipe.spacing_mm, windows)
     source = PatchSource(run.cases, run.seed, plan, run.augmentation)
     journal = Journal.open(run.folder, state.step, log) if ranks.first else None
     state.network.train()
-    for patches in feed(source.draw, plan, state.step, ranks, run.workers):
-        result = update(state, patches, plan, how)
-        state.step += 1
-        last = state.step == plan.steps
-        if journal is not None:
-            journal.step(state.step, result, patches[0])
-        if run.validation and (last or state.step % plan.validation_steps == 0):
-            look = journal.look(state.step) if journal is not None else None
-            row = validation.run(state.average, state.step, ranks, look)
-            better = row.mean_dice_5ml > state.best_dice
-            state.best_dice = max(state.best_dice, row.mean_dice_5ml)
+    try:
+        for patches in feed(source.draw, plan, state.step, ranks, run.workers):
+            result = update(state, patches, plan, how)
+            state.step += 1
+            last = state.step == plan.steps
             if journal is not None:
-                journal.validation(row)
-                if better:
-                    save_checkpoint(state, record, run.folder / BEST)
-        if journal is not None and (last or state.step % plan.checkpoint_steps == 0):
-            save_checkpoint(state, record, run.folder / CHECKPOINT)
+                journal.step(state.step, result, patches[0])
+            if run.validation and (last or state.step % plan.validation_steps == 0):
+                _validate(state, validation, ranks, journal, run)
+            if journal is not None and (last or state.step % plan.checkpoint_steps == 0):
+                save_checkpoint(state, run.record, run.folder / CHECKPOINT)
+    finally:
+        if journal is not None:
+            journal.close()
+
+
+def _validate(
+    state: TrainingState,
+    validation: Validation,
+    ranks: Ranks,
+    journal: Journal | None,
+    run: TrainingRun,
+) -> None:
+    look = journal.look(state.step) if journal is not None else None
+    row = validation.run(state.average, state.step, ranks, look)
+    better = row.mean_dice_5ml > state.best_dice
+    state.best_dice = max(state.best_dice, row.mean_dice_5ml)
     if journal is not None:
-        journal.close()
+        journal.validation(row)
+        if better:
+            save_checkpoint(state, run.record, run.folder / BEST)
 
 
 def _say_nothing(_line: str) -> None:
