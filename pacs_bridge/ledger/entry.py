@@ -12,8 +12,8 @@ from pacs_bridge.ledger.history import Change, count, note
 from pacs_bridge.ledger.refusals import note_arrived
 from pacs_bridge.queue import State
 
-#: The series lacks an instance that lies in quarantine for this.
-_LACKING = (Reason.MIXED_IDENTITY, Reason.MISSING_IDENTITY)
+#: The series lacks an instance that lies in quarantine for this, unless it has another of its UID.
+_LACKING = (Reason.MIXED_IDENTITY, Reason.MISSING_IDENTITY, Reason.CONFLICTING_INSTANCE)
 
 
 class Entry:
@@ -151,12 +151,12 @@ class Entry:
                 arrival.association.id,
             ),
         )
-        if fate.reason in _LACKING:
+        if lacks := self._lacks(arrival.series_instance_uid):
             self._connection.execute(
                 "UPDATE revisions SET activity = activity + 1, hold_reason = ?"
                 " WHERE series_instance_uid = ?"
                 " AND state IN ('receiving', 'quiet', 'incomplete')",
-                (fate.reason, arrival.series_instance_uid),
+                (lacks, arrival.series_instance_uid),
             )
 
     def _open_revision(self, arrival: Arrival) -> int:
@@ -217,9 +217,10 @@ class Entry:
     def _lacks(self, series_instance_uid: str) -> str | None:
         """Why the series is not whole, whatever comes: it has an instance in quarantine."""
         row = self._connection.execute(
-            "SELECT reason FROM quarantine q WHERE series_instance_uid = ? AND reason IN (?, ?)"
+            "SELECT reason FROM quarantine q WHERE series_instance_uid = ? AND reason IN (?, ?, ?)"
             " AND vouched_at IS NULL AND NOT EXISTS (SELECT 1 FROM instances i"
-            " WHERE i.sop_instance_uid = q.sop_instance_uid) ORDER BY id LIMIT 1",
+            " WHERE i.sop_instance_uid = q.sop_instance_uid"
+            " AND i.series_instance_uid = q.series_instance_uid) ORDER BY id LIMIT 1",
             (series_instance_uid, *_LACKING),
         ).fetchone()
         return None if row is None else str(row[0])

@@ -228,6 +228,8 @@ class StorageSession:
 
     def _settled(self, fate: Fate, header: InstanceHeader) -> Response:
         self.tally.count(fate)
+        if fate.is_quarantine and not is_valid_uid(header.series_instance_uid):
+            self._has_unknown_loss = True
         status = status_of(fate)
         if fate is not Fate.KEPT:
             self.log.info(

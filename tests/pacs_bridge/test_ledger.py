@@ -180,6 +180,28 @@ def test_a_series_of_two_identities_is_held(ledger, enter, release, change):
     assert revision.instance_count == 1
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_series_that_uses_the_instance_uid_of_another_series_is_held(
+    ledger, enter, release, is_first
+):
+    enter(arrival_of(1))
+    conclude_ready(ledger)
+    mine = {"series_instance_uid": "1.2.9"}
+    own = arrival_of(2, association=2, **mine)
+    reused = arrival_of(1, association=2, digest="other", **mine)
+    enter(*((reused, own) if is_first else (own, reused)))
+    release(2, newest=2)
+
+    (revision,) = ledger.series.open_revisions()
+    assert revision.hold_reason is Reason.CONFLICTING_INSTANCE
+    assert revision.instance_count == 1
+
+
+def test_other_bytes_of_an_instance_that_the_series_has_hold_nothing_up(ledger, enter):
+    enter(arrival_of(1), arrival_of(1, digest="other"))
+    assert ledger.series.open_revisions()[0].hold_reason is None
+
+
 def test_an_instance_without_identity_goes_into_quarantine(ledger, enter):
     assert enter(arrival_of(1, is_identified=False)) == [Fate.MISSING_IDENTITY]
 

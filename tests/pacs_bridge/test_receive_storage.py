@@ -300,6 +300,14 @@ def test_what_cannot_be_told_of_any_series_holds_up_no_series_of_another_sender(
     wait_for(lambda: state_of(ledger, mine.SeriesInstanceUID) == [State.INCOMPLETE])
 
 
+def test_a_series_lacks_an_instance_that_came_without_the_uid_of_its_series(
+    listener, send, make_ct, ledger, wait_for
+):
+    one, nameless = make_ct(number=1), make_ct(number=2, SeriesInstanceUID="")
+    assert send(listener.port, [one, nameless]) == [0x0000, Status.MISSING_IDENTITY]
+    wait_for(lambda: state_of(ledger, one.SeriesInstanceUID) == [State.INCOMPLETE])
+
+
 def test_a_refused_instance_holds_up_its_series_only_until_another_sender_brings_it(
     listener, raw_peer, send, make_ct, ledger, wait_for
 ):
