@@ -80,7 +80,7 @@ class Blend:
         there = self._band[:, :, column : column + self._window]
         there[..., -1:] += self._importance
         if features.device.type != "cpu":
-            there[..., :-1].addcmul_(features, self._importance)
+            there[..., :-1].addcmul_(features.float(), self._importance)
             return
         for sums, values, weights in zip(there, features, self._importance, strict=True):
             sums[..., :-1].addcmul_(values.float(), weights)  # plane by plane: in the cache

@@ -30,15 +30,17 @@ class Sampler:
 
     Parameters
     ----------
-    volume
-        CT numbers on parallel planes, tilted and uneven ones included.
+    hu
+        ``(z, y, x)`` of the source, each axis turned as the grid has it.
     grid
         Covers them.
+    where
+        Where the grid's voxels lie in ``hu``.
     clamp_hu
         Lowest and highest value, applied before values mix; None: padding is a value.
     """
 
-    hu: npt.NDArray[np.int16]  #: turned
+    hu: npt.NDArray[np.int16]
     grid: NetworkGrid
     where: PlaneMap
     clamp_hu: tuple[int, int] | None
