@@ -38,7 +38,9 @@ class Entry:
         """Decide the fate of an arrival, have its file moved, and write it down."""
         self._note_association(arrival.association)
         known = self._connection.execute(
-            "SELECT digest, path, deleted_at FROM instances WHERE sop_instance_uid = ?",
+            "SELECT i.digest, i.path, i.size_bytes, i.deleted_at, s.series_instance_uid,"
+            " s.study_instance_uid, s.patient_key FROM instances i"
+            " JOIN series s USING (series_instance_uid) WHERE sop_instance_uid = ?",
             (arrival.sop_instance_uid,),
         ).fetchone()
         fate = self._fate(arrival, known)
@@ -62,12 +64,17 @@ class Entry:
 
     def _put_back(self, arrival: Arrival, path: str) -> None:
         self._connection.execute(
-            "UPDATE instances SET path = ?, data_offset_bytes = ?, size_bytes = ?,"
-            " received_at = ?, deleted_at = NULL WHERE sop_instance_uid = ?",
+            "UPDATE instances SET path = ?, digest = ?, transfer_syntax_uid = ?,"
+            " data_offset_bytes = ?, size_bytes = ?, frame_count = ?, received_at = ?,"
+            " deleted_at = NULL"
+            " WHERE sop_instance_uid = ?",
             (
                 path,
+                arrival.digest,
+                arrival.transfer_syntax_uid,
                 arrival.data_offset_bytes,
                 arrival.size_bytes,
+                arrival.frame_count,
                 self._now,
                 arrival.sop_instance_uid,
             ),
@@ -77,7 +84,8 @@ class Entry:
         if not arrival.is_identified:
             return Fate.MISSING_IDENTITY
         if known is not None:
-            return Fate.KNOWN if known["digest"] == arrival.digest else Fate.CONFLICTING
+            is_known = known["digest"] == arrival.digest or _takes_the_place(arrival, known)
+            return Fate.KNOWN if is_known else Fate.CONFLICTING
         if self._connection.execute(
             "SELECT 1 FROM results WHERE sop_instance_uid = ? OR series_instance_uid = ?",
             (arrival.sop_instance_uid, arrival.series_instance_uid),
@@ -245,3 +253,14 @@ class Entry:
                 self._now,
             ),
         )
+
+
+def _takes_the_place(arrival: Arrival, known: sqlite3.Row) -> bool:
+    """Whether other bytes may stand for an instance that was deleted after its time.
+
+    An archive may send it in another transfer syntax than the scanner did, or with a study
+    description that was mended since; who and which series it is of must be the same.
+    """
+    theirs = (arrival.series_instance_uid, arrival.study_instance_uid, arrival.patient_key)
+    ours = (known["series_instance_uid"], known["study_instance_uid"], known["patient_key"])
+    return known["deleted_at"] is not None and theirs == ours

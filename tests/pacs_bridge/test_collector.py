@@ -66,7 +66,7 @@ class Bench:
             patient_key="p",
             digest=f"digest{number}",
             data_offset_bytes=300,
-            size_bytes=1000,
+            size_bytes=0,
             frame_count=1,
             expected_instances=None,
             facts=SeriesFacts(modality="CT"),

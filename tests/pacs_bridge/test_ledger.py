@@ -71,7 +71,7 @@ def arrival_of(number: int, association: int = 1, **changes: object) -> Arrival:
         patient_key="p",
         digest=f"digest{number}",
         data_offset_bytes=300,
-        size_bytes=1000,
+        size_bytes=len(b"instance"),
         frame_count=1,
         expected_instances=None,
         facts=SeriesFacts(modality="CT"),
@@ -909,6 +909,25 @@ def test_a_deleted_instance_that_is_sent_again_is_put_back_and_makes_no_second_r
     assert ledger.retention.delete_sources(DAY_S) == 0
     clock.pass_s(2 * DAY_S)
     assert ledger.retention.delete_sources(DAY_S) == 1
+
+
+def test_a_deleted_instance_is_put_back_from_a_sender_that_encodes_it_anew(
+    ledger, enter, release, clock
+):
+    enter(arrival_of(1))
+    release()
+    conclude_ready(ledger)
+    deliver(ledger)
+    clock.pass_s(2 * DAY_S)
+    ledger.retention.delete_sources(DAY_S)
+    anew = {"digest": "anew", "transfer_syntax_uid": "1.2.840.10008.1.2", "association": 2}
+
+    assert enter(arrival_of(1, **anew, patient_key="q")) == [Fate.CONFLICTING]
+    assert enter(arrival_of(1, **anew, data_offset_bytes=4)) == [Fate.KNOWN]
+    (source,) = ledger.instances.sources(SERIES, 1)
+    assert (source.digest, source.data_offset_bytes) == ("anew", 4)
+    assert source.path.exists()
+    assert enter(arrival_of(1)) == [Fate.CONFLICTING]
 
 
 def test_a_late_instance_of_a_deleted_series_says_how_many_are_gone(ledger, enter, release, clock):
