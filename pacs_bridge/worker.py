@@ -113,7 +113,9 @@ class Worker:
         return True
 
     def claim(self, name: str) -> JobClaim | None:
-        """Claim the most urgent job; None if there is none."""
+        """Claim the most urgent job; None if there is none, or no more is to be begun."""
+        if self._abandoned.is_set():
+            return None
         claim = self._queue.claim(name, self._config.workers.lease_s)
         if claim is not None:
             self._log.info(
@@ -135,7 +137,7 @@ class Worker:
         Raises
         ------
         BrokenDeviceError
-            If the job, which is given back, left the device unfit for any other.
+            If the device became unfit for any other job meanwhile, however this one ended.
         """
         job = ClaimedJob(self._config, claim)
         lease_s = self._config.workers.lease_s
@@ -157,6 +159,8 @@ class Worker:
                 self._log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
             finally:
                 self._in_hand.pop(claim.job_id, None)
+        if self._is_device_broken:
+            raise BrokenDeviceError(f"seen by the end of job {claim.job_id}")
 
     def _settle(self, job: ClaimedJob, lease: KeptLease, turn: Turn) -> None:
         """From a claimed job to its next state."""
@@ -174,8 +178,6 @@ class Worker:
                 self._park(job, error.reason, error.detail)
                 return
             self._retry(job, error.reason, error.detail, self._config.workers.max_attempts)
-            if self._is_device_broken:
-                raise BrokenDeviceError(error.detail) from error
         else:
             self._conclude(job, report)
 

@@ -316,6 +316,42 @@ def test_a_device_that_computes_no_more_ends_the_process_and_kills_no_job(
     assert _try_until_over(make_worker(config), ledger, other, 1) == [State.SENDING]
 
 
+@pytest.mark.parametrize("trouble", ["lease", "ledger"])
+def test_a_device_that_computes_no_more_ends_the_process_though_the_job_is_lost(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    models,
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: str,
+) -> None:
+    job, other = received(), received(make_series(bright_volume, series=2))
+    good = models.segmenter
+
+    class Breaking:
+        identity = good.identity
+
+        def segment(self, volume, progress):
+            models.is_device_sound = False
+            if trouble == "lease":
+                with ledger.database.write() as connection:
+                    connection.execute("UPDATE jobs SET fence = fence + 1 WHERE id = ?", (job,))
+            raise ModelError(Reason.MODEL_ERROR, "CUDA error: an illegal memory access")
+
+    if trouble == "ledger":
+        fault = TransientError(Reason.LEDGER_UNAVAILABLE, "locked")
+        monkeypatch.setattr(ledger.jobs, "retry", lambda *_: (_ for _ in ()).throw(fault))
+    models.segmenter = Breaking()
+    with pytest.raises(BrokenDeviceError):
+        worker.work_one("w")
+    assert not worker.work_one("w")  # what is left is for a process with a sound device
+    view = ledger.view.job(other)
+    assert view is not None
+    assert (view.state, view.attempts) == (State.READY, 0)
+
+
 def test_a_fault_of_ours_ends_the_worker_and_leaves_the_lease_to_run_out(
     received: Callable[..., int], worker: Worker, ledger: Ledger, models, config: BridgeConfig
 ) -> None:
