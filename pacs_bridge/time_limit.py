@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 EX_SOFTWARE = 70  #: sysexits.h: an internal fault
 
@@ -15,10 +17,12 @@ EX_SOFTWARE = 70  #: sysexits.h: an internal fault
 class TimeLimit:
     """Ends the process, having called ``note``, unless the body is done in time.
 
+    For one thread.
+
     Parameters
     ----------
     limit_s
-        How long the body may take.
+        How long the body may take, its waits for others aside.
     note
         Writes down why, as far as that is possible.
     """
@@ -26,15 +30,31 @@ class TimeLimit:
     def __init__(self, limit_s: float, note: Callable[[], None]) -> None:
         self._note = note
         self._is_done = threading.Event()
-        self._timer = threading.Timer(limit_s, self._end)
-        self._timer.daemon = True
+        self._left_s = limit_s
 
-    def __enter__(self) -> None:
-        self._timer.start()
+    def __enter__(self) -> TimeLimit:
+        self._start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._is_done.set()
         self._timer.cancel()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While the body waits for others, who have a limit of their own."""
+        self._timer.cancel()
+        self._left_s -= time.monotonic() - self._begun_s
+        try:
+            yield
+        finally:
+            self._start()
+
+    def _start(self) -> None:
+        self._begun_s = time.monotonic()
+        self._timer = threading.Timer(max(self._left_s, 0.0), self._end)
+        self._timer.daemon = True
+        self._timer.start()
 
     def _end(self) -> None:
         try:

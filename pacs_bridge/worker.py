@@ -148,7 +148,7 @@ class Worker:
         self._in_hand[claim.job_id] = claim
         with lease, limit:
             try:
-                self._settle(job, lease, turn)
+                self._settle(job, lease, limit, turn)
             except LeaseLostError:
                 job.discard()
                 self._log.warning("job-lost", job=claim.job_id)
@@ -162,10 +162,10 @@ class Worker:
         if self._is_device_broken:
             raise BrokenDeviceError(f"seen by the end of job {claim.job_id}")
 
-    def _settle(self, job: ClaimedJob, lease: KeptLease, turn: Turn) -> None:
+    def _settle(self, job: ClaimedJob, lease: KeptLease, limit: TimeLimit, turn: Turn) -> None:
         """From a claimed job to its next state."""
         try:  # the only place that turns errors into job states
-            report = self._process(job, lease, turn)
+            report = self._process(job, lease, limit, turn)
             if report.ending.has_result:
                 job.make_durable()
         except TransientError as error:
@@ -181,24 +181,30 @@ class Worker:
         else:
             self._conclude(job, report)
 
-    def _process(self, job: ClaimedJob, lease: KeptLease, turn: Turn) -> SeriesReport:
+    def _process(
+        self, job: ClaimedJob, lease: KeptLease, limit: TimeLimit, turn: Turn
+    ) -> SeriesReport:
         def check() -> None:
             if lease.is_lost:
                 raise LeaseLostError(f"job {job.claim.job_id}")
             if self._leave.is_set() or self._abandoned.is_set():
                 raise _LeavingError
 
+        def enter(stage: Stage) -> None:
+            with limit.paused():
+                turn.enter(stage, check)
+
         def watch(stage: Stage, fraction: float) -> None:
             check()
             if fraction > 0:
                 return
-            turn.enter(stage, check)
+            enter(stage)
             check()
             self._log.debug("job-stage", job=job.claim.job_id, stage=stage)
             if stage is Stage.CHECK:
                 self._tell(lambda: self._queue.advance(job.claim, State.SEGMENTED))
 
-        turn.enter(Stage.EXAMINE, check)
+        enter(Stage.EXAMINE)
         report = process_series(
             job.source(self._instances),
             _LateSegmenter(lambda: self._segmenter(job.claim.request), self._look_at_device),

@@ -24,6 +24,7 @@ from pacs_bridge.log import JsonLog
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
 from pacs_bridge.queue import State
 from pacs_bridge.report import SeriesReport
+from pacs_bridge.stopwatch import Stage
 from pacs_bridge.worker import BrokenDeviceError, Worker
 
 
@@ -480,6 +481,33 @@ def test_a_job_that_hangs_is_ended_with_its_process(
     view = ledger.view.job(job)
     assert view is not None
     assert (view.state, view.reason) == (State.DEAD, Reason.TIMEOUT)
+
+
+def test_waiting_for_the_lane_of_another_job_uses_up_no_time(
+    received: Callable[..., int],
+    make_worker: Callable[[BridgeConfig], Worker],
+    ledger: Ledger,
+    make_config: Callable[..., BridgeConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = make_worker(make_config(workers="{ job_timeout_s = 1.0 }"))
+    job = received()
+    ended = threading.Event()
+    monkeypatch.setattr("pacs_bridge.time_limit.os._exit", lambda _status: ended.set())
+
+    class LongQueue:
+        def enter(self, stage: Stage, check: Callable[[], None]) -> None:
+            ended.wait(2.0)
+            worker.abandon()
+            check()
+
+    claim = worker.claim("w")
+    assert claim is not None
+    worker.work(claim, LongQueue())
+    assert not ended.is_set()
+    view = ledger.view.job(job)
+    assert view is not None
+    assert (view.state, view.attempts) == (State.READY, 0)
 
 
 @pytest.mark.parametrize("trouble", ["ledger", "lease"])
