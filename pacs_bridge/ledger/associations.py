@@ -16,6 +16,7 @@ from enum import StrEnum
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.history import Change, note
 from pacs_bridge.ledger.refusals import RefusedInstance, note_refused
+from pacs_bridge.ledger.sources import try_bereft_again
 from pacs_bridge.queue import State
 
 #: Associations of one start of the listener, at most.
@@ -106,6 +107,7 @@ class AssociationBook:
             "SELECT series_instance_uid FROM touches WHERE association_id = ?", (end.id,)
         ).fetchall()
         for row in touched:
+            try_bereft_again(connection, now, row[0])
             if end.outcome is AssociationOutcome.ABORTED or end.has_unknown_loss:
                 self._interrupted(connection, row[0], end.newest_id)
             else:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs_bridge.ledger.database import Database
-from pacs_bridge.ledger.instances import SpooledInstance
+from pacs_bridge.ledger.sources import SpooledInstance
 
 #: A file that no row stands for may still be on its way.
 _GRACE_S = 60.0

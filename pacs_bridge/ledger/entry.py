@@ -10,6 +10,7 @@ from pacs_bridge.ledger.arrival import Arrival, Fate, Placer
 from pacs_bridge.ledger.associations import AssociationRecord
 from pacs_bridge.ledger.history import Change, count, note
 from pacs_bridge.ledger.refusals import note_arrived
+from pacs_bridge.ledger.sources import SpooledInstance, lacks_source
 from pacs_bridge.queue import State
 
 #: The series lacks an instance that lies in quarantine for this, unless it has another of its UID.
@@ -38,7 +39,8 @@ class Entry:
         """Decide the fate of an arrival, have its file moved, and write it down."""
         self._note_association(arrival.association)
         known = self._connection.execute(
-            "SELECT i.digest, i.path, i.size_bytes, i.deleted_at, s.series_instance_uid,"
+            "SELECT i.sop_instance_uid, i.digest, i.path, i.size_bytes, i.data_offset_bytes,"
+            " i.deleted_at, s.series_instance_uid,"
             " s.study_instance_uid, s.patient_key FROM instances i"
             " JOIN series s USING (series_instance_uid) WHERE sop_instance_uid = ?",
             (arrival.sop_instance_uid,),
@@ -59,8 +61,19 @@ class Entry:
         return fate
 
     def _is_lost(self, known: sqlite3.Row) -> bool:
-        """Whether the file is gone, lost or deleted after its time; the resend puts it back."""
-        return known["deleted_at"] is not None or not (self._folder / known["path"]).exists()
+        """Whether the file is gone, damaged or deleted after its time; the resend puts it back.
+
+        Its digest is only looked at when a worker has complained: resends are common.
+        """
+        if known["deleted_at"] is not None:
+            return True
+        path = self._folder / known["path"]
+        if not path.exists() or path.stat().st_size != known["size_bytes"]:
+            return True
+        if not lacks_source(self._connection, known["series_instance_uid"]):
+            return False
+        facts = (known["digest"], known["data_offset_bytes"], known["size_bytes"])
+        return bool(SpooledInstance(known["sop_instance_uid"], path, *facts).problem())
 
     def _put_back(self, arrival: Arrival, path: str) -> None:
         self._connection.execute(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,31 +11,7 @@ from pacs_bridge.ledger.arrival import Arrival, Fate, Placer
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.entry import Entry
 from pacs_bridge.ledger.history import count
-
-
-@dataclass(frozen=True, slots=True)
-class SpooledInstance:
-    """One instance of a series, as a worker needs it."""
-
-    sop_instance_uid: str
-    path: Path
-    digest: str  #: SHA-256 of the data set as received
-    data_offset_bytes: int  #: where the data set begins in the file
-    size_bytes: int  #: of the file
-
-    def problem(self) -> str:
-        """What is wrong with the file: it is missing or changed; empty if nothing is."""
-        try:
-            if self.path.stat().st_size != self.size_bytes:
-                return "has another size"
-            return "" if self._digest() == self.digest else "has another digest"
-        except FileNotFoundError:
-            return "is missing"
-
-    def _digest(self) -> str:
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(self.data_offset_bytes)
-            return hashlib.file_digest(file, "sha256").hexdigest()
+from pacs_bridge.ledger.sources import SpooledInstance
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,6 +242,55 @@ def test_a_known_instance_whose_file_was_lost_is_put_back(ledger, enter):
     assert source.path.exists()
 
 
+def test_a_known_instance_whose_file_was_cut_is_put_back(ledger, enter):
+    enter(arrival_of(1))
+    (source,) = ledger.instances.sources(SERIES, 1)
+    source.path.write_bytes(b"inst")
+
+    assert enter(arrival_of(1)) == [Fate.KNOWN]
+    assert source.path.read_bytes() == b"instance"
+
+
+def true_arrival(number: int, association: int = 1) -> Arrival:
+    """An arrival whose digest is that of what the ``Shelf`` writes."""
+    digest = hashlib.sha256(b"instance"[number:]).hexdigest()
+    return arrival_of(number, association=association, digest=digest, data_offset_bytes=number)
+
+
+@pytest.fixture
+def bereft(ledger, enter, release) -> int:
+    """A job that a worker gave up because a file of its series had changed."""
+    enter(true_arrival(1), true_arrival(2))
+    release()
+    job = conclude_ready(ledger)
+    source = ledger.instances.sources(SERIES, 1)[0]
+    source.path.write_bytes(b"INSTANCE")
+    ledger.jobs.park(ledger.jobs.claim("w", 60), Reason.SOURCE_MISSING, "1 of 2")
+    return job
+
+
+def test_a_job_that_lacked_a_source_is_tried_again_when_it_was_put_back(
+    ledger, enter, release, clock, bereft
+):
+    clock.pass_s(5)
+    enter(true_arrival(1, association=2))
+    assert ledger.instances.sources(SERIES, 1)[0].problem() == ""
+    assert ledger.view.job(bereft).state is State.DEAD  # the sender may have more
+    release(2, newest=2)
+
+    assert ledger.view.job(bereft).state is State.READY
+    assert ledger.jobs.claim("w", 60).attempt == 1
+
+
+def test_a_job_that_lacked_a_source_is_not_tried_again_for_another(
+    ledger, enter, release, clock, bereft
+):
+    clock.pass_s(5)
+    enter(true_arrival(2, association=2))
+    release(2, newest=2)
+    assert ledger.view.job(bereft).state is State.DEAD
+
+
 def test_what_we_made_ourselves_is_not_taken_in(ledger, enter, release):
     enter(arrival_of(1))
     release()

@@ -22,8 +22,8 @@ from inference.volume import Volume
 from pacs_bridge import process
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.identity_hash import IdentityHash
-from pacs_bridge.ledger.instances import SpooledInstance
 from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.ledger.sources import SpooledInstance
 from pacs_bridge.log import JsonLog
 from pacs_bridge.pipeline import Lane, Lanes, Pipeline
 from pacs_bridge.queue import JobRequest, State
