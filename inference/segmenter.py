@@ -27,6 +27,7 @@ from inference.intensity import IntensitySpec
 from inference.label_map import LabelMap
 from inference.network import build_network
 from inference.network_grid import NetworkGrid
+from inference.padding import clear_padding
 from inference.postprocessing import NO_POSTPROCESSING, PostprocessingSpec, postprocess
 from inference.preprocessing import labels_to_network, labels_to_source
 from inference.reasons import Reason
@@ -286,7 +287,10 @@ class SegResNetSegmenter:
             placed = labels_to_source(grid.network_view(labels), grid)
             del labels
             keep_labels(placed, wanted_labels(options.structures))
+            clear_padding(placed, volume)
             cleaned = postprocess(placed, options.postprocessing)
+            if cleaned is not placed:  # holes may have been padding
+                clear_padding(cleaned, volume)
         report(1.0)
         return cleaned
 

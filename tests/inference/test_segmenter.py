@@ -30,7 +30,7 @@ from inference.segmenter import (
     fitted_segmenter,
 )
 from inference.structures import STRUCTURE_BY_NAME
-from inference.volume import Volume
+from inference.volume import PADDING_HU, Volume
 from inference.windows import Precision, WindowSpec
 
 SMALL_WINDOWS = WindowSpec(window_voxels=16)
@@ -63,6 +63,24 @@ def test_labels_lie_on_the_planes_of_the_source(model: LoadedModel, tilted_volum
     assert labels.geometry is tilted_volume.geometry
     assert len(labels.present()) > 10
     np.testing.assert_array_equal(segmenter.segment(tilted_volume).labels, labels.labels)
+
+
+@pytest.mark.parametrize("clean_up", [CleanUp(), CleanUp(fill_holes=True)])
+def test_padding_is_never_foreground(
+    model: LoadedModel, tilted_volume: Volume, clean_up: CleanUp
+) -> None:
+    y, x = np.mgrid[:36, :40]
+    padding = np.hypot(y - 18, x - 20) > 15
+    padding[14:19, 14:19] = True
+    tilted_volume.hu[:, padding] = PADDING_HU
+    options = SegmenterOptions(
+        windows=SMALL_WINDOWS, postprocessing=PostprocessingSpec(default=clean_up)
+    )
+
+    labels = SegResNetSegmenter(model, options).segment(tilted_volume).labels
+
+    assert (labels[:, ~padding] > 0).mean() > 0.5
+    assert not labels[:, padding].any()
 
 
 def test_progress_runs_from_the_start_to_one(model: LoadedModel, tilted_volume: Volume) -> None:
