@@ -7,7 +7,7 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test lint unit peers bench parity lock docs clean
+.PHONY: demo test lint unit peers bench bench-quick parity lock docs clean
 
 demo: $(RUNTIME)  ## synthetic patient through listener, worker and sender into an archive
 	$(BIN)/pacs-bridge demo --out demo-output
@@ -30,8 +30,17 @@ peers:  ## Orthanc, DCMTK: installed where they are missing (Debian, as root)
 parity: $(DEV)  ## the published chain against ours, whole volumes
 	$(PYTEST) -m slow tests/inference/test_parity.py
 
-bench: $(DEV)
-	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+BENCH_OUT ?= build/bench
+BENCH_PEERS := build/bench-peers
+bench: peers $(DEV)  ## every benchmark against its peers: table, JSON, plot in BENCH_OUT; hours
+	# joblib 1.5 and later want cloudpickle
+	test -d $(BENCH_PEERS) || $(BIN)/pip install -q --disable-pip-version-check --no-deps \
+	  --target $(BENCH_PEERS) totalsegmentator==2.18.0 joblib==1.4.2 || rm -rf $(BENCH_PEERS)
+	$(BIN)/python tests/benchmarks/run.py --out $(BENCH_OUT) \
+	  $$(test -d $(BENCH_PEERS) && echo --totalsegmentator $(BENCH_PEERS))
+
+bench-quick: peers $(DEV)  ## that every benchmark runs; its figures say nothing
+	$(BIN)/python tests/benchmarks/run.py --quick --out $(BENCH_OUT)-quick
 
 docs: $(DEV)  ## generated tables
 	$(BIN)/python -m dicom_seg.codes > docs/anatomy_codes.md

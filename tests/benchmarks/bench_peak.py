@@ -11,16 +11,17 @@ import argparse
 import time
 from collections.abc import Callable
 
-import torch
 from row import Row, Unit, add_json_option, write_rows
-from torch.utils.flop_counter import FlopCounterMode
 
 BENCHMARK = "machine"
-PRODUCTS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRODUCTS = {"fp32": "float32", "bf16": "bfloat16"}
+PRODUCT = "matrix product"
 WINDOW_WORK = "operations of one 96^3 window of the published network"
 
 
 def main() -> None:
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=4096, help="of a square matrix")
     parser.add_argument("--memory-mb", type=int, default=512, help="that is copied")
@@ -28,8 +29,7 @@ def main() -> None:
     add_json_option(parser)
     options = parser.parse_args()
     rows = [window_row()]
-    for name, dtype in PRODUCTS.items():
-        rows.append(product(name, dtype, options.size, options.runs))
+    rows += [product(name, options.size, options.runs) for name in PRODUCTS]
     source = torch.zeros(options.memory_mb * 2**20, dtype=torch.uint8)
     target = torch.empty_like(source).fill_(1)
     copy_s = best_s(lambda: target.copy_(source), options.runs)
@@ -42,18 +42,16 @@ def main() -> None:
     write_rows(options.json, rows)
 
 
-def product(name: str, dtype: torch.dtype, size: int, runs: int) -> Row:
+def product(name: str, size: int, runs: int) -> Row:
     """Of two square matrices, the best of some runs."""
+    import torch
+
+    dtype = getattr(torch, PRODUCTS[name])
     left, right = (torch.ones(size, size, dtype=dtype) for _ in range(2))
     out = torch.empty(size, size, dtype=dtype)
     spent_s = best_s(lambda: torch.mm(left, right, out=out), runs)
-    return Row(
-        BENCHMARK, product_work(name, size), Unit.GFLOP_PER_SECOND, 2 * size**3 / spent_s / 1e9
-    )
-
-
-def product_work(precision: str, size: int) -> str:
-    return f"matrix product {precision}, {size}"
+    work = f"{PRODUCT} {name}, {size}"
+    return Row(BENCHMARK, work, Unit.GFLOP_PER_SECOND, 2 * size**3 / spent_s / 1e9)
 
 
 def best_s(work: Callable[[], object], runs: int) -> float:
@@ -68,6 +66,9 @@ def best_s(work: Callable[[], object], runs: int) -> float:
 
 def window_row() -> Row:
     """Additions and multiplications of convolutions, counted and not run."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     from inference.network import build_network
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

@@ -1,0 +1,84 @@
+"""Rows of the benchmarks of the engine and of ``segment``, and the share of the machine's peak."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench_peak import BENCHMARK, PRODUCT, WINDOW_WORK
+from row import Row, Unit
+
+WORKS = {
+    "windows": "one window of 96^3",
+    "3mm": "144 x 144 x 199, 3 mm",
+    "1.5mm": "287 x 287 x 397, 1.5 mm",
+    "body": "a patient, 512 x 512 x 397, labelled at 1.5 mm",
+}
+PUBLISHED = "MONAI, fp32"
+#: Of the published tiling of 287 x 287 x 397, where its logits do not fit into memory.
+PUBLISHED_WINDOWS = 96
+
+
+def engine_rows(path: Path) -> list[Row]:
+    """Of ``bench_engine.py --json``; where the published chain cannot finish, by its windows."""
+    records = json.loads(path.read_text())
+    published = {each["part"]: each for each in records if each["variant"] == "published"}
+    rows = []
+    for record in records:
+        if record["variant"] == "published":
+            continue
+        part, how = record["part"], ""
+        peer = published.get(part)
+        if part == "1.5mm" and peer is None and "windows" in published:
+            how = f"{PUBLISHED_WINDOWS} times one window: the whole needs 14 GB for its logits"
+            peer = {"s": PUBLISHED_WINDOWS * published["windows"]["s"], "peak_gb": None}
+        rows.append(
+            Row(
+                "engine",
+                f"{WORKS.get(part, part)}, {record['variant']}",
+                Unit.SECONDS,
+                record["s"],
+                PUBLISHED if peer else None,
+                peer["s"] if peer else None,
+                1024 * record["peak_gb"],
+                1024 * peer["peak_gb"] if peer and peer["peak_gb"] else None,
+                how,
+            )
+        )
+    return rows
+
+
+def segment_rows(path: Path) -> list[Row]:
+    """Of ``bench_segment.py --json``: nobody else does the whole of it."""
+    return [
+        Row(
+            "segment",
+            f"{record['slices']} slices, {record['volume_gb']:.2g} GB of int16, DICOM to SEG",
+            Unit.SECONDS,
+            record["total_s"],
+            ours_peak_mb=1000 * record["peak_gb"],
+        )
+        for record in json.loads(path.read_text())
+    ]
+
+
+def shares_of_peak(rows: Sequence[Row]) -> list[Row]:
+    """How near to the machine's own matrix product each variant of a window came."""
+    operations = next((row.ours for row in rows if row.work == WINDOW_WORK), None)
+    products = {
+        row.work.removeprefix(PRODUCT).split(",")[0].strip(): row
+        for row in rows
+        if row.benchmark == BENCHMARK and row.work.startswith(PRODUCT)
+    }
+    found = []
+    for row in rows:
+        if operations is None or row.benchmark != "engine" or WORKS["windows"] not in row.work:
+            continue
+        variant = row.work.removeprefix(f"{WORKS['windows']}, ")
+        product = products.get(variant.split("-")[0])
+        if product is not None:
+            figures = (operations / row.ours, product.work, product.ours)
+            work = f"network on one window, {variant}"
+            found.append(Row(BENCHMARK, work, Unit.GFLOP_PER_SECOND, *figures))
+    return found
