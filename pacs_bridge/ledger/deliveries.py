@@ -119,20 +119,25 @@ class DeliveryBox:
     def park_unknown(self, destinations: Sequence[str]) -> tuple[tuple[str, int], ...]:
         """End what waits for a destination that is none of these: nobody would send it.
 
-        Gives the names of those that are gone, with the number of their deliveries.
+        What a sender has is left to it until its lease is over. Gives the names of those that
+        are gone, with the number of their deliveries.
         """
         marks = ", ".join("?" * len(destinations))
-        gone = f"state = 'pending' AND destination NOT IN ({marks})"
+        gone = (
+            "(state = 'pending' OR sender IS NOT NULL AND lease_until_s <= ?)"
+            f" AND destination NOT IN ({marks})"
+        )
+        values = [self._database.clock.steady_s(), *destinations]
         with self._database.read() as connection:
             if not connection.execute(
                 f"SELECT 1 FROM deliveries WHERE {gone}",  # noqa: S608 - only question marks
-                [*destinations],
+                values,
             ).fetchone():
                 return ()
         with self._database.write() as connection:
             rows = connection.execute(
                 f"SELECT * FROM deliveries WHERE {gone} ORDER BY id",  # noqa: S608 - the same
-                [*destinations],
+                values,
             ).fetchall()
             for row in rows:
                 state, detail = DeliveryState.DEAD, "the configuration has it no longer"
