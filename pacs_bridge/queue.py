@@ -7,10 +7,12 @@ fence rises, so that whatever the first one still reports is refused.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from inference.finding import Finding
@@ -82,6 +84,21 @@ class ResultFile:
     transfer_syntax_uid: str
     sha256: str  #: of the file
     size_bytes: int
+
+    def problem(self, data_folder: Path) -> str:
+        """What is wrong with the file: it is missing or changed; empty if nothing is.
+
+        Raises
+        ------
+        OSError
+            If it is there and cannot be read.
+        """
+        try:
+            with (data_folder / self.path).open("rb", buffering=0) as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return "is missing"
+        return "" if digest == self.sha256 else "has another digest"
 
 
 @dataclass(frozen=True, slots=True)

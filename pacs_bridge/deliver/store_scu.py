@@ -18,7 +18,7 @@ from pacs_bridge.deliver.negotiation import Offer, Syntax, accepted, offers
 from pacs_bridge.deliver.responses import keep_responses
 from pacs_bridge.deliver.store_status import Verdict, verdict
 from pacs_bridge.deliver.transcoding import transcode
-from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 from pacs_bridge.queue import ResultFile
 
 #: A peer that announces no limit, or a higher one, is sent PDUs of this size.
@@ -70,10 +70,11 @@ class StoreScu:
             ``send-timeout`` if there is no association, ``send-refused`` if the peer rejects it.
         TransientError
             ``send-timeout`` if the association breaks or goes silent, ``send-refused`` if the
-            peer is out of resources.
+            peer is out of resources, ``disk-full`` or ``internal-error`` if a result cannot be
+            read now.
         PermanentError
             ``send-refused`` if the peer accepts no kind or refuses the object,
-            ``source-missing`` if a result is not on disk.
+            ``source-missing`` if a result is not on disk as it was made.
         """
         wanted = offers(candidates, self._destination)
         if not wanted:
@@ -163,8 +164,12 @@ class StoreScu:
         """One C-STORE; status and error comment."""
         stored = Syntax(offer.result.transfer_syntax_uid)
         path = self._data_folder / offer.result.path
-        if not path.is_file():
-            raise PermanentError(Reason.SOURCE_MISSING, f"result {path.name} is not on disk")
+        try:
+            problem = offer.result.problem(self._data_folder)
+        except OSError as error:
+            raise TransientError(disk_reason(error), f"{path.name}: {error.strerror}") from error
+        if problem:
+            raise PermanentError(Reason.SOURCE_MISSING, f"result {path.name} {problem}")
         # one name a destination: what a crash leaves behind, the next attempt overwrites
         transcoded = path.with_suffix(f".{self._destination.name}.sending")
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs_bridge.ledger.database import Database
+from pacs_bridge.ledger.results import results_of
 from pacs_bridge.ledger.sources import SpooledInstance
 
 #: A file that no row stands for may still be on its way.
@@ -33,7 +34,7 @@ def audit(database: Database, spool_folder: Path, quarantine_folder: Path) -> It
         Every series and job is in a state from which it will go on, or final with a reason.
     I3
         What was sent of a job is a result of that job, one for each stack and destination; what
-        is still to be sent, or failed to be, is on disk.
+        is still to be sent, or failed to be, is on disk, with its digest.
     I4
         No file lies in the spool or the quarantine that no row stands for.
     I5
@@ -44,7 +45,7 @@ def audit(database: Database, spool_folder: Path, quarantine_folder: Path) -> It
     with database.read() as connection:
         yield from _states(connection)
         yield from _deliveries(connection)
-        yield from _results(connection, folder)
+    yield from _results(database, folder)
     yield from _files(database, folder, (spool_folder, quarantine_folder))
     with database.read() as connection:
         yield from _soundness(connection)
@@ -99,13 +100,23 @@ def _deliveries(connection: sqlite3.Connection) -> Iterator[AuditFault]:
         yield AuditFault("I3", f"job {row[0]}", "is sent and a delivery of it is not")
 
 
-def _results(connection: sqlite3.Connection, folder: Path) -> Iterator[AuditFault]:
-    for row in connection.execute(
-        "SELECT DISTINCT r.path FROM results r JOIN deliveries d USING (job_id, stack)"
-        " WHERE r.deleted_at IS NULL AND d.state IN ('pending', 'claimed', 'dead')"
-    ):
-        if not (folder / row[0]).exists():
-            yield AuditFault("I3", row[0], "is still to be sent and missing")
+def _results(database: Database, folder: Path) -> Iterator[AuditFault]:
+    with database.read() as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT r.job_id, r.stack, r.path FROM results r JOIN deliveries d"
+            " USING (job_id, stack)"
+            " WHERE r.deleted_at IS NULL AND d.state IN ('pending', 'claimed', 'dead')"
+        ).fetchall()
+        results = [
+            each
+            for job_id, stack, path in rows
+            for each in results_of(connection, job_id, stack)
+            if each.path == path
+        ]
+    for result in results:
+        problem = result.problem(folder)
+        if problem:
+            yield AuditFault("I3", result.path, f"is still to be sent and {problem}")
 
 
 def _files(database: Database, folder: Path, places: tuple[Path, ...]) -> Iterator[AuditFault]:

@@ -61,7 +61,7 @@ class Steering:
     def _has_lost_result(self, connection: sqlite3.Connection, job_id: int) -> bool:
         folder = self._database.path.parent
         results = results_of(connection, job_id)
-        return any(not (folder / result.path).exists() for result in results)
+        return any(result.problem(folder) for result in results)
 
     def send_now(self, job_id: int) -> int:
         """Make the waiting deliveries of a job due at once; gives how many."""

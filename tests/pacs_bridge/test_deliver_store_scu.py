@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import threading
@@ -79,7 +80,7 @@ def _write(path: Path, kind: ResultKind, labels: np.ndarray) -> ResultFile:
         sop_instance_uid=str(ds.SOPInstanceUID),
         series_instance_uid=str(ds.SeriesInstanceUID),
         transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
-        sha256="",
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         size_bytes=path.stat().st_size,
     )
 
@@ -284,6 +285,37 @@ def test_a_result_that_is_not_on_disk_is_said(
     with pytest.raises(PermanentError) as missing:
         _scu(tmp_path, peer.port).send(results)
     assert missing.value.reason is Reason.SOURCE_MISSING
+
+
+@pytest.mark.parametrize("size_change", [0, -1])
+def test_a_result_that_changed_on_disk_is_not_sent(
+    archive: Callable[..., Archive],
+    results: tuple[ResultFile, ...],
+    tmp_path: Path,
+    size_change: int,
+) -> None:
+    peer = archive({LABELMAP: [*Syntax]})
+    for result in results:
+        path = tmp_path / result.path
+        data = bytearray(path.read_bytes())
+        data[-20] ^= 1  # a voxel: the data set can be read as before
+        path.write_bytes(data[: len(data) + size_change])
+    with pytest.raises(PermanentError) as changed:
+        _scu(tmp_path, peer.port).send(results)
+    assert changed.value.reason is Reason.SOURCE_MISSING
+    assert not peer.received
+
+
+def test_a_result_that_cannot_be_read_now_is_tried_again(
+    archive: Callable[..., Archive], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    peer = archive({LABELMAP: [*Syntax]})
+    for result in results:
+        (tmp_path / result.path).unlink()
+        (tmp_path / result.path).mkdir()  # as good as an error of the disk
+    with pytest.raises(TransientError) as unreadable:
+        _scu(tmp_path, peer.port).send(results)
+    assert not isinstance(unreadable.value, UnreachableError)
 
 
 def test_nobody_at_the_port_is_unreachable(results: tuple[ResultFile, ...], tmp_path: Path) -> None:

@@ -669,7 +669,8 @@ def test_a_job_that_was_only_refused_is_sent_again_and_not_segmented_again(ledge
     (ram_folder / "r.dcm").write_bytes(b"result")
     job_id = ledger.jobs.submit(JobRequest(SERIES, 1, "r", "m", ("a", "b")))
     claim = ledger.jobs.claim("w", 60)
-    result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", "00", 1)
+    digest = hashlib.sha256(b"result").hexdigest()
+    result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", digest, 6)
     ledger.jobs.complete(claim, [result], [])
     ledger.outbox.sent(ledger.outbox.claim("s", 60), result)
     ledger.outbox.park(ledger.outbox.claim("s", 60), Reason.SEND_REFUSED, "0xC000")
@@ -685,7 +686,10 @@ def test_a_job_that_was_only_refused_is_sent_again_and_not_segmented_again(ledge
     assert ledger.view.job(job_id).state is State.SENT
 
 
-def test_a_result_that_is_lost_is_made_again(ledger, ram_folder):
+@pytest.mark.parametrize("is_there", [False, True], ids=["lost", "changed"])
+def test_a_result_that_is_lost_or_changed_is_made_again(ledger, ram_folder, is_there):
+    if is_there:
+        (ram_folder / "r.dcm").write_bytes(b"resuLt")
     job_id = ledger.jobs.submit(JobRequest(SERIES, 1, "r", "m", ("a", "b")))
     claim = ledger.jobs.claim("w", 60)
     result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", "00", 1)
@@ -1076,13 +1080,18 @@ def audited(ledger, ram_folder):
     return run
 
 
-def test_the_audit_finds_a_result_that_is_missing_before_it_is_sent(ledger, release, audited):
+@pytest.mark.parametrize("problem", ["is missing", "has another digest"])
+def test_the_audit_finds_a_result_that_is_lost_or_changed_before_it_is_sent(
+    ledger, release, audited, ram_folder, problem
+):
+    if problem != "is missing":
+        (ram_folder / "r.dcm").write_bytes(b"resuLt")
     release()
     conclude_ready(ledger)
     claim = ledger.jobs.claim("w", 60)
     result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", "00", 1)
     ledger.jobs.complete(claim, [result], [])
-    assert audited() == [("I3", "is still to be sent and missing")]
+    assert audited() == [("I3", f"is still to be sent and {problem}")]
 
 
 def test_a_sound_ledger_passes_the_audit(ledger, release, audited):
