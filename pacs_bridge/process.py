@@ -27,7 +27,7 @@ from dicom_seg.segmentation import Predecessor, SegKind, SegRequest, write_segme
 from dicom_seg.verification import verify_segmentation
 from inference.geometry import Geometry
 from inference.label_map import LabelMap
-from inference.quality import check_labels, touches_border
+from inference.quality import check_labels, truncated_structures
 from inference.segmenter import Segmenter, fitted_segmenter
 from pacs_bridge.report import (
     Ending,
@@ -171,11 +171,11 @@ class _Run:
         with self.watch.stage(Stage.SEGMENT) as progress:
             labels = self.segmenter.segment(stack.volume, progress)
         of_pixels = [finding for finding in stack.findings if finding not in plan.findings]
-        del stack  # a long series is half a gigabyte, and what follows needs its labels only
         with self.watch.stage(Stage.CHECK):
-            truncated = frozenset(touches_border(labels))
+            truncated = truncated_structures(labels, stack.volume)
+            del stack  # a long series is half a gigabyte, and what follows needs its labels only
             structures = structure_volumes(labels, truncated)
-            findings = (*of_pixels, *check_labels(labels))
+            findings = (*of_pixels, *check_labels(labels, truncated))
             sources = self._sources(plan)
         requests = [
             SegRequest(

@@ -11,7 +11,7 @@ import numpy as np
 from inference.errors import InferenceError
 from inference.label_map import LabelMap
 from inference.nifti import read_label_nifti, read_nifti, write_label_nifti
-from inference.quality import check_labels, touches_border
+from inference.quality import check_labels, truncated_structures
 from inference.reasons import Reason
 from inference.segmenter import Segmenter, fitted_segmenter
 from inference.volume import Volume
@@ -95,8 +95,10 @@ def _stack(volume: Volume, segmenter: Segmenter, folder: Path, watch: Stopwatch)
     with watch.stage(Stage.SEGMENT) as told:
         labels = segmenter.segment(volume, told)
     with watch.stage(Stage.CHECK):
-        structures = structure_volumes(labels, frozenset(touches_border(labels)))
-        findings = (*check_labels(labels), *demonstration_findings(segmenter.identity))
+        truncated = truncated_structures(labels, volume)
+        structures = structure_volumes(labels, truncated)
+        remarks = demonstration_findings(segmenter.identity)
+        findings = (*check_labels(labels, truncated), *remarks)
     outputs = (_write_verified(labels, folder, watch),) if structures else ()
     return StackReport(
         separated_by="",

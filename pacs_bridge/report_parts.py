@@ -81,7 +81,7 @@ def demonstration_findings(identity: SegmenterIdentity) -> tuple[Finding, ...]:
 
 
 def structure_volumes(labels: LabelMap, truncated: frozenset[int]) -> tuple[StructureVolume, ...]:
-    """Volume of each structure that is present; those in ``truncated`` touch the border."""
+    """Volume of each structure that is present; the scan cuts those in ``truncated``."""
     return tuple(
         StructureVolume(
             id=each, name=structure(each).name, volume_ml=round(ml, 3), truncated=each in truncated

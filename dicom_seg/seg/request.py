@@ -81,7 +81,7 @@ class SegRequest:
     created: datetime  #: date of content, series and instance; a naive one is local time
     encoding: Encoding | None = None  #: None: ``NATIVE`` for BINARY, ``RLE`` for LABELMAP
     findings: tuple[Finding, ...] = ()  #: of the labels; those of the series are in its plan
-    truncated: frozenset[int] = frozenset()  #: structure ids that touch the border of the scan
+    truncated: frozenset[int] = frozenset()  #: structure ids that the scan cuts
     revision: int = 1  #: 1 and up; the same series with a late slice is another revision
     predecessor: Predecessor | None = None
     sources: tuple[SourceInstance, ...] = ()  #: digests as received; empty: taken from the files

@@ -7,9 +7,10 @@ import pytest
 
 from inference.geometry import Geometry
 from inference.label_map import LabelMap
-from inference.quality import check_labels, touches_border
+from inference.quality import check_labels, touches_border, truncated_structures
 from inference.reasons import Reason
 from inference.structures import STRUCTURE_BY_NAME
+from inference.volume import Volume
 
 LEFT, RIGHT = STRUCTURE_BY_NAME["kidney_left"].id, STRUCTURE_BY_NAME["kidney_right"].id
 SHAPE = (10, 20, 20)
@@ -33,9 +34,9 @@ def kidneys(geometry: Geometry, left_x_mm: float, right_x_mm: float) -> LabelMap
 
 @pytest.mark.parametrize("geometry", [head_first(), columns_to_the_right()])
 def test_sides_are_judged_in_patient_mm_and_not_by_columns(geometry: Geometry) -> None:
-    assert check_labels(kidneys(geometry, left_x_mm=10, right_x_mm=-10)) == ()
+    assert check_labels(kidneys(geometry, left_x_mm=10, right_x_mm=-10), ()) == ()
 
-    (finding,) = check_labels(kidneys(geometry, left_x_mm=-10, right_x_mm=10))
+    (finding,) = check_labels(kidneys(geometry, left_x_mm=-10, right_x_mm=10), ())
 
     assert finding.reason is Reason.LATERALITY_ORDER
     assert "kidney_left at x -10.0 mm, kidney_right at x 10.0 mm" in finding.detail
@@ -45,7 +46,7 @@ def test_one_of_a_pair_is_no_order() -> None:
     labels = np.zeros(SHAPE, dtype=np.uint8)
     labels[5, 5, 5] = LEFT
 
-    assert check_labels(LabelMap(labels, head_first())) == ()
+    assert check_labels(LabelMap(labels, head_first()), ()) == ()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_a_structure_at_any_border_is_named(where: tuple[int, int, int]) -> None
     labels[where] = 1
 
     label_map = LabelMap(labels, head_first())
-    (finding,) = check_labels(label_map)
+    (finding,) = check_labels(label_map, touches_border(label_map))
 
     assert touches_border(label_map) == (1,)
     assert finding.reason is Reason.TRUNCATED_STRUCTURE
@@ -65,4 +66,15 @@ def test_a_structure_at_any_border_is_named(where: tuple[int, int, int]) -> None
 
 
 def test_an_empty_label_map_has_no_findings_of_its_own() -> None:
-    assert check_labels(LabelMap(np.zeros(SHAPE, dtype=np.uint8), head_first())) == ()
+    assert check_labels(LabelMap(np.zeros(SHAPE, dtype=np.uint8), head_first()), ()) == ()
+
+
+def test_what_the_border_cuts_and_what_the_field_cuts_is_truncated() -> None:
+    labels = np.zeros(SHAPE, dtype=np.uint8)
+    labels[0, 10, 10], labels[5, 10, 2], labels[5, 10, 10] = 1, 2, 3
+    hu = np.zeros(SHAPE, dtype=np.int16)
+    hu[:, :, :2] = -2048
+
+    volume = Volume(hu, head_first())
+
+    assert truncated_structures(LabelMap(labels, volume.geometry), volume) == {1, 2}

@@ -16,13 +16,14 @@ from pydicom.uid import JPEGLSLossless
 from dicom_seg.errors import VerificationError
 from dicom_seg.read.series import SeriesRules
 from dicom_seg.segmentation import Predecessor, SegKind
+from dicom_seg.synthetic.options import PixelFormat
 from inference.errors import ModelError
 from inference.geometry import Geometry
 from inference.label_map import LabelMap
 from inference.reasons import Reason
 from inference.segmenter import Progress, Segmenter
 from inference.structures import STRUCTURE_BY_NAME
-from inference.volume import Volume
+from inference.volume import PADDING_HU, Volume
 from pacs_bridge import process
 from pacs_bridge.demo_score import decode
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
@@ -407,3 +408,19 @@ def test_a_demonstration_model_is_named_as_such_in_report_and_object(
     assert Reason.MODEL_FOR_DEMONSTRATION in reasons
     seg = hd.seg.segread(tmp_path / "out" / "seg-labelmap.dcm")
     assert "demonstration" in (seg.SeriesDescription + seg.ContentDescription).lower()
+
+
+def test_a_structure_that_the_field_of_reconstruction_cuts_is_marked_truncated(
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    bright_segmenter: Segmenter,
+    tmp_path: Path,
+) -> None:
+    bright_volume.hu[:, :, 29:] = PADDING_HU
+    pixels = PixelFormat(bits_stored=12, signed=False, rescale=((1.0, -1024.0),), padding=(0, 0))
+
+    report = _run(make_series(bright_volume, pixels=pixels), bright_segmenter, tmp_path / "out")
+
+    (stack,) = report.stacks
+    assert [each.name for each in stack.structures if each.truncated] == ["spleen"]
+    assert Reason.TRUNCATED_STRUCTURE in {finding.reason for finding in stack.findings}

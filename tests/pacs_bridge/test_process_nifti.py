@@ -78,3 +78,18 @@ def test_labels_that_are_not_verified_never_get_their_name(
         process_nifti(case, bright_segmenter, tmp_path / "out", CREATED)
     assert stopped.value.reason is Reason.VERIFICATION_FAILED
     assert _left(tmp_path / "out") == set()
+
+
+def test_a_structure_that_the_field_of_reconstruction_cuts_is_marked_truncated(
+    bright_segmenter: Segmenter, tmp_path: Path
+) -> None:
+    values = np.full((10, 12, 8), -1000, np.int16)
+    values[2:7, 3:9, 2:6] = 700
+    values[:2] = -2048  # what scanners and converters write beside the field
+    nib.save(nib.Nifti1Image(values, np.diag([-2.0, -2.0, 3.0, 1.0])), tmp_path / "case.nii")
+
+    report = process_nifti(tmp_path / "case.nii", bright_segmenter, tmp_path / "out", CREATED)
+
+    (stack,) = report.stacks
+    assert any(each.truncated for each in stack.structures)
+    assert Reason.TRUNCATED_STRUCTURE in {finding.reason for finding in stack.findings}
