@@ -33,7 +33,7 @@ parity: $(DEV)  ## the published chain against ours, whole volumes
 BENCH_OUT ?= build/bench
 BENCH_PEERS := build/bench-peers
 bench: peers $(DEV)  ## every benchmark against its peers: table, JSON, plot in BENCH_OUT; hours
-	# joblib 1.5 and later want cloudpickle
+	# later ones want cloudpickle
 	test -d $(BENCH_PEERS) || $(BIN)/pip install -q --disable-pip-version-check --no-deps \
 	  --target $(BENCH_PEERS) totalsegmentator==2.18.0 joblib==1.4.2 || rm -rf $(BENCH_PEERS)
 	$(BIN)/python tests/benchmarks/run.py --out $(BENCH_OUT) \

@@ -53,7 +53,7 @@ def main() -> None:
             for way in WAYS:
                 command = [sys.executable, __file__, "--measure", way, folder, str(count)]
                 command += ["--window", str(options.window), "--draws", str(options.draws)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 runs[way] = run = json.loads(done.stdout)
                 print(
                     f"{count:7} {way:6} {run['anonymous_mb']:12.0f} {run['resident_mb']:11.0f}"

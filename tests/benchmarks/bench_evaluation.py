@@ -157,7 +157,7 @@ def main() -> None:
 
 def run_one(which: str, folder: str) -> dict[str, float]:
     call = [sys.executable, __file__, "--one", which, "--folder", folder]
-    done = subprocess.run(call, check=True, capture_output=True, text=True)
+    done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     print(which, " ".join(f"{k} {v:.4g}" for k, v in result.items()))
     return result

@@ -53,7 +53,7 @@ def main() -> None:
         for _ in range(options.runs):
             for way in WAYS:
                 command = [sys.executable, __file__, "--measure", way, str(case)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 results[way].append(json.loads(done.stdout))
     sums = {run["sum"] for way in ("ours", "nibabel") for run in results[way]}
     assert len(sums) == 1, f"labels differ: {sums}"

@@ -61,7 +61,7 @@ def compare(
         for _ in range(runs):
             for reader in readers:
                 command = [sys.executable, __file__, "--read", reader, folder]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 results[reader].append(json.loads(done.stdout))
     sums = {run["sum"] for found in results.values() for run in found}
     assert len(sums) == 1, f"readers disagree: {sums}"

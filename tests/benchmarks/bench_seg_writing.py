@@ -229,7 +229,9 @@ def main() -> None:
         for _ in range(options.rounds):
             for variant in (*VARIANTS, *RIVALS, *DCMQI):
                 command = [sys.executable, __file__, "--one", variant, "--labels", labels_path]
-                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                output = subprocess.run(
+                    command, check=True, stdout=subprocess.PIPE, text=True
+                ).stdout
                 results.setdefault(variant, []).append(json.loads(output))
     print(f"{options.matrix} x {options.matrix} x {options.planes}, medians of {options.rounds}")
     median = {

@@ -39,7 +39,7 @@ class Benchmark:
 
 SUITE = (
     Benchmark("peak", "", "--size 256 --memory-mb 16 --runs 2"),
-    Benchmark("reading", "", "--slices 6 --matrix 64 --runs 1 --long 0 EXPLICIT_LITTLE JPEG_LS"),
+    Benchmark("reading", "", "--slices 12 --matrix 64 --runs 1 --long 0 EXPLICIT_LITTLE JPEG_LS"),
     Benchmark("receiving", "", "--slices 4 --matrix 64 --runs 1"),
     Benchmark("model_chain", "--monai", "--slices 12 --matrix 48 --monai"),
     Benchmark("seg_writing", "--rounds 3", "--planes 8 --matrix 64 --structures 4 --rounds 1"),
