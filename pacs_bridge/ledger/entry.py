@@ -135,6 +135,11 @@ class Entry:
                 arrival.association.id,
             ),
         )
+        self._connection.execute(
+            "INSERT INTO facts VALUES (?, ?, 1)"
+            " ON CONFLICT DO UPDATE SET instance_count = instance_count + 1",
+            (arrival.series_instance_uid, arrival.facts.to_json()),
+        )
         note_arrived(self._connection, arrival.sop_instance_uid)
         self._touch(arrival)
 
@@ -188,12 +193,11 @@ class Entry:
         ).fetchone()
         if series is None:
             self._connection.execute(
-                "INSERT INTO series VALUES (?, ?, ?, 1, ?, ?)",
+                "INSERT INTO series VALUES (?, ?, ?, 1, ?)",
                 (
                     arrival.series_instance_uid,
                     arrival.study_instance_uid,
                     arrival.patient_key,
-                    arrival.facts.to_json(),
                     arrival.expected_instances,
                 ),
             )

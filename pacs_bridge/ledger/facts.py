@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesFacts:
-    """Header values of the first instance of a series; empty where it has none.
+    """Header values of an instance, or those that most of a series have; empty where it has none.
 
     They choose a route and are never logged: a description is free text.
     """
@@ -35,4 +38,22 @@ class SeriesFacts:
         known = {field.name for field in fields(cls)}
         values = {name: value for name, value in values.items() if name in known}
         values["image_type"] = tuple(values.get("image_type", ()))
+        return cls(**values)
+
+    @classmethod
+    def of_most(cls, counted: Sequence[tuple[SeriesFacts, int]]) -> SeriesFacts:
+        """Of each fact the value that most instances have, whatever the order they came in.
+
+        Parameters
+        ----------
+        counted
+            Facts, each with the number of instances that say so. Of values that equally many
+            have, the one that comes first as text is taken.
+        """
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            votes: Counter[Any] = Counter()
+            for facts, number in counted:
+                votes[getattr(facts, field.name)] += number
+            values[field.name] = min(votes, key=lambda value: (-votes[value], repr(value)))
         return cls(**values)

@@ -218,8 +218,26 @@ def _note_what_is_owed(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+_FACTS = """
+CREATE TABLE facts (                  -- what routes select by
+    series_instance_uid TEXT NOT NULL REFERENCES series,
+    facts TEXT NOT NULL,              -- JSON
+    instance_count INTEGER NOT NULL,  -- that say so
+    PRIMARY KEY (series_instance_uid, facts)
+) STRICT, WITHOUT ROWID;
+INSERT INTO facts SELECT series_instance_uid, facts, max(1, (SELECT count(*) FROM instances i
+    WHERE i.series_instance_uid = series.series_instance_uid)) FROM series;
+ALTER TABLE series DROP COLUMN facts;
+"""
+
+
+def _count_facts(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_FACTS):
+        connection.execute(statement)
+
+
 #: The n-th takes a file of version n to version n + 1; a file that is not there has version 0.
-MIGRATIONS: Sequence[Migration] = (_create, _note_what_is_owed)
+MIGRATIONS: Sequence[Migration] = (_create, _note_what_is_owed, _count_facts)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

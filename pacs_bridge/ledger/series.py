@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import dataclass
 from datetime import timedelta
@@ -197,7 +198,9 @@ _CAN_GO_ON = """
 
 _OPEN_REVISIONS = """
 SELECT r.series_instance_uid, r.revision, r.state, r.activity, r.abort_boundary, r.hold_reason,
-       s.expected_instances, s.facts,
+       s.expected_instances,
+       (SELECT json_group_array(json_array(f.facts, f.instance_count)) FROM facts f
+         WHERE f.series_instance_uid = r.series_instance_uid) AS facts,
        (SELECT count(*) FROM touches t JOIN associations a ON a.id = t.association_id
          WHERE t.series_instance_uid = r.series_instance_uid AND a.ended_at IS NULL)
          AS open_associations,
@@ -230,5 +233,7 @@ def _open_revision(row: sqlite3.Row) -> OpenRevision:
         expected_instances=row["expected_instances"],
         is_interrupted=row["abort_boundary"] is not None,
         hold_reason=None if hold is None else Reason(hold),
-        facts=SeriesFacts.from_json(row["facts"]),
+        facts=SeriesFacts.of_most(
+            [(SeriesFacts.from_json(text), number) for text, number in json.loads(row["facts"])]
+        ),
     )

@@ -456,6 +456,24 @@ def test_a_new_start_of_the_collector_waits_the_quiet_period_again(bench):
     assert bench.states == [(1, State.READY)]
 
 
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 1, 3)])
+def test_the_route_of_a_series_does_not_hang_on_which_instance_comes_first(
+    ram_folder, clock, order
+):
+    select = SelectConfig(image_type_without=("LOCALIZER",), kernel="B30")
+    route = RouteConfig(name="axial", model="m", destinations=("a",), select=select)
+    bench = Bench(ram_folder, clock, [route])
+    facts = {
+        1: SeriesFacts(image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"), kernel="B30"),
+        2: SeriesFacts(image_type=("ORIGINAL", "PRIMARY", "AXIAL")),
+        3: SeriesFacts(image_type=("ORIGINAL", "PRIMARY", "AXIAL"), kernel="B30"),
+    }
+    for number in order:
+        bench.send(number, facts=facts[number])
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
 def test_series_that_come_interleaved_are_told_apart(bench):
     association = bench.open()
     arrivals = [(series, number) for series in range(5) for number in range(4)]
