@@ -14,7 +14,7 @@ turns it into an exit code or a job state.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -54,6 +54,15 @@ from pacs_bridge.stopwatch import ProgressReport, Stage, Stopwatch, no_progress
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierResult:
+    """A result of the revision that is replaced, and what it rests on."""
+
+    kind: SegKind
+    named: Predecessor
+    planes: frozenset[tuple[str, int | None]]  #: SOP Instance UIDs and frame numbers
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesSource:
     """The files of one series, and what is known of them beside their bytes."""
 
@@ -61,8 +70,7 @@ class SeriesSource:
     created: datetime  #: written into the results: the same moment gives the same bytes again
     root: Path | None = None  #: of a spool: names of files in it are made there, and may be told
     revision: int = 1
-    #: results of the revision that this one replaces, by stack (from 0) and kind
-    predecessors: Mapping[tuple[int, SegKind], Predecessor] = field(default_factory=dict)
+    predecessors: tuple[EarlierResult, ...] = ()  #: of all stacks and kinds
     digests: tuple[SourceInstance, ...] = ()  #: as received; those missing are taken from files
     set_aside: tuple[LeftOutInstance, ...] = ()  #: what belongs to the series and is not in paths
 
@@ -154,7 +162,7 @@ class _Run:
         try:
             for number, plan in enumerate(plans):
                 prefix = f"stack{number}-" if len(plans) > 1 else ""
-                done.append(self.stack(number, plan, prefix))
+                done.append(self.stack(plan, prefix))
             for partial, path in self.verified:
                 partial.replace(path)
         except BaseException:
@@ -164,7 +172,7 @@ class _Run:
             raise
         return tuple(done)
 
-    def stack(self, number: int, plan: StackPlan, prefix: str) -> StackReport:
+    def stack(self, plan: StackPlan, prefix: str) -> StackReport:
         """From one plan to its verified Segmentations; file names begin with ``prefix``."""
         with self.watch.stage(Stage.READ) as progress:
             stack = read_stack(plan, progress=progress)
@@ -185,7 +193,7 @@ class _Run:
                 findings=findings,
                 truncated=truncated,
                 revision=self.source.revision,
-                predecessor=self.source.predecessors.get((number, kind)),
+                predecessor=self._predecessor(plan, kind),
                 sources=sources,
                 series_description=self.options.series_description,
                 content_description=self.options.content_description,
@@ -213,6 +221,16 @@ class _Run:
             raise
         self.verified.append((partial, path))
         return segmentation_output(encoded, path.name)
+
+    def _predecessor(self, plan: StackPlan, kind: SegKind) -> Predecessor | None:
+        """The earlier result that rests on most of a stack's planes; None if none does on any.
+
+        Not that of the stack's number: with another acquisition the stacks are counted anew.
+        """
+        planes = {(row.sop_instance_uid, row.frame_number) for row in plan.table.rows}
+        earlier = [each for each in self.source.predecessors if each.kind == kind]
+        nearest = max(earlier, key=lambda each: len(planes & each.planes), default=None)
+        return nearest.named if nearest is not None and planes & nearest.planes else None
 
     def _sources(self, plan: StackPlan) -> tuple[SourceInstance, ...]:
         """The instances of one stack with their digests: as received, or of the files."""

@@ -11,9 +11,9 @@ from inference.reasons import Reason
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.ledger.instances import InstanceBook
-from pacs_bridge.process import ProcessOptions, SeriesSource
+from pacs_bridge.process import EarlierResult, ProcessOptions, SeriesSource
 from pacs_bridge.queue import JobClaim, ResultFile
-from pacs_bridge.report import LeftOutInstance, SeriesReport
+from pacs_bridge.report import REPORT_NAME, LeftOutInstance, SeriesReport
 
 
 class ClaimedJob:
@@ -54,12 +54,7 @@ class ClaimedJob:
             created=self.claim.created,
             root=self._config.data_folder,
             revision=request.revision,
-            predecessors={
-                (earlier.stack, SegKind(earlier.kind)): Predecessor(
-                    earlier.sop_class_uid, earlier.sop_instance_uid, earlier.series_instance_uid
-                )
-                for earlier in self.claim.predecessors
-            },
+            predecessors=tuple(self._earlier(result) for result in self.claim.predecessors),
             digests=tuple(SourceInstance(each.sop_instance_uid, each.digest) for each in spooled),
             set_aside=tuple(
                 LeftOutInstance(
@@ -71,6 +66,19 @@ class ClaimedJob:
                 )
                 for each in instances.set_aside(request.series_instance_uid)
             ),
+        )
+
+    def _earlier(self, result: ResultFile) -> EarlierResult:
+        """A result of the revision that is replaced; it rests on nothing if its report is gone."""
+        try:
+            path = (self._config.data_folder / result.path).with_name(REPORT_NAME)
+            used = SeriesReport.read(path).stacks[result.stack].used
+        except (OSError, ValueError, IndexError):
+            used = ()
+        return EarlierResult(
+            SegKind(result.kind),
+            Predecessor(result.sop_class_uid, result.sop_instance_uid, result.series_instance_uid),
+            frozenset((plane.sop_instance_uid, plane.frame_number) for plane in used),
         )
 
     def options(self) -> ProcessOptions:

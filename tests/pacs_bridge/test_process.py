@@ -26,7 +26,12 @@ from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import PADDING_HU, Volume
 from pacs_bridge import process
 from pacs_bridge.demo_score import decode
-from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
+from pacs_bridge.process import (
+    EarlierResult,
+    ProcessOptions,
+    SeriesSource,
+    process_series,
+)
 from pacs_bridge.report import LeftOutInstance, SeriesReport
 from pacs_bridge.stopwatch import Stage
 
@@ -352,12 +357,15 @@ def test_a_later_revision_names_the_result_that_it_replaces(
 ) -> None:
     paths = make_series(bright_volume)
     first = _run(paths, bright_segmenter, tmp_path / "a")
-    earlier = {
-        (0, SegKind(output.kind)): Predecessor(
-            output.sop_class_uid, output.sop_instance_uid, output.series_instance_uid
+    used = first.stacks[0].used
+    earlier = tuple(
+        EarlierResult(
+            SegKind(output.kind),
+            Predecessor(output.sop_class_uid, output.sop_instance_uid, output.series_instance_uid),
+            frozenset((plane.sop_instance_uid, plane.frame_number) for plane in used),
         )
         for output in first.stacks[0].outputs
-    }
+    )
     source = SeriesSource(tuple(paths), CREATED, revision=2, predecessors=earlier)
 
     second = process_series(source, bright_segmenter, ProcessOptions(), tmp_path / "b")

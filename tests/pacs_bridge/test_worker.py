@@ -624,6 +624,41 @@ def test_a_late_slice_makes_a_second_result_that_names_the_first(
         assert old.sop_instance_uid in str(pydicom.dcmread(config.data_folder / new.path))
 
 
+@pytest.mark.parametrize("is_report_kept", [True, False])
+def test_a_result_replaces_the_one_of_its_own_planes_though_stacks_are_counted_anew(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    config: BridgeConfig,
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    is_report_kept: bool,
+) -> None:
+    received(make_series(bright_volume, stack=1, acquisition_number=2))
+    worker.work_one("w")
+    first = ledger.outbox.claim("s", 60.0)
+    assert first is not None
+    ledger.outbox.sent(first, first.candidates[0])
+    if not is_report_kept:  # what it rests on is not known any more
+        (config.data_folder / first.candidates[0].path).with_name("report.json").unlink()
+
+    received(make_series(bright_volume, stack=2, acquisition_number=1))
+    worker.work_one("w")
+    replaced = {}
+    while (claim := ledger.outbox.claim("s", 60.0)) is not None:
+        for each in claim.candidates:
+            ds = pydicom.dcmread(config.data_folder / each.path)
+            references = ds.get("ReferencedImageSequence", [])
+            named = [item.ReferencedSOPInstanceUID for item in references]
+            replaced[each.stack, each.kind] = named
+        ledger.outbox.sent(claim, claim.candidates[0])
+    assert replaced == {
+        (stack, old.kind): [old.sop_instance_uid] if stack == 1 and is_report_kept else []
+        for old in first.candidates
+        for stack in (0, 1)
+    }
+
+
 def test_the_log_tells_of_jobs_and_of_no_patient(
     received: Callable[..., int], worker: Worker, tmp_path: Path
 ) -> None:
