@@ -156,7 +156,7 @@ def open_nifti(path: Path, max_voxels: int) -> Any:
     voxels = int(np.prod(shape, dtype=object))
     if voxels > max_voxels:
         raise NiftiError(Reason.TOO_LARGE, f"{path}: {voxels} voxels, more than {max_voxels}")
-    if voxels * dtype.itemsize > size_bytes * (_GZIP_GAIN if path.suffix == ".gz" else 1):
+    if voxels * dtype.itemsize > size_bytes * (_GZIP_GAIN if path.suffix.lower() == ".gz" else 1):
         raise NiftiError(Reason.UNREADABLE_FILE, f"{path}: truncated: {size_bytes} bytes")
     return image
 

@@ -133,7 +133,7 @@ def _run(call: SegmentCall) -> SeriesReport:
     if call.source.is_dir() and call.folder.resolve() == call.source.resolve():
         end_wrong_call("--out must be another folder than INPUT")
     created = datetime.now(UTC)
-    is_nifti = call.source.name.endswith(_NIFTI_SUFFIXES) and call.source.is_file()
+    is_nifti = call.source.name.lower().endswith(_NIFTI_SUFFIXES) and call.source.is_file()
     segmenter = _segmenter(call)
     with series_progress(call.quiet) as progress:
         if is_nifti:

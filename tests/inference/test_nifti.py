@@ -67,6 +67,14 @@ def test_stored_values_are_rescaled_and_rounded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_nifti(path).hu, expected.T)
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".NII.GZ"])
+def test_a_compressed_file_may_be_far_smaller_than_its_voxels(tmp_path: Path, suffix: str) -> None:
+    path = save(tmp_path / "air.nii.gz", np.full((40, 40, 40), -1000, dtype=np.int16))
+    path = path.rename(tmp_path / f"case{suffix}")
+
+    assert (read_nifti(path).hu == -1000).all()
+
+
 def test_metres_become_millimetres(tmp_path: Path) -> None:
     affine = np.diag([0.001, 0.001, 0.002, 1.0])
     data = np.zeros((6, 5, 4), dtype=np.int16)

@@ -96,13 +96,16 @@ def test_a_real_series_gives_valid_objects_whose_frames_name_their_slices(
     }
 
 
+@pytest.mark.parametrize("name", ["case.nii.gz", "CASE.NII", "CASE.NII.GZ"])
 def test_a_nifti_gives_its_labels_as_nifti_on_its_own_grid(
-    segment: Callable[..., Result], tmp_path: Path, rng: np.random.Generator
+    segment: Callable[..., Result], tmp_path: Path, rng: np.random.Generator, name: str
 ) -> None:
     affine = np.diag([-2.0, -2.0, 3.0, 1.0])
     image = nib.Nifti1Image(rng.integers(-1000, 1000, (20, 24, 16)).astype(np.int16), affine)
-    nib.save(image, tmp_path / "case.nii.gz")
-    result = segment(tmp_path / "case.nii.gz")
+    plain = name.lower()
+    nib.save(image, tmp_path / f"written-{plain}")
+    (tmp_path / f"written-{plain}").rename(tmp_path / name)
+    result = segment(tmp_path / name)
     assert result.exit_code == 0, result.output
     labels = nib.load(tmp_path / "out" / "labels.nii.gz")
     assert labels.shape == image.shape
