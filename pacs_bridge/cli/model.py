@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pacs_bridge.cli.outcome import FAILED, coded_failures
+from pacs_bridge.cli.outcome import FAILED, coded_failures, end_wrong_call
 from pacs_bridge.cli.progress import download_progress
 
 if TYPE_CHECKING:
@@ -160,11 +160,16 @@ def verify(names: tuple[str, ...], models_folder: Path | None, as_json: bool) ->
     """Check weights against their manifests; all models without NAME."""
     from inference.errors import InferenceError
     from inference.model_store import locate
+    from inference.reasons import Reason
     from pacs_bridge.models import known_models
 
     stores = _stores(models_folder)
+    known = known_models(stores)
+    unknown = ", ".join(name for name in names if name not in known)
+    if unknown:
+        end_wrong_call(f"{unknown}: {Reason.UNKNOWN_MODEL}; models here: {', '.join(known)}")
     faults = {}
-    for name in names or known_models(stores):
+    for name in names or known:
         try:
             locate(name, stores).verify(name)
             faults[name] = ""

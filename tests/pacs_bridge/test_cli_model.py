@@ -57,7 +57,13 @@ def test_verify_tells_good_weights_from_changed_ones(
     result = model("verify", "tiny", "--json")
     assert result.exit_code == 1
     assert "model-checksum" in json.loads(result.stdout)["tiny"]
-    assert model("verify", "no-such-model").exit_code == 1
+
+
+def test_verify_of_a_model_that_is_nowhere_is_a_wrong_call(model: Callable[..., Result]) -> None:
+    result = model("verify", "tiny", "no-such-model", "--json")
+    assert result.exit_code == 2
+    assert "no-such-model: unknown-model; models here: " in result.stderr
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize(
