@@ -14,7 +14,11 @@ from pacs_bridge.ledger.deliveries import insert_deliveries
 from pacs_bridge.ledger.history import Change, note
 from pacs_bridge.ledger.leases import LeaseTable
 from pacs_bridge.ledger.results import replace_results, sent_results_before
-from pacs_bridge.ledger.supersession import IS_JOB_OVERTAKEN, replace_earlier
+from pacs_bridge.ledger.supersession import (
+    IS_EARLIER_UNDER_WAY,
+    IS_JOB_OVERTAKEN,
+    replace_earlier,
+)
 from pacs_bridge.queue import (
     JobClaim,
     JobRequest,
@@ -243,7 +247,8 @@ def set_job_state(
 
 def _next_job(connection: sqlite3.Connection, steady_s: float) -> sqlite3.Row | None:
     """The most urgent job that is due: one that waits, or one whose worker is presumed dead."""
-    free = f"NOT {IS_JOB_OVERTAKEN} ORDER BY priority, id LIMIT 1"
+    waits = f"({IS_JOB_OVERTAKEN} OR {IS_EARLIER_UNDER_WAY})"
+    free = f"NOT {waits} ORDER BY priority, id LIMIT 1"
     row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM ("  # noqa: S608 - constants
         "SELECT * FROM (SELECT * FROM jobs INDEXED BY jobs_waiting"

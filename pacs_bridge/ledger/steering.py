@@ -7,6 +7,7 @@ import sqlite3
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.jobs import set_job_state
 from pacs_bridge.ledger.results import results_of
+from pacs_bridge.ledger.supersession import IS_OUTDATED
 from pacs_bridge.queue import DeliveryState, State
 
 
@@ -26,13 +27,14 @@ class Steering:
         """Try a DEAD, SKIPPED or RETRY job again at once.
 
         A job that has results keeps them: only its dead deliveries are tried again. If a file of
-        them is lost they are made again. Gives False if the job is in another state or does not
-        exist.
+        them is lost they are made again. Gives False if the job is in another state, does not
+        exist, or is of a revision in whose place a later one has a result.
         """
         with self._database.write() as connection:
             now = self._database.now_text()
             row = connection.execute(
-                "SELECT 1 FROM jobs WHERE id = ? AND state IN ('dead', 'skipped', 'retry')",
+                "SELECT 1 FROM jobs WHERE id = ? AND state IN ('dead', 'skipped', 'retry')"  # noqa: S608
+                f" AND NOT {IS_OUTDATED}",
                 (job_id,),
             ).fetchone()
             if row is None:

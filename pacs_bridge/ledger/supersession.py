@@ -26,7 +26,21 @@ EXISTS (SELECT 1 FROM revisions n WHERE n.series_instance_uid = jobs.series_inst
            AND n.revision > jobs.revision AND {_IS_UNDECIDED})
 """  # noqa: S608 - constants
 
-#: Of a row of deliveries: the same.
+#: Of a row of jobs: whether it is not known yet what was sent of an earlier revision, which the
+#: result shall name. A sender that has not been heard of for so long is waited for no more.
+IS_EARLIER_UNDER_WAY = """
+EXISTS (SELECT 1 FROM jobs e JOIN deliveries d ON d.job_id = e.id
+ WHERE e.series_instance_uid = jobs.series_instance_uid AND e.revision < jobs.revision
+   AND d.sender IS NOT NULL AND d.lease_until_s > :now)
+"""
+
+#: Of a row of jobs: whether a later revision has a result.
+IS_OUTDATED = """
+EXISTS (SELECT 1 FROM jobs n JOIN results r ON r.job_id = n.id
+ WHERE n.series_instance_uid = jobs.series_instance_uid AND n.revision > jobs.revision)
+"""
+
+#: Of a row of deliveries: whether a later revision is on its way to a result.
 IS_OVERTAKEN = f"""
 EXISTS (SELECT 1 FROM jobs j JOIN revisions n
     ON n.series_instance_uid = j.series_instance_uid AND n.revision > j.revision

@@ -1,0 +1,59 @@
+"""The order in which the results of two revisions leave the house."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference.reasons import Reason
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.queue import JobClaim, JobRequest, ResultFile, State
+
+SERIES = "1.2.3"
+
+
+@pytest.fixture
+def ledger(ram_folder, clock) -> Ledger:
+    return Ledger.open(ram_folder / "ledger.sqlite", clock)
+
+
+def submit(ledger: Ledger, revision: int) -> int:
+    return ledger.jobs.submit(JobRequest(SERIES, revision, "r", "m", ("archive",)))
+
+
+def complete(ledger: Ledger, claim: JobClaim) -> ResultFile:
+    uid = f"2.25.{claim.job_id}"
+    result = ResultFile(0, "binary", "r.dcm", "1.2", uid, f"{uid}.1", "1.2", "00", 1)
+    ledger.jobs.complete(claim, [result], [])
+    return result
+
+
+def test_a_later_revision_is_begun_when_it_is_known_what_of_the_earlier_one_was_sent(ledger):
+    submit(ledger, 1)
+    result = complete(ledger, ledger.jobs.claim("w", 60))
+    sending = ledger.outbox.claim("s", 60)
+    submit(ledger, 2)
+    assert ledger.jobs.claim("w", 60) is None
+    ledger.outbox.sent(sending, result)
+
+    assert ledger.jobs.claim("w", 60).predecessors == (result,)
+
+
+def test_a_sender_that_died_with_an_earlier_result_holds_no_later_revision_up(ledger, clock):
+    submit(ledger, 1)
+    complete(ledger, ledger.jobs.claim("w", 60))
+    ledger.outbox.claim("s", 60)
+    submit(ledger, 2)
+    clock.pass_s(61)
+
+    assert ledger.jobs.claim("w", 60).request.revision == 2
+
+
+def test_a_skipped_job_is_not_tried_again_when_a_later_revision_has_a_result(ledger):
+    job = submit(ledger, 1)
+    ledger.jobs.skip(ledger.jobs.claim("w", 60), Reason.TOO_FEW_SLICES, "")
+    later = submit(ledger, 2)
+    complete(ledger, ledger.jobs.claim("w", 60))
+
+    assert not ledger.steering.retry_job(job)
+    assert ledger.view.job(job).state is State.SKIPPED
+    assert ledger.view.job(later).state is State.SENDING
