@@ -88,7 +88,8 @@ class OutputFile:
 class StackReport:
     """One stack of planes, and its one result."""
 
-    separated_by: str  #: the attribute that told it from other stacks; empty if there is one
+    #: "AcquisitionNumber, 2 of 3": what told it from other stacks; empty if there is one
+    separated_by: str
     shape: tuple[int, int, int]  #: (z, y, x), voxels
     spacing_mm: tuple[float, float, float]  #: (z, y, x)
     tilt_degrees: float

@@ -119,7 +119,7 @@ def stack_report(
         for row, position_mm in zip(plan.table.rows, positions_mm, strict=True)
     )
     return StackReport(
-        separated_by=plan.separated_by,
+        separated_by=plan.told_as,
         shape=geometry.shape,
         spacing_mm=geometry.spacing_mm,
         tilt_degrees=round(geometry.tilt_degrees, 3),

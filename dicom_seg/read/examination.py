@@ -70,6 +70,7 @@ class StackPlan:
     header: Dataset  #: first instance of the stack without pixel data: patient, study, equipment
     separated_by: str  #: what tells it from the other stacks, "AcquisitionNumber=2"; or empty
     findings: tuple[Finding, ...]
+    told_as: str = ""  #: `separated_by` without the value, for reports: "AcquisitionNumber, 2 of 3"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -250,6 +250,7 @@ def _plan(stack: Stack, identity: SeriesIdentity, findings: tuple[Finding, ...])
         table=table,
         header=header,
         separated_by=stack.separated_by,
+        told_as=stack.told_as,
         findings=(*findings, *more, *value_findings(header)),
     )
 

@@ -30,6 +30,8 @@ class Stack:
 
     planes: tuple[Plane, ...]
     separated_by: str  #: "AcquisitionNumber=2"; empty if nothing had to be separated
+    #: the same without the value, which may tell of the patient: "AcquisitionNumber, 2 of 3"
+    told_as: str = ""
 
 
 def identity_of(plane: Plane) -> tuple[str, int]:
@@ -152,6 +154,7 @@ def _split(planes: Sequence[Plane], indices: tuple[int, ...]) -> list[Stack]:
     groups: dict[tuple[str, ...], list[Plane]] = {}
     for plane in planes:
         groups.setdefault(tuple(plane.traits[index] for index in indices), []).append(plane)
+    keywords = ", ".join(SEPARATORS[index] for index in indices)
     return [
         Stack(
             tuple(group),
@@ -159,8 +162,9 @@ def _split(planes: Sequence[Plane], indices: tuple[int, ...]) -> list[Stack]:
                 f"{SEPARATORS[index]}={value[:64]}"
                 for index, value in zip(indices, values, strict=True)
             ),
+            f"{keywords}, {number} of {len(groups)}",
         )
-        for values, group in sorted(groups.items())
+        for number, (values, group) in enumerate(sorted(groups.items()), start=1)
     ]
 
 

@@ -349,6 +349,30 @@ def test_stacks_that_an_attribute_separates_give_one_result_each(
     assert {len(stack.structures) for stack in report.stacks} == {1, 2}
 
 
+def test_the_report_names_what_separates_stacks_and_not_its_value(
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    bright_segmenter: Segmenter,
+    tmp_path: Path,
+) -> None:
+    values = ("Agent of Mr Muster born 1950", "none")
+    paths = [
+        path
+        for number, value in enumerate(values, start=1)
+        for path in make_series(
+            bright_volume, stack=number, overrides={"ContrastBolusAgent": value}
+        )
+    ]
+
+    report = _run(paths, bright_segmenter, tmp_path / "out")
+
+    assert [stack.separated_by for stack in report.stacks] == [
+        "ContrastBolusAgent, 1 of 2",
+        "ContrastBolusAgent, 2 of 2",
+    ]
+    assert "Muster" not in (tmp_path / "out" / "report.json").read_text(encoding="utf-8")
+
+
 def test_a_later_revision_names_the_result_that_it_replaces(
     make_series: Callable[..., list[Path]],
     bright_volume: Volume,

@@ -121,6 +121,10 @@ def test_two_attributes_together_separate_stacks():
 
     assert [len(stack.planes) for stack in stacks] == [10] * 4
     assert stacks[0].separated_by == "NominalPercentageOfCardiacPhase=20, ConvolutionKernel=bone"
+    assert [stack.told_as for stack in stacks] == [
+        f"NominalPercentageOfCardiacPhase, ConvolutionKernel, {number} of 4"
+        for number in (1, 2, 3, 4)
+    ]
 
 
 def test_the_attribute_that_makes_the_fewest_stacks_is_taken():
