@@ -2,8 +2,8 @@
 
 A region is a mask of coarse blocks of the network's grid. It decides which windows are
 computed; voxels outside all windows are background. It must never cut anatomy, so it errs
-towards too much: everything that is denser than air and thicker than a table top counts,
-with a margin.
+towards too much: everything but the air around the patient that is thicker than a table top
+counts, with a margin.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from inference.engine.network_scan import COARSE_MM, Box, NetworkScan
+from inference.engine.surrounding_air import surrounding_air
 from inference.engine.tiling import Range
 
-#: Mean HU of a block above which it is not air: below inflated lung, which a small field of
-#: view may cut, and above the noise of air averaged over a block.
-_BODY_ABOVE_HU = -930.0
 #: Thinner things are no body: table tops, blankets, tubes. Also what the margin must exceed.
 _OPENING_BLOCKS = 1
 _BODY_MARGIN_BLOCKS = 2
@@ -48,14 +46,14 @@ class Region:
     @classmethod
     def body(cls, scan: NetworkScan) -> Region:
         """Everything but the air around the patient, 12 mm and more of margin included."""
-        dense = scan.coarse_hu > _BODY_ABOVE_HU
+        solid = ~surrounding_air(scan)
         thick = sitk.BinaryMorphologicalOpening(
-            _padded(dense), [_OPENING_BLOCKS] * 3, sitk.sitkCross
+            _padded(solid), [_OPENING_BLOCKS] * 3, sitk.sitkCross
         )
         inside = (slice(1, -1),) * 3
         found = sitk.GetArrayFromImage(thick)[inside] > 0
         if not found.any():
-            found = dense  # a finger or a thin slab: rather a table top than nothing
+            found = solid  # a finger or a thin slab: rather a table top than nothing
         return cls(grown(found, _BODY_MARGIN_BLOCKS), scan.block, scan.shape)
 
     @classmethod

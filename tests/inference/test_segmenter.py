@@ -150,7 +150,7 @@ def test_half_precision_sums_and_chosen_structures_show_in_the_identity(
 def test_air_around_the_body_is_background_and_not_computed(
     model: LoadedModel, rng: np.random.Generator
 ) -> None:
-    hu = np.full((60, 60, 60), -1000, dtype=np.int16)
+    hu = np.full((60, 120, 120), -1000, dtype=np.int16)
     hu[20:36, 18:34, 22:38] = rng.integers(-100, 300, (16, 16, 16))
     affine = np.diag([3.0, 3.0, 3.0, 1.0])[[2, 1, 0, 3]]
     volume = Volume(hu, Geometry.from_affine(affine, hu.shape))
@@ -167,7 +167,7 @@ def test_air_around_the_body_is_background_and_not_computed(
 
 
 def test_air_alone_is_background(model: LoadedModel) -> None:
-    hu = np.full((20, 20, 20), -1000, dtype=np.int16)
+    hu = np.full((20, 120, 120), -1000, dtype=np.int16)
     volume = Volume(hu, Geometry.from_affine(np.diag([3.0] * 3 + [1.0])[[2, 1, 0, 3]], hu.shape))
     options = SegmenterOptions(windows=SMALL_WINDOWS, body_only=True)
 
@@ -177,7 +177,7 @@ def test_air_alone_is_background(model: LoadedModel) -> None:
 def test_what_is_thin_is_computed_where_nothing_is_thicker(
     model: LoadedModel, rng: np.random.Generator
 ) -> None:
-    hu = np.full((40, 40, 40), -1000, dtype=np.int16)
+    hu = np.full((40, 120, 120), -1000, dtype=np.int16)
     hu[:, 19:22, 18:21] = rng.integers(-100, 300, (40, 3, 3))
     affine = np.diag([3.0, 3.0, 3.0, 1.0])[[2, 1, 0, 3]]
     volume = Volume(hu, Geometry.from_affine(affine, hu.shape))

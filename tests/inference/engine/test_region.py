@@ -22,6 +22,8 @@ from inference.wanted_labels import wanted_labels
 
 #: Arms up and down, metal in hip and chest, all on a table.
 SEEDS = (0, 1, 3)
+#: Of 3 mm voxels: no narrower field of view has air around the patient.
+WIDE = (64, 128, 128)
 
 
 def voxels(region: Region) -> npt.NDArray[np.bool_]:
@@ -43,11 +45,19 @@ def body(volume: Volume) -> Region:
     return Region.body(NetworkScan.of(volume, grid, ROBUST_INTENSITY))
 
 
+def with_air(geometry: Geometry) -> Geometry:
+    """Ten rows more in front of the patient and behind; a scanner's fields are square."""
+    depth, height, width = geometry.shape
+    affine = geometry.affine.copy()
+    affine[:3, 3] = geometry.lps_mm([0, -10, 0])
+    return Geometry.from_affine(affine, (depth, height + 20, width))
+
+
 @cache
 def patient(seed: int) -> tuple[SyntheticPatient, Volume, npt.NDArray[np.uint8]]:
     """Whole body, coarse, and its labels on the network's grid."""
     one = SyntheticPatient.from_seed(seed)
-    volume, truth = one.sample(default_geometry(one, (6.0, 5.0, 5.0)))
+    volume, truth = one.sample(with_air(default_geometry(one, (6.0, 5.0, 5.0))))
     grid = NetworkGrid.covering(volume.geometry, 3.0)
     return one, volume, grid.grid_view(labels_to_network(truth, grid))
 
@@ -87,7 +97,7 @@ def test_inflated_lung_that_fills_the_field_of_view_is_no_air() -> None:
 
 
 def test_noisy_air_is_left_out(rng: np.random.Generator) -> None:
-    quiet = ball((64, 64, 64), 40)
+    quiet = ball(WIDE, 40)
     noisy = quiet.hu + rng.normal(0, 60, quiet.hu.shape)
 
     found = body(Volume(np.clip(noisy, -1024, 3071).astype(np.int16), quiet.geometry))
@@ -99,34 +109,38 @@ def test_noisy_air_is_left_out(rng: np.random.Generator) -> None:
 
 
 def test_a_thin_bright_table_and_a_tube_are_left_out() -> None:
-    volume = ball((64, 64, 64), 40)
-    volume.hu[:, 60, :] = 100  # behind the patient, 3 mm
-    volume.hu[:, 2:4, 2:4] = 3000
+    volume = ball(WIDE, 40)
+    volume.hu[:, 110, :] = 100  # behind the patient, 3 mm
+    volume.hu[:, 12:14, 12:14] = 3000
 
-    assert body(volume).box() == body(ball((64, 64, 64), 40)).box()
+    assert body(volume).box() == body(ball(WIDE, 40)).box()
 
 
 def test_padding_is_air() -> None:
-    volume = ball((64, 64, 64), 40)
+    volume = ball(WIDE, 40)
     padded = volume.hu.copy()
     padded[:, :5] = padded[:, -5:] = PADDING_HU
 
     assert body(Volume(padded, volume.geometry)).box() == body(volume).box()
 
 
+def test_a_small_field_of_view_is_computed_whole() -> None:
+    assert body(ball((64, 128, 115), 40)).mask.all()  # 345 mm wide
+
+
 def test_air_alone_is_an_empty_region() -> None:
-    assert body(ball((30, 30, 30), -1000)).is_empty
-    assert body(ball((30, 30, 30), -1000)).box() is None
+    assert body(ball((8, 128, 128), -1000)).is_empty
+    assert body(ball((8, 128, 128), -1000)).box() is None
 
 
 def test_metal_beyond_the_scale_does_not_hide_the_body() -> None:
-    volume = ball((64, 64, 64), 40)
-    volume.hu[30:33, 30:33, 30:33] = 30000
+    volume = ball(WIDE, 40)
+    volume.hu[30:33, 62:65, 62:65] = 30000
     grid = NetworkGrid.covering(volume.geometry, 3.0)
 
     found = Region.body(NetworkScan.of(volume, grid, PUBLISHED_INTENSITY))
 
-    np.testing.assert_array_equal(found.mask, body(ball((64, 64, 64), 40)).mask)
+    np.testing.assert_array_equal(found.mask, body(ball(WIDE, 40)).mask)
 
 
 def test_a_structure_is_surrounded_by_its_margin() -> None:
