@@ -16,6 +16,8 @@ from pacs_bridge.ledger.arrival import Arrival, Fate
 LANDING_NAME = "landing"
 _JOURNAL_NAME = "moves.json"
 _SERIES_FOLDER_CHARACTERS = 32
+#: Folders; to forget one costs one flush more.
+_MOST_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Spool:
         for folder in (spool_folder, quarantine_folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._journal = MoveJournal(spool_folder / _JOURNAL_NAME)
+        self._durable: set[Path] = set()
 
     @property
     def landing_folder(self) -> Path:
@@ -103,7 +106,11 @@ class Spool:
     def placement(self, settled: Callable[[], None] = lambda: None) -> Placement:
         """For one transaction of the ledger; ``settled`` is told when the moves are durable."""
         return Placement(
-            self._data_folder, self._spool_folder, self._quarantine_folder, self._journal, settled
+            self._data_folder,
+            (self._spool_folder, self._quarantine_folder),
+            self._journal,
+            self._durable,
+            settled,
         )
 
 
@@ -117,20 +124,35 @@ class _Placed:
 
 
 class Placement:
-    """Moves the files of a batch of arrivals to where they belong (``Placer``)."""
+    """Moves the files of a batch of arrivals to where they belong (``Placer``).
+
+    Parameters
+    ----------
+    data_folder
+        Paths are relative to it.
+    folders
+        Spool and quarantine.
+    journal
+        Of the moves.
+    durable
+        The folders whose own names are known to be on the disk: not those that a crash, or a
+        batch that was undone, left behind.
+    settled
+        Told when the moves are durable.
+    """
 
     def __init__(
         self,
         data_folder: Path,
-        spool_folder: Path,
-        quarantine_folder: Path,
+        folders: tuple[Path, Path],
         journal: MoveJournal,
+        durable: set[Path],
         settled: Callable[[], None],
     ) -> None:
         self._data_folder = data_folder
-        self._spool_folder = spool_folder
-        self._quarantine_folder = quarantine_folder
+        self._spool_folder, self._quarantine_folder = folders
         self._journal = journal
+        self._durable = durable
         self._settled = settled
         self._moves: list[Move] = []
         self._placed: list[_Placed] = []
@@ -145,7 +167,7 @@ class Placement:
             folder = self._quarantine_folder / fate.value
         else:
             return None
-        if not folder.is_dir():
+        if folder not in self._durable or not folder.is_dir():
             folder.mkdir(exist_ok=True)
             self._changed.add(folder.parent)
         path = folder / f"{arrival.digest}.dcm"
@@ -167,6 +189,10 @@ class Placement:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+        parents = {self._spool_folder, self._quarantine_folder}
+        if len(self._durable) >= _MOST_REMEMBERED:
+            self._durable.clear()
+        self._durable |= self._changed - parents
         self._changed.clear()
         self._settled()
 
