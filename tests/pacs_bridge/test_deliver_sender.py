@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def finish(ledger: Ledger) -> Callable[..., int]:
         claim = ledger.jobs.claim("worker", 60.0)
         assert claim is not None
         ledger.database.path.with_name("x").write_bytes(b"result")
-        result = ResultFile(0, "binary", "x", "1.2", name, "1.2", "1.2", "0" * 64, 1)
+        digest = hashlib.sha256(b"result").hexdigest()
+        result = ResultFile(0, "binary", "x", "1.2", name, "1.2", "1.2", digest, len(b"result"))
         ledger.jobs.complete(claim, [result], [])
         return claim.job_id
 
