@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -76,17 +82,63 @@ def ram_folder(tmp_path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wait_for() -> Callable[..., None]:
     """Wait until a condition holds; fails when it does not come about."""
 
-    def wait(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    def wait(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, "it did not come about"
             time.sleep(0.02)
 
     return wait
+
+
+@dataclass
+class Served:
+    """``pacs-bridge serve`` that has said that it is ready."""
+
+    process: subprocess.Popen[str]
+    port: int
+    ready: str  #: the line that it said
+    folder: Path  #: of its configuration; holds its log, too
+
+    def log(self) -> list[dict[str, object]]:
+        lines = (self.folder / "serve.log").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[[Path], AbstractContextManager[Served]]:
+    """``with serving(config) as served``: a service in a process of its own."""
+
+    @contextmanager
+    def run(config: Path) -> Iterator[Served]:
+        log_file = config.parent / "serve.log"
+        command = [sys.executable, "-m", "pacs_bridge", "serve", "--config", str(config)]
+        with log_file.open("a") as log:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("ready: "), log_file.read_text()
+            port = int(line.split(",")[0].rpartition(":")[2])
+            served = Served(process, port, line, config.parent)
+            yield served
+            if process.poll() is None:
+                served.stop()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            process.stdout.close()
+
+    return run
 
 
 @pytest.fixture

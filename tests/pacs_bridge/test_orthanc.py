@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import httpx
@@ -34,6 +33,9 @@ STORESCU = Path("/usr/bin/storescu")  # pynetdicom installs another of this name
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 BINARY = "1.2.840.10008.5.1.4.1.1.66.4"
 LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
+
+#: For a result, on a busy machine.
+LIMIT_S = 240.0
 
 BRIDGE = """
 data_folder = "data"
@@ -101,28 +103,22 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _wait_for(condition: Callable[[], object], what: str, seconds: float = 240.0) -> None:
-    pause = threading.Event()
-    for _ in range(int(seconds / 0.2)):
-        if condition():
-            return
-        pause.wait(0.2)
-    raise AssertionError(f"not within {seconds:.0f} s: {what}")
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGTERM)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
     try:
         process.wait(60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[Site]:
+def site(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_models: Path,
+    serving: Callable[[Path], Any],
+    wait_for: Callable[..., None],
+) -> Iterator[Site]:
     _peers_or_skip()
     folder = tmp_path_factory.mktemp("site")
     bridge_port, orthanc_port, web_port = _free_ports(3)
@@ -157,19 +153,16 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterato
     )
     with (folder / "orthanc.log").open("w") as log:
         orthanc = subprocess.Popen([ORTHANC, folder / "orthanc.json"], stdout=log, stderr=log)
-    command = [sys.executable, "-m", "pacs_bridge", "serve", "--config", str(config)]
-    with (folder / "serve.log").open("w") as log:
-        serve = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{web_port}", trust_env=False) as web:
-            _wait_for(lambda: _answers(web), "Orthanc answers", 60)
-            assert serve.stdout is not None
-            assert serve.stdout.readline().startswith("ready: "), (folder / "serve.log").read_text()
+        with (
+            httpx.Client(base_url=f"http://127.0.0.1:{web_port}", trust_env=False) as web,
+            serving(config) as served,
+        ):
+            wait_for(lambda: _answers(web))
             ledger = Ledger.open(folder / "data" / "ledger.sqlite")
-            yield Site(bridge_port, web, ledger)
+            yield Site(served.port, web, ledger)
             ledger.close()
     finally:
-        _end(serve)
         _end(orthanc)
 
 
@@ -214,7 +207,10 @@ def _storescu(site: Site, paths: list[Path], *options: str) -> None:
     scope="module", params=["synthetic", pytest.param("real", marks=pytest.mark.shared)]
 )
 def series(
-    request: pytest.FixtureRequest, site: Site, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    site: Site,
+    tmp_path_factory: pytest.TempPathFactory,
+    wait_for: Callable[..., None],
 ) -> Series:
     """A series that DCMTK has sent and whose results the PACS has."""
     if request.param == "real":
@@ -228,7 +224,7 @@ def series(
         folder = tmp_path_factory.mktemp("synthetic")
         made = _series(write_ct_series(volume, folder / "ct", SeriesOptions(seed=11)))
         _storescu(site, made.paths)
-    _wait_for(lambda: _states(site, made) == [State.SENT], "results are sent")
+    wait_for(lambda: _states(site, made) == [State.SENT], LIMIT_S)
     return made
 
 
@@ -280,14 +276,16 @@ def test_both_kinds_hold_the_same_labels_and_refer_to_the_ct(site: Site, series:
     np.testing.assert_array_equal(*decoded)
 
 
-def test_the_same_series_sent_again_makes_no_second_result(site: Site, series: Series) -> None:
+def test_the_same_series_sent_again_makes_no_second_result(
+    site: Site, series: Series, wait_for: Callable[..., None]
+) -> None:
     before = len(site.ledger.view.jobs())
     options = ["-xv"] if "ts_dicom" in str(series.paths[0]) else []
     known = site.ledger.view.counts().get("duplicate-instance", 0)
     _storescu(site, series.paths, *options)
-    _wait_for(
+    wait_for(
         lambda: site.ledger.view.counts()["duplicate-instance"] >= known + len(series.paths),
-        "all are known again",
+        LIMIT_S,
     )
     threading.Event().wait(2.0)  # longer than the quiet period
     assert len(site.ledger.view.jobs()) == before
@@ -296,7 +294,7 @@ def test_the_same_series_sent_again_makes_no_second_result(site: Site, series: S
 
 
 def test_a_segmentation_that_comes_back_is_counted_and_not_processed(
-    site: Site, series: Series
+    site: Site, series: Series, wait_for: Callable[..., None]
 ) -> None:
     before = len(site.ledger.view.jobs())
     known = site.ledger.view.counts().get("own-result", 0)
@@ -309,12 +307,14 @@ def test_a_segmentation_that_comes_back_is_counted_and_not_processed(
     ).json()
     answer = site.web.post("/modalities/bridge/store", json=ids, timeout=60)
     assert answer.status_code == 200, answer.text
-    _wait_for(lambda: site.ledger.view.counts().get("own-result", 0) >= known + 2, "counted")
+    wait_for(lambda: site.ledger.view.counts().get("own-result", 0) >= known + 2, LIMIT_S)
     threading.Event().wait(2.0)
     assert len(site.ledger.view.jobs()) == before
 
 
-def test_a_ct_that_orthanc_sends_is_segmented_too(site: Site, tmp_path: Path) -> None:
+def test_a_ct_that_orthanc_sends_is_segmented_too(
+    site: Site, tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
     hu = np.full((12, 40, 40), -1000, dtype=np.int16)
     hu[3:9, 10:30, 10:30] = 400
     volume = Volume(hu, stack(hu.shape, (4.0, 3.0, 3.0)))
@@ -323,5 +323,5 @@ def test_a_ct_that_orthanc_sends_is_segmented_too(site: Site, tmp_path: Path) ->
         site.web.post("/instances", content=path.read_bytes()).json()["ID"] for path in made.paths
     ]
     assert site.web.post("/modalities/bridge/store", json=ids, timeout=60).status_code == 200
-    _wait_for(lambda: _states(site, made) == [State.SENT], "results are sent")
+    wait_for(lambda: _states(site, made) == [State.SENT], LIMIT_S)
     assert len(site.find(made.study_uid, Modality="SEG")) == 2
