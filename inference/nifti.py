@@ -6,6 +6,7 @@ A NIfTI does not say what was measured: an MR cannot be told from a CT.
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import zlib
@@ -17,8 +18,10 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.openers import ImageOpener
+from nibabel.spatialimages import HeaderDataError
 
 from inference.errors import InferenceError, InvalidGeometryError
+from inference.finding import Finding
 from inference.geometry import FloatArray, Geometry
 from inference.label_map import LabelMap
 from inference.reasons import Reason
@@ -53,7 +56,8 @@ def read_nifti(path: Path, max_voxels: int = 1_500_000_000) -> Volume:
     NiftiError
         ``unreadable-file`` if it is no NIfTI, truncated, or not three-dimensional numbers;
         ``no-orientation`` if neither sform nor qform has a code; ``missing-geometry`` if the
-        one that has does not describe a grid; ``corrupt-pixel-data`` if values are not
+        one that has does not describe a grid; ``orientation-conflict`` if one mirrors the
+        other; ``corrupt-pixel-data`` if values are not
         finite or beyond 16 bit; ``too-large``.
     """
     image = open_nifti(path, max_voxels)
@@ -167,7 +171,8 @@ def nifti_geometry(image: Any, path: Path) -> Geometry:
     Raises
     ------
     NiftiError
-        ``no-orientation`` or ``missing-geometry``.
+        ``no-orientation``, ``missing-geometry``, or ``orientation-conflict`` if sform and
+        qform both have a code and one mirrors the other: one of them exchanges left and right.
     """
     header = image.header
     if not (int(header["sform_code"]) or int(header["qform_code"])):
@@ -177,9 +182,47 @@ def nifti_geometry(image: Any, path: Path) -> Geometry:
     affine[:3] *= {1: 1000.0, 3: 0.001}.get(unit, 1.0)
     x, y, z = image.shape[:3]
     try:
-        return Geometry.from_affine(affine, (z, y, x))
+        geometry = Geometry.from_affine(affine, (z, y, x))
     except InvalidGeometryError as error:
         raise NiftiError(Reason.MISSING_GEOMETRY, f"{path}: {error.detail}") from error
+    between = _between_forms(header)
+    if between is not None and np.linalg.det(between[:3, :3]) < 0:
+        raise NiftiError(Reason.ORIENTATION_CONFLICT, f"{path}: the qform mirrors the sform")
+    return geometry
+
+
+def orientation_findings(image: Any) -> tuple[Finding, ...]:
+    """``orientation-conflict`` where the qform puts a corner more than a voxel from the sform.
+
+    A file may place its voxels in the scanner by one and in an atlas by the other; it is the
+    sform that is used, as nearly everywhere.
+
+    Parameters
+    ----------
+    image
+        One that ``nifti_geometry`` accepts.
+    """
+    between = _between_forms(image.header)
+    if between is None:
+        return ()
+    ends = [(0.0, float(extent - 1)) for extent in image.shape[:3]]
+    corners = np.array([(*corner, 1.0) for corner in itertools.product(*ends)])
+    apart = np.linalg.norm((corners @ between.T - corners)[:, :3], axis=1).max()
+    if apart <= 1:
+        return ()
+    detail = f"sform and qform place a corner {apart:.1f} voxels apart; the sform is used"
+    return (Finding(Reason.ORIENTATION_CONFLICT, detail),)
+
+
+def _between_forms(header: Any) -> FloatArray | None:
+    """4 x 4, index by the qform -> index by the sform; None unless both have a code."""
+    if not (int(header["sform_code"]) and int(header["qform_code"])):
+        return None
+    try:
+        qform = header.get_qform()
+    except HeaderDataError:  # no rotation: the sform stands alone
+        return None
+    return np.asarray(np.linalg.solve(header.get_sform(), qform), dtype=np.float64)
 
 
 def nifti_planes(image: Any, path: Path) -> Iterator[npt.NDArray[Any]]:

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too-large"
     NO_DICOM = "no-dicom"
     UNREADABLE_FILE = "unreadable-file"
+    ORIENTATION_CONFLICT = "orientation-conflict"
     NO_ORIENTATION = "no-orientation"
     MISSING_IDENTITY = "missing-identity"
     MIXED_IDENTITY = "mixed-identity"

@@ -9,8 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from inference.errors import InferenceError
+from inference.finding import Finding
 from inference.label_map import LabelMap
-from inference.nifti import read_label_nifti, read_nifti, write_label_nifti
+from inference.nifti import (
+    open_nifti,
+    orientation_findings,
+    read_label_nifti,
+    read_nifti,
+    write_label_nifti,
+)
+from inference.plausibility import implausible_hu
 from inference.quality import check_labels, truncated_structures
 from inference.reasons import Reason
 from inference.segmenter import Segmenter, fitted_segmenter
@@ -72,7 +80,8 @@ def process_nifti(
             raise
     else:
         segmenter = fitted_segmenter(segmenter, volume.geometry)
-        stacks = (_stack(volume, segmenter, folder, watch),)
+        remarks = _findings(path, volume)
+        stacks = (_stack(volume, remarks, segmenter, folder, watch),)
         reason = stacks[0].reason
         end = Ending("process" if reason is None else "skip", reason, "")
     report = SeriesReport(
@@ -91,14 +100,27 @@ def process_nifti(
     return report
 
 
-def _stack(volume: Volume, segmenter: Segmenter, folder: Path, watch: Stopwatch) -> StackReport:
+def _findings(path: Path, volume: Volume) -> tuple[Finding, ...]:
+    """What the file itself shows to be doubtful: two orientations, values of no tissue."""
+    of_header = orientation_findings(open_nifti(path, volume.hu.size))
+    implausible = implausible_hu(volume.hu)
+    return (*of_header, *([Finding(Reason.IMPLAUSIBLE_HU, implausible)] if implausible else []))
+
+
+def _stack(
+    volume: Volume,
+    remarks: tuple[Finding, ...],
+    segmenter: Segmenter,
+    folder: Path,
+    watch: Stopwatch,
+) -> StackReport:
     with watch.stage(Stage.SEGMENT) as told:
         labels = segmenter.segment(volume, told)
     with watch.stage(Stage.CHECK):
         truncated = truncated_structures(labels, volume)
         structures = structure_volumes(labels, truncated)
-        remarks = demonstration_findings(segmenter.identity)
-        findings = (*check_labels(labels, truncated), *remarks)
+        of_labels = check_labels(labels, truncated)
+        findings = (*remarks, *of_labels, *demonstration_findings(segmenter.identity))
     outputs = (_write_verified(labels, folder, watch),) if structures else ()
     return StackReport(
         separated_by="",

@@ -17,16 +17,12 @@ from dicom_seg.read.hounsfield import PlaneCounts
 from dicom_seg.read.pixels import PlaneReader
 from dicom_seg.read.slice_table import SliceTable
 from inference.finding import Finding
+from inference.plausibility import implausible_hu
 from inference.reasons import Reason
-from inference.volume import PADDING_HU, Volume
+from inference.volume import Volume
 
-#: Voxels above this are body (or table), below it air and lung.
-BODY_THRESHOLD_HU: Final = -500
-#: Range in which the median of a body lies, whatever the part and the contrast phase.
-BODY_MEDIAN_HU: Final = (-250, 350)
 #: Padding of a higher value than this would hide tissue.
 _TISSUE_HU: Final = -500
-_SAMPLED_VOXELS: Final = 250_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,28 +99,10 @@ def _findings(
         findings.append(Finding(Reason.HU_ROUNDED, f"{rounded} voxels"))
     if clipped:
         findings.append(Finding(Reason.HU_CLIPPED, f"{clipped} voxels"))
-    implausible = _implausible(hu) or _tissue_as_padding(table, counts)
+    implausible = implausible_hu(hu) or _tissue_as_padding(table, counts)
     if implausible:
         findings.append(Finding(Reason.IMPLAUSIBLE_HU, implausible))
     return findings
-
-
-def _implausible(hu: npt.NDArray[np.int16]) -> str:
-    """What is wrong with the values as those of a body in air; empty if nothing is."""
-    stride = max(1, int(np.ceil(np.sqrt(hu.size / _SAMPLED_VOXELS))))
-    sample = hu[:, ::stride, ::stride]
-    measured = sample[sample != PADDING_HU]
-    if not measured.size:
-        return "every voxel is padding"
-    body = measured[measured > BODY_THRESHOLD_HU]
-    if not body.size:
-        return f"no voxel above {BODY_THRESHOLD_HU} HU"
-    median = float(np.median(body))
-    if not BODY_MEDIAN_HU[0] <= median <= BODY_MEDIAN_HU[1]:
-        return f"median of the body {median:.0f} HU"
-    if int(measured.min()) >= 0:
-        return "no value below 0 HU: no fat and no air"
-    return ""
 
 
 def _tissue_as_padding(table: SliceTable, counts: Sequence[PlaneCounts]) -> str:

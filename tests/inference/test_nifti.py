@@ -13,7 +13,14 @@ import pytest
 from inference.errors import InvalidGeometryError
 from inference.geometry import Geometry
 from inference.label_map import LabelMap
-from inference.nifti import NiftiError, read_label_nifti, read_nifti, write_label_nifti
+from inference.nifti import (
+    NiftiError,
+    open_nifti,
+    orientation_findings,
+    read_label_nifti,
+    read_nifti,
+    write_label_nifti,
+)
 from inference.reasons import Reason
 
 AFFINE = np.array([[-0.8, 0, 0, 31], [0, 0.7, 0, -12], [0, 0, 2.5, 250], [0, 0, 0, 1.0]])
@@ -99,6 +106,46 @@ def test_the_qform_serves_where_the_sform_has_no_code(tmp_path: Path) -> None:
     geometry = read_nifti(tmp_path / "ct.nii").geometry
 
     np.testing.assert_allclose(geometry.lps_mm([0, 0, 0]), [-31, 12, 250], atol=1e-4)
+
+
+def with_forms(path: Path, sform: npt.NDArray[np.float64], qform: npt.NDArray[np.float64]) -> Path:
+    """A file whose two forms both have a code."""
+    image = nib.Nifti1Image(np.zeros((60, 50, 40), dtype=np.int16), None)
+    image.set_sform(sform, 2)
+    image.set_qform(qform, 1)
+    nib.save(image, path)
+    return path
+
+
+def test_forms_that_mirror_one_another_are_refused(tmp_path: Path) -> None:
+    mirrored = AFFINE @ np.diag([-1.0, 1.0, 1.0, 1.0])
+
+    reason, detail = refused(with_forms(tmp_path / "ct.nii", AFFINE, mirrored))
+
+    assert reason is Reason.ORIENTATION_CONFLICT
+    assert "qform mirrors the sform" in detail
+
+
+@pytest.mark.parametrize(
+    ("shift_mm", "scale", "findings"),
+    [(0.0, 1.0, []), (0.6, 1.0, []), (1.6, 1.0, ["2.0"]), (0.0, 1.1, ["8.6"])],
+)
+def test_forms_more_than_a_voxel_apart_are_remarked_on_and_the_sform_is_used(
+    tmp_path: Path, shift_mm: float, scale: float, findings: list[str]
+) -> None:
+    other = AFFINE @ np.diag([scale, scale, scale, 1.0])
+    other[0, 3] += shift_mm
+    path = with_forms(tmp_path / "ct.nii", AFFINE, other)
+
+    found = orientation_findings(open_nifti(path, 10**6))
+
+    assert [each.reason for each in found] == [Reason.ORIENTATION_CONFLICT] * len(findings)
+    assert all(
+        f"{voxels} voxels" in each.detail for each, voxels in zip(found, findings, strict=True)
+    )
+    np.testing.assert_allclose(
+        read_nifti(path).geometry.lps_mm([0, 0, 0]), [-31, 12, 250], atol=1e-4
+    )
 
 
 def test_no_orientation_is_refused_and_none_is_made_up(tmp_path: Path) -> None:

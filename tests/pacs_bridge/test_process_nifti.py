@@ -93,3 +93,35 @@ def test_a_structure_that_the_field_of_reconstruction_cuts_is_marked_truncated(
     (stack,) = report.stacks
     assert any(each.truncated for each in stack.structures)
     assert Reason.TRUNCATED_STRUCTURE in {finding.reason for finding in stack.findings}
+
+
+def test_values_that_are_no_tissue_and_forms_that_differ_are_remarked_on(
+    bright_segmenter: Segmenter, tmp_path: Path
+) -> None:
+    values = np.zeros((10, 12, 8), np.int16)
+    values[2:7, 3:9, 2:6] = 700
+    image = nib.Nifti1Image(values, None)
+    image.set_sform(np.diag([-2.0, -2.0, 3.0, 1.0]), 2)
+    image.set_qform(np.diag([-2.0, -2.0, 3.0, 1.0]) + 30 * np.eye(4, k=3), 1)
+    nib.save(image, tmp_path / "case.nii")
+
+    report = process_nifti(tmp_path / "case.nii", bright_segmenter, tmp_path / "out", CREATED)
+
+    assert report.ending.has_result
+    (stack,) = report.stacks
+    details = {finding.reason: finding.detail for finding in stack.findings}
+    assert details[Reason.IMPLAUSIBLE_HU] == "no value below 0 HU: no fat and no air"
+    assert "15.0 voxels" in details[Reason.ORIENTATION_CONFLICT]
+
+
+def test_a_scan_of_a_body_in_air_has_no_remarks(
+    case: Path, bright_segmenter: Segmenter, tmp_path: Path
+) -> None:
+    values = np.full((10, 12, 8), -1000, np.int16)
+    values[2:8, 3:9, 2:6] = 40
+    values[4:6, 4:6, 3:5] = 700
+    nib.save(nib.Nifti1Image(values, np.diag([-2.0, -2.0, 3.0, 1.0])), case)
+
+    report = process_nifti(case, bright_segmenter, tmp_path / "out", CREATED)
+
+    assert report.stacks[0].findings == ()
