@@ -266,6 +266,7 @@ class SegResNetSegmenter:
                 coarse = self._finder.segment(volume, lambda share: report(share * begun))
             scan = NetworkScan.of(volume, grid, self._intensity)
             region = self._region(scan, coarse)
+            self._note_left_out(region)
             report(begun + _PREPARED * (1 - begun))
             labels = np.zeros(grid.grid_shape, dtype=np.uint8)
             if region is None or not region.is_empty:
@@ -306,8 +307,16 @@ class SegResNetSegmenter:
         grid = scan.sampler.grid
         found = grid.grid_view(labels_to_network(coarse, grid))
         near = Region.of_labels(found, wanted_labels(self._options.structures), scan.block)
-        # a coarse model that finds none of them may have missed them
-        return body if near.is_empty else near.meet(body)
+        wanted = {STRUCTURE_BY_NAME[name].id for name in self._options.structures}
+        # a coarse model may have missed what it did not find, far from what it found
+        return near.meet(body) if wanted <= set(coarse.present()) else body
+
+    def _note_left_out(self, region: Region | None) -> None:
+        """Say in the identity what was not computed, one share for each scan since ``fitted``."""
+        facts = dict(self._execution)
+        share = f"{0 if region is None else 1 - region.share:.1%}"
+        facts[_LEFT_OUT] = " ".join(filter(None, (facts.get(_LEFT_OUT), share)))
+        self._execution = tuple(facts.items())
 
     def _need(self, geometry: Geometry, options: SegmenterOptions) -> MemoryNeed:
         """Memory for a scan of this size if nothing of it is air."""
@@ -336,6 +345,8 @@ class SegResNetSegmenter:
         return other
 
 
+#: Share of a scan outside the region; windows may reach further.
+_LEFT_OUT = "outside_region"
 #: Beyond this many voxels no machine is large enough, and planning would take long.
 _MOST_VOXELS = 2e10
 

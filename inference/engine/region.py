@@ -91,6 +91,14 @@ class Region:
         """Whether nothing matters."""
         return not self.mask.any()
 
+    @property
+    def share(self) -> float:
+        """Voxels that matter, as a share of all."""
+        share = self.mask.astype(np.float64)
+        for extent in reversed(self.shape):  # blocks at the far ends are smaller
+            share = share @ np.diff(np.r_[0 : extent : self.block, extent]) / extent
+        return float(share)
+
     def meet(self, other: Region) -> Region:
         """What matters to both."""
         return Region(self.mask & other.mask, self.block, self.shape)

@@ -189,17 +189,21 @@ def test_what_is_thin_is_computed_where_nothing_is_thicker(
 
 
 class Finder:
-    """Knows where the liver is."""
+    """Knows where some structures are: a plane each, the first one in all others too."""
 
     identity = SegmenterIdentity("coarse", "1", "cd" * 32, True, "tests", (), "truth")
 
-    def __init__(self, where: tuple[slice, slice, slice] | None) -> None:
-        self._where = where
+    def __init__(
+        self, where: tuple[slice, slice, slice] | None, names: tuple[str, ...] = ("liver",)
+    ) -> None:
+        self._where, self._ids = where, [STRUCTURE_BY_NAME[name].id for name in names]
 
     def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
         labels = np.zeros(volume.hu.shape, dtype=np.uint8)
         if self._where is not None:
-            labels[self._where] = STRUCTURE_BY_NAME["liver"].id
+            labels[self._where] = self._ids[0]
+            for plane, structure in zip(labels[self._where], self._ids, strict=False):
+                plane[...] = structure
         if progress is not None:
             progress(0.5)
             progress(1.0)
@@ -228,7 +232,7 @@ def test_a_coarse_pass_restricts_the_work_to_what_is_wanted(
     )
     seen: list[float] = []
 
-    found = Finder((slice(40, 46), slice(8, 12), slice(8, 12)))
+    found = Finder((slice(40, 46), slice(8, 12), slice(8, 12)), wanted.structures)
     near = SegResNetSegmenter(model, wanted, found)
     labels = near.segment(long_volume, seen.append)
 
@@ -239,6 +243,7 @@ def test_a_coarse_pass_restricts_the_work_to_what_is_wanted(
     assert not labels.labels[66:].any()
     assert seen == sorted(seen)
     assert dict(near.identity.parameters)["found_by"] == "cd" * 32
+    assert 60 < float(dict(near.identity.execution)["outside_region"].rstrip("%")) < 80
 
 
 def test_what_a_coarse_pass_does_not_find_is_looked_for_everywhere(
@@ -247,11 +252,35 @@ def test_what_a_coarse_pass_does_not_find_is_looked_for_everywhere(
     names = tuple(STRUCTURE_BY_NAME)[:40]
     options = SegmenterOptions(windows=SMALL_WINDOWS, body_only=True, structures=names)
 
-    blind = SegResNetSegmenter(model, options, Finder(None)).segment(long_volume)
+    low = (slice(84, 88), slice(8, 12), slice(8, 12))
+    blind, short_sighted = (
+        SegResNetSegmenter(model, options, finder).segment(long_volume)
+        for finder in (Finder(None), Finder(low, names[1:3]))
+    )
 
     alone = SegResNetSegmenter(model, options).segment(long_volume)
     np.testing.assert_array_equal(blind.labels, alone.labels)
+    np.testing.assert_array_equal(short_sighted.labels, alone.labels)
     assert blind.labels[:20].any()
+
+
+def test_the_share_that_is_left_out_is_told_for_each_scan(model: LoadedModel) -> None:
+    options = SegmenterOptions(windows=SMALL_WINDOWS, body_only=True)
+    air, small = (
+        Volume(
+            np.full((16, side, side), -1000, dtype=np.int16),
+            Geometry.from_affine(np.diag([3.0] * 3 + [1.0])[[2, 1, 0, 3]], (16, side, side)),
+        )
+        for side in (120, 16)
+    )
+    fitted = fitted_segmenter(SegResNetSegmenter(model, options), air.geometry)
+
+    fitted.segment(air)
+    fitted.segment(small)
+
+    assert dict(fitted.identity.execution)["outside_region"] == "100.0% 0.0%"
+    again = fitted_segmenter(fitted, air.geometry)
+    assert "outside_region" not in dict(again.identity.execution)
 
 
 def test_a_structure_that_does_not_exist_cannot_be_wanted() -> None:

@@ -124,6 +124,14 @@ def test_padding_is_air() -> None:
     assert body(Volume(padded, volume.geometry)).box() == body(volume).box()
 
 
+def test_the_share_of_a_region_counts_voxels() -> None:
+    region = Region(np.zeros((3, 2, 4), dtype=bool), 4, (9, 8, 13))
+    region.mask[1:, :1, 3:] = True
+
+    assert region.share == pytest.approx(voxels(region).mean())
+    assert Region.everything((9, 8, 13)).share == 1
+
+
 def test_a_small_field_of_view_is_computed_whole() -> None:
     assert body(ball((64, 128, 115), 40)).mask.all()  # 345 mm wide
 
