@@ -65,8 +65,8 @@ class StructureVolume:
 
     id: int  #: 1..104, TotalSegmentator v1
     name: str
-    volume_ml: float
-    truncated: bool  #: it touches the border of the scan: not its whole volume
+    volume_ml: float | None  #: None if there is but one plane: it does not say how thick it is
+    truncated: bool  #: the scan cuts it: not its whole volume
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,10 +81,17 @@ def demonstration_findings(identity: SegmenterIdentity) -> tuple[Finding, ...]:
 
 
 def structure_volumes(labels: LabelMap, truncated: frozenset[int]) -> tuple[StructureVolume, ...]:
-    """Volume of each structure that is present; the scan cuts those in ``truncated``."""
+    """Volume of each structure that is present; the scan cuts those in ``truncated``.
+
+    A plane stands for what lies half-way to its neighbours; one without any has no volume.
+    """
+    alone = labels.geometry.shape[0] == 1
     return tuple(
         StructureVolume(
-            id=each, name=structure(each).name, volume_ml=round(ml, 3), truncated=each in truncated
+            id=each,
+            name=structure(each).name,
+            volume_ml=None if alone else round(ml, 3),
+            truncated=each in truncated,
         )
         for each, ml in labels.volumes_ml().items()
     )

@@ -10,6 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from inference.errors import ModelError
+from inference.geometry import Geometry
 from inference.nifti import read_label_nifti
 from inference.reasons import Reason
 from inference.segmenter import Segmenter
@@ -125,3 +127,35 @@ def test_a_scan_of_a_body_in_air_has_no_remarks(
     report = process_nifti(case, bright_segmenter, tmp_path / "out", CREATED)
 
     assert report.stacks[0].findings == ()
+
+
+@pytest.mark.parametrize(("planes", "volume_ml"), [(1, None), (2, 5 * 6 * 2 * 0.012)])
+def test_one_plane_alone_has_structures_and_no_volume(
+    bright_segmenter: Segmenter, tmp_path: Path, planes: int, volume_ml: float | None
+) -> None:
+    values = np.full((10, 12, planes), -1000, np.int16)
+    values[2:7, 3:9] = 700
+    nib.save(nib.Nifti1Image(values, np.diag([-2.0, -2.0, 3.0, 1.0])), tmp_path / "case.nii")
+
+    report = process_nifti(tmp_path / "case.nii", bright_segmenter, tmp_path / "out", CREATED)
+
+    (only,) = report.stacks[0].structures
+    assert only.volume_ml == (None if volume_ml is None else pytest.approx(volume_ml))
+    assert SeriesReport.read(tmp_path / "out" / "report.json") == report
+
+
+def test_a_scan_that_does_not_fit_is_refused_before_its_voxels_are_read(
+    bright_segmenter: Segmenter, tmp_path: Path
+) -> None:
+    class Full:
+        identity, segment = bright_segmenter.identity, bright_segmenter.segment
+
+        def fitted(self, geometry: Geometry) -> Segmenter:
+            raise ModelError(Reason.OOM_CPU, f"{geometry.shape}")
+
+    values = np.full((10, 12, 8), np.nan, np.float32)  # refused where they are looked at
+    nib.save(nib.Nifti1Image(values, np.diag([-2.0, -2.0, 3.0, 1.0])), tmp_path / "case.nii")
+
+    with pytest.raises(ModelError, match=r"\(8, 12, 10\)") as stopped:
+        process_nifti(tmp_path / "case.nii", Full(), tmp_path / "out", CREATED)
+    assert stopped.value.reason is Reason.OOM_CPU
