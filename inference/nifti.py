@@ -28,6 +28,8 @@ from inference.reasons import Reason
 from inference.structures import STRUCTURE_COUNT
 from inference.volume import Volume
 
+#: What is read unless told otherwise.
+MAX_VOXELS = 1_500_000_000
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 #: gzip makes at most 1032 bytes of one.
 _GZIP_GAIN = 1032
@@ -39,7 +41,7 @@ class NiftiError(InferenceError):
     """A NIfTI file that cannot be made into a volume or a label map; the detail names it."""
 
 
-def read_nifti(path: Path, max_voxels: int = 1_500_000_000) -> Volume:
+def read_nifti(path: Path, max_voxels: int = MAX_VOXELS) -> Volume:
     """Read a CT in Hounsfield units.
 
     Values are rounded to whole HU. The file is read and converted plane by plane.
@@ -77,7 +79,7 @@ def read_nifti(path: Path, max_voxels: int = 1_500_000_000) -> Volume:
     return Volume(hu, geometry)
 
 
-def read_label_nifti(path: Path, max_voxels: int = 1_500_000_000) -> LabelMap:
+def read_label_nifti(path: Path, max_voxels: int = MAX_VOXELS) -> LabelMap:
     """Read structure ids, v1 order; floating point that holds whole ids is accepted.
 
     Raises

@@ -12,6 +12,8 @@ from inference.errors import InferenceError
 from inference.finding import Finding
 from inference.label_map import LabelMap
 from inference.nifti import (
+    MAX_VOXELS,
+    nifti_geometry,
     open_nifti,
     orientation_findings,
     read_label_nifti,
@@ -73,13 +75,15 @@ def process_nifti(
     stacks: tuple[StackReport, ...] = ()
     try:
         with watch.stage(Stage.READ):
+            header = open_nifti(path, MAX_VOXELS)
+            # while the scan itself takes no memory yet
+            segmenter = fitted_segmenter(segmenter, nifti_geometry(header, path))
             volume = read_nifti(path)
     except InferenceError as error:
         end = refused(error.reason, error.detail.replace(str(path), "the input"))
         if end is None:
             raise
     else:
-        segmenter = fitted_segmenter(segmenter, volume.geometry)
         remarks = _findings(path, volume)
         stacks = (_stack(volume, remarks, segmenter, folder, watch),)
         reason = stacks[0].reason
