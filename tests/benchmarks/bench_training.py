@@ -84,10 +84,12 @@ def print_table(found: dict[str, list[dict[str, float]]], options: argparse.Name
             f"{chain:10} {row['s']:8.3f} {row['peak_gb']:8.2f} {row['device_gb']:9.2f}"
             f" {reference['s'] / row['s']:6.2f} {row[memory] / reference[memory]:7.2f}"
         )
-    write_rows(options.json, [row(chain, best, size) for chain in CHAINS if chain != "published"])
+    write_rows(
+        options.json, [comparison(chain, best, size) for chain in CHAINS if chain != "published"]
+    )
 
 
-def row(chain: str, best: dict[str, dict[str, float]], size: str) -> Row:
+def comparison(chain: str, best: dict[str, dict[str, float]], size: str) -> Row:
     """A recipe against the published one."""
     ours, theirs = best[chain], best["published"]
     recipe = {"same": "a step of the published recipe", "ours": "a step of our recipe"}[chain]
