@@ -314,7 +314,9 @@ class _LateSegmenter:
             # not kept: another job may need another model
             segmenter = fitted_segmenter(self._get(), volume.geometry)
             self._identity = segmenter.identity
-            return segmenter.segment(volume, progress)
+            labels = segmenter.segment(volume, progress)
+            self._identity = segmenter.identity  # says now what was left out
+            return labels
         except ModelError as error:
             if error.reason in _COUNTED:
                 self._look_at_device()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import threading
@@ -351,6 +352,29 @@ def test_a_device_that_computes_no_more_ends_the_process_though_the_job_is_lost(
     view = ledger.view.job(other)
     assert view is not None
     assert (view.state, view.attempts) == (State.READY, 0)
+
+
+def test_the_report_says_what_only_the_run_itself_showed(
+    received: Callable[..., int], worker: Worker, models, config: BridgeConfig
+) -> None:
+    good = models.segmenter
+
+    class Telling:
+        identity = good.identity
+
+        def segment(self, volume, progress):
+            self.identity = dataclasses.replace(
+                good.identity, execution=(("outside_region", "40.0%"),)
+            )
+            return good.segment(volume, progress)
+
+    job, models.segmenter = received(), Telling()
+    assert worker.work_one("w")
+
+    (path,) = (config.results_folder / f"{job:08d}").rglob("report.json")
+    model = SeriesReport.read(path).model
+    assert model is not None
+    assert dict(model.execution) == {"outside_region": "40.0%"}
 
 
 def test_a_fault_of_ours_ends_the_worker_and_leaves_the_lease_to_run_out(
