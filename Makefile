@@ -28,7 +28,7 @@ peers:  ## Orthanc, DCMTK: installed where they are missing (Debian, as root)
 	tests/peers/install.sh
 
 parity: $(DEV)  ## the published chain against ours, whole volumes
-	$(PYTEST) -m slow tests/inference/test_parity.py
+	$(PYTEST) -s -m slow tests/inference/test_parity.py
 
 BENCH_OUT ?= build/bench
 BENCH_PEERS := build/bench-peers
