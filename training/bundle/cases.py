@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 from inference.reasons import Reason
 from training.dataset import DatasetError, DatasetFolder, ScanPair, case_name
-from training.preset import Preset, Split
+from training.preset import Preset
 
 IMAGE_KEY, LABEL_KEY = "image", "label"
 Item = dict[str, str]
@@ -47,7 +48,7 @@ def split_cases(
     recipe
         Its split is taken where nothing else is asked for.
     validation_cases
-        How many are judged on and not trained on.
+        How many are judged on, in place of the number of the preset.
     images, labels
         Files in place of those of ``dataset_dir``; they meet by name, not by order.
 
@@ -62,7 +63,9 @@ def split_cases(
         pairs = DatasetFolder(Path(dataset_dir)).training_pairs()
     else:
         pairs = _meeting(images or (), labels or ())
-    split = recipe.split if validation_cases is None else Split(validation_cases)
+    split = recipe.split
+    if validation_cases is not None:
+        split = dataclasses.replace(split, validation_cases=validation_cases)
     training, validation = (tuple(map(_item, part)) for part in split.of(pairs))
     return SplitCases(training, validation)
 

@@ -119,6 +119,25 @@ def test_spacing_and_network_of_train_json_are_those_of_its_preset(in_root, high
     assert preset == load_preset(CONFIGS / f"train_{'1.5' if highres else '3.0'}mm.toml")
 
 
+def test_what_the_preset_or_its_overrides_say_is_trained_unless_an_id_says_otherwise(in_root):
+    asked = ["network.init_filters=8", "case.spacing_mm=2.0"]
+    one = _workflow(TRAIN, "train", preset="configs/train_one_case.toml").trainer
+    changed = _workflow(TRAIN, "train", val_cases=1, preset_overrides=asked).trainer
+    by_id = _workflow(TRAIN, "train", val_cases=1, **{"network_def#init_filters": 8}).trainer
+
+    assert spec_of(one.network) == load_preset(CONFIGS / "train_one_case.toml").network
+    assert one.preprocessing.spacing_mm == 3.0
+    assert (changed.network.init_filters, changed.preprocessing.spacing_mm) == (8, 2.0)
+    assert (by_id.network.init_filters, by_id.preprocessing.spacing_mm) == (8, 1.5)
+
+
+def test_the_number_of_cases_that_judge_leaves_the_rest_of_the_split_as_the_preset_has_it(in_root):
+    trainer = _workflow(TRAIN, "train", preset="configs/train_one_case.toml", val_cases=2).trainer
+
+    assert len(trainer.validation.data) == 2
+    assert list(trainer.dataset.data[-2:]) == list(trainer.validation.data)
+
+
 def test_highres_chooses_file_and_spacing_wherever_it_is_set(in_root):
     for key in ("highres", "displayable_configs#highres"):
         for file, kind in ((TRAIN, "train"), (INFERENCE, "infer")):
