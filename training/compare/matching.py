@@ -29,7 +29,10 @@ def structure_by_code(kind: Code, side: Code | None) -> int | None:
 
 
 def structure_by_name(name: str) -> int | None:
-    """The id of a TotalSegmentator name; case, order of words and separators do not matter."""
+    """The id of a TotalSegmentator name; case, order of words and separators do not matter.
+
+    A name of v2 whose structure is a part of one of v1 is that one: the S1 vertebra is sacrum.
+    """
     return _names().get(_words(name))
 
 
@@ -62,7 +65,10 @@ def _successors() -> tuple[str, ...]:
 
 @cache
 def _names() -> Mapping[frozenset[str], int]:
-    return MappingProxyType({_words(structure.name): structure.id for structure in STRUCTURES})
+    newer = csv.DictReader(_table("totalsegmentator_v2_values.csv"))
+    found = {_words(row["name"]): row["structure"] for row in newer if row["structure"]}
+    found |= {_words(structure.name): structure.name for structure in STRUCTURES}
+    return MappingProxyType({words: STRUCTURE_BY_NAME[name].id for words, name in found.items()})
 
 
 def _words(name: str) -> frozenset[str]:

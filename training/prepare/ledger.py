@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from inference.reasons import Reason
+from training.dataset import DatasetError
 from training.prepare.mask_names import MASK_FOLDER
 from training.prepare.outcome import ImageKept, Outcome, Remark, Rules, Split
 from training.prepare.raw_case import IMAGE, CaseFiles
-from training.prepare.raw_dataset import RawCase
+from training.prepare.raw_dataset import RawCase, is_case_name
 
 #: Counts up when the same files give another outcome.
 _FORMAT = 1
@@ -72,7 +73,15 @@ class OutcomeLedger:
         draft.replace(path)
 
     def forget(self, name: str) -> None:
-        """Remove what was made of a case, from whichever set it was in."""
+        """Remove what was made of a case, from whichever set it was in.
+
+        Raises
+        ------
+        DatasetError
+            ``missing-case`` if no file of a case can be called so: it may lead elsewhere.
+        """
+        if not is_case_name(name):
+            raise DatasetError(Reason.MISSING_CASE, f"{name!r} is no name of a case")
         self._path(name).unlink(missing_ok=True)
         for split in Split:
             files = CaseFiles.of(self._root, name, split)

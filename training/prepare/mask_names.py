@@ -86,6 +86,7 @@ def find_masks(folder: Path, remap_v2: bool) -> MaskFiles:
         if remap_v2:
             masks += _joining(newer)
             absent_if_empty = _witnesses(missing, newer)
+            remarks += _lacking_parts(newer)
         else:
             explained |= {name for v2 in v2_structures().values() for name in v2.shows_absence_of}
     remarks += [
@@ -131,6 +132,20 @@ def _about_v2(newer: Mapping[str, Path], remap_v2: bool) -> Remark:
     left_out = [n for n, v2 in v2_structures().items() if n in newer and not v2.joins]
     detail = "; ".join([*joined, f"background: {', '.join(left_out) or 'none'}"])
     return Remark(Reason.V2_REMAPPED, False, MASK_FOLDER, detail)
+
+
+def _lacking_parts(newer: Mapping[str, Path]) -> list[Remark]:
+    """In v2 a structure of v1 is whole only with the parts that have names of their own."""
+    return [
+        Remark(
+            Reason.MISSING_MASK,
+            True,
+            f"{MASK_FOLDER}/{v2.name}{MASK_SUFFIX}",
+            f"no such file; in v2 it is no part of {v2.joins}",
+        )
+        for v2 in v2_structures().values()
+        if v2.joins and v2.name not in newer
+    ]
 
 
 def _joining(newer: Mapping[str, Path]) -> list[tuple[int, Path]]:

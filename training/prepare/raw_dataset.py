@@ -15,6 +15,8 @@ META = "meta.csv"
 #: What the column ``split`` says. The published recipe takes its validation cases from the
 #: training set.
 _SPLITS = {"train": Split.TRAINING, "val": Split.TRAINING, "test": Split.TEST}
+#: File systems take 255 bytes; drafts and suffixes are added to the name.
+_NAME_BYTES = 230
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,19 @@ def read_raw_dataset(root: Path) -> RawDataset:
         else:
             cases.append(RawCase(name, path, split))
     for name in sorted(table.keys() - folders):
-        remark = Remark(Reason.MISSING_CASE, True, "", f"in {META}, but no such folder")
+        trouble = "no such folder" if is_case_name(name) else "that is no name of a folder"
+        remark = Remark(Reason.MISSING_CASE, True, "", f"in {META}, but {trouble}")
         left_out.append(Outcome(name, _assigned(table[name])[0], (remark,)))
     return RawDataset(tuple(cases), tuple(left_out))
+
+
+def is_case_name(name: str) -> bool:
+    """Whether files of a case can be called so: a single part of a path, not too long."""
+    return (
+        name not in ("", ".", "..")
+        and not any(sign in name for sign in "/\0")
+        and len(name.encode("utf-8", "surrogateescape")) <= _NAME_BYTES
+    )
 
 
 def _read_meta(path: Path) -> Mapping[str, set[str]]:

@@ -13,7 +13,7 @@ from training.file_lock import alone
 from training.prepare.ledger import OutcomeLedger
 from training.prepare.outcome import Outcome, Remark, Rules
 from training.prepare.raw_case import DRAFT_PREFIX, prepare_case
-from training.prepare.raw_dataset import RawCase, read_raw_dataset
+from training.prepare.raw_dataset import RawCase, is_case_name, read_raw_dataset
 from training.prepare.report import write_report
 from training.process_pool import process_pool
 
@@ -56,7 +56,8 @@ def prepare_dataset(preparation: Preparation, progress: Progress) -> tuple[Outco
         for draft in preparation.out.glob(f"*/{DRAFT_PREFIX}*"):
             draft.unlink()
         for outcome in dataset.left_out:
-            ledger.forget(outcome.case)
+            if is_case_name(outcome.case):
+                ledger.forget(outcome.case)
         outcomes: list[Outcome] = []
         missing = []
         total = len(dataset.cases) + len(dataset.left_out)

@@ -73,6 +73,15 @@ def test_the_table_within_a_file_is_believed(tmp_path):
     assert ids(read_nifti_side(tmp_path / "l.nii.gz", Numbering.V1)) == [0, 1, 2]
 
 
+def test_the_names_of_v2_within_a_file_count_as_those_of_v2_by_number(tmp_path):
+    table = TABLE.replace("aorta", "sacrum").replace("skull", "vertebrae_S1")
+
+    side = read_nifti_side(write(tmp_path / "l.nii.gz", [0, 1, 2], table))
+
+    assert ids(side) == named("", "sacrum", "sacrum")
+    assert not [finding for finding in side.findings if "left out" in finding.detail]
+
+
 def test_a_value_without_a_name_is_refused(tmp_path):
     for values, table in (([0, 105], None), ([1, 3], TABLE)):
         path = write(tmp_path / "l.nii", values, table)

@@ -333,6 +333,19 @@ def test_a_remapped_v2_case_gets_s1_into_the_sacrum(raw_case, tmp_path, write_ni
     np.testing.assert_array_equal(_labels(tmp_path), truth)
 
 
+@pytest.mark.parametrize("remap_v2", [False, True])
+def test_a_v2_case_without_s1_is_refused(raw_case, write_nifti, prepare, remap_v2):
+    _make_v2(raw_case, write_nifti)
+    (raw_case / "segmentations" / "vertebrae_S1.nii.gz").unlink()
+
+    outcome = prepare(raw_case, remap_v2=remap_v2)
+
+    assert not outcome.prepared
+    refused = {(r.reason, Path(r.file).name) for r in outcome.remarks if r.refuses}
+    lacking = (Reason.MISSING_MASK, "vertebrae_S1.nii.gz")
+    assert refused == {lacking if remap_v2 else (Reason.V2_NAMES, "segmentations")}
+
+
 def test_a_v2_case_with_a_heart_lacks_its_chambers_and_is_refused(raw_case, write_nifti, prepare):
     _make_v2(raw_case, write_nifti, heart=True)
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from inference.reasons import Reason
-from training.dataset import DatasetFolder
+from training.dataset import DatasetError, DatasetFolder
+from training.prepare.ledger import OutcomeLedger
 from training.prepare.outcome import Outcome, Rules
 from training.prepare.run import Preparation, prepare_dataset
 
@@ -120,6 +121,25 @@ def test_a_case_that_goes_bad_or_changes_sides_leaves_nothing_behind(raw, tmp_pa
     assert [path.name for path in sorted(out.glob("*Tr/*"))] == ["s0004.nii.gz"] * 2
     _assert_whole(out, raw, "s0002", "Ts")
     assert len(list(out.glob("*Ts/*"))) == 4
+
+
+@pytest.mark.parametrize("row", ["{0}/kept", "../../kept", "..", "a\0b", "n" * 300])
+def test_a_row_that_names_no_folder_removes_nothing_and_is_told(raw, tmp_path, row):
+    row = row.format(tmp_path)
+    kept = [tmp_path / "kept.json", tmp_path / "kept.nii.gz"]
+    for path in kept:
+        path.write_text("mine")
+    with (raw / "meta.csv").open("a") as file:
+        file.write(f"\n{row};train\n")
+
+    outcomes = _run(raw)
+
+    assert all(path.read_text() == "mine" for path in kept)
+    (told,) = (outcome for outcome in outcomes if not outcome.prepared)
+    assert (told.case, told.remarks[0].reason) == (row, Reason.MISSING_CASE)
+    assert "no name of a folder" in told.remarks[0].detail
+    with pytest.raises(DatasetError):
+        OutcomeLedger(tmp_path / "out", Rules()).forget(row)
 
 
 def test_another_rule_looks_again(raw, tmp_path):
