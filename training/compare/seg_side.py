@@ -157,7 +157,7 @@ def _place(ds: Dataset, path: Path) -> tuple[list[int], Geometry]:
         raise TrainingError(Reason.MISSING_GEOMETRY, f"{path}: positions that are not finite")
     normal = np.cross(cosines[:3], cosines[3:])
     planes, which = distinct_planes(origins, normal, _SAME_PLANE_MM)
-    planes, place = with_empty_planes(planes, normal, _step_mm(ds, frames[0]))
+    planes, place = with_empty_planes(planes, normal, _step_mm(ds, frames[0], len(planes) == 1))
     shape = (len(planes), int(ds.Rows), int(ds.Columns))
     if int(np.prod(shape, dtype=object)) > MAX_VOXELS:
         raise TrainingError(Reason.TOO_LARGE, f"{path}: {shape} voxels")
@@ -181,12 +181,18 @@ def _values(ds: Dataset, groups: Dataset, macro: str, keyword: str) -> tuple[flo
     return tuple(float(v) for v in holder[sequence].value[0][keyword].value)
 
 
-def _step_mm(ds: Dataset, groups: Dataset) -> float | None:
-    """Distance of neighbouring planes as the object states it."""
+def _step_mm(ds: Dataset, groups: Dataset, alone: bool) -> float | None:
+    """Distance of neighbouring planes as the object states it.
+
+    Slice Thickness is none (PS3.3 C.7.6.16.2.1): slices overlap or leave gaps. It serves for
+    a plane that is alone.
+    """
     sequence = "PixelMeasuresSequence"
     holder = groups if sequence in groups else ds.SharedFunctionalGroupsSequence[0]
     measures = holder[sequence].value[0]
-    value = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness")
+    value = measures.get("SpacingBetweenSlices")
+    if not value and alone:
+        value = measures.get("SliceThickness")
     return abs(float(value)) if value else None
 
 

@@ -58,6 +58,23 @@ def test_planes_that_are_not_stored_hold_nothing(make_scan):
     assert side.layers[0].volumes_ml() == pytest.approx(scan.labels.volumes_ml())
 
 
+def test_thick_slices_that_overlap_are_no_steps_between_planes(make_scan):
+    path = make_scan().write("seg.dcm")
+    whole = read_seg_side(path)
+    ds = pydicom.dcmread(path)
+    measures = ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    del measures.SpacingBetweenSlices
+    measures.SliceThickness = 1.25  # half of the step: not a plane more
+    ds.save_as(path)
+    thin = read_seg_side(path)
+    measures.SliceThickness = 5.0  # twice the step: not a plane less
+    ds.save_as(path)
+
+    for side in (thin, read_seg_side(path)):
+        assert side.geometry.shape == whole.geometry.shape
+        np.testing.assert_array_equal(side.layers[0].labels, whole.layers[0].labels)
+
+
 def test_frames_are_placed_by_position_whatever_their_order(make_scan):
     scan = make_scan()
     path = scan.write("seg.dcm", SegKind.LABELMAP, Encoding.NATIVE)
