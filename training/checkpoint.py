@@ -12,6 +12,7 @@ import torch
 
 from inference.reasons import Reason
 from training.errors import TrainingError
+from training.history import ValidationRow
 from training.record import RunRecord
 from training.state import TrainingState
 
@@ -30,10 +31,14 @@ class Checkpoint:
         return int(self.arrays["step"])
 
     @property
-    def best_dice(self) -> float | None:
+    def best(self) -> ValidationRow | None:
         """Of the validations so far; None where there was none."""
-        best = float(self.arrays["best_dice"])
-        return best if best >= 0 else None
+        return _row(self.arrays.get("best"))
+
+    @property
+    def judged(self) -> ValidationRow | None:
+        """The last validation; of these weights if it was at the same step."""
+        return _row(self.arrays.get("judged"))
 
     def restore(self, state: TrainingState, record: RunRecord) -> None:
         """Let ``state`` go on from here.
@@ -47,13 +52,19 @@ class Checkpoint:
             raise TrainingError(
                 Reason.CHECKPOINT, f"{self.where}: another run: {', '.join(changed)} differ"
             )
+        if "judged" not in self.arrays:
+            raise TrainingError(Reason.CHECKPOINT, f"{self.where}: of an earlier version")
         state.network.load_state_dict(self.arrays["network"])
         state.average.load_state_dict(self.arrays["average"])
         state.heads.load_state_dict(self.arrays["heads"])
         state.optimizer.load_state_dict(self.arrays["optimizer"])
         for momentum, saved in zip(state.momenta, self.arrays["momenta"], strict=True):
             momentum.copy_(saved)
-        state.step, state.best_dice = self.step, float(self.arrays["best_dice"])
+        state.step, state.best, state.judged = self.step, self.best, self.judged
+
+
+def _row(saved: tuple[Any, ...] | None) -> ValidationRow | None:
+    return None if saved is None else ValidationRow(*saved)
 
 
 def save_checkpoint(state: TrainingState, record: RunRecord, path: Path) -> None:

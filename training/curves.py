@@ -22,7 +22,8 @@ def draw_curves(history: History, path: Path) -> None:
     left.plot(np.arange(len(smooth)) + width, smooth, linewidth=1)
     left.set(xlabel="step", ylabel=f"loss, mean of {width} steps")
     steps = [row.step for row in rows]
-    right.plot(steps, [row.mean_dice_5ml for row in rows], ".-", label="5 ml and more")
+    large = [np.nan if row.mean_dice_5ml is None else row.mean_dice_5ml for row in rows]
+    right.plot(steps, large, ".-", label="5 ml and more")
     right.plot(steps, [row.mean_dice for row in rows], ".-", label="all structures")
     right.set(xlabel="step", ylabel="mean Dice", ylim=(0, 1))
     right.legend(loc="lower right")

@@ -10,6 +10,7 @@ from inference.manifest import ModelManifest
 from inference.model_store import ModelStore
 from training.augmentation.settings import Augmentation
 from training.checkpoint import Checkpoint, read_checkpoint
+from training.history import ValidationRow
 from training.plan import Plan
 
 
@@ -75,9 +76,18 @@ def _provenance(saved: Checkpoint, data: str) -> tuple[tuple[str, str], ...]:
         ("precision", str(record.precision)),
         *record.versions,
     ]
-    if saved.best_dice is not None:
-        rows.append(("metrics", f"best validation mean Dice, 5 ml and more: {saved.best_dice:.4f}"))
+    if saved.judged is not None and saved.best is not None:
+        rows.append(("metrics", _metrics(saved.step, saved.judged, saved.best)))
     return tuple(rows)
+
+
+def _metrics(step: int, judged: ValidationRow, best: ValidationRow) -> str:
+    """The last validation; a Dice of other weights is said to be of others."""
+    whose = "these weights" if judged.step == step else f"step {judged.step}, not these weights"
+    text = f"validation {judged.measure}: {judged.score:.4f}, of {whose}"
+    if best.step != judged.step:
+        text += f"; best of the run: {best.score:.4f}, of step {best.step}, not these weights"
+    return text
 
 
 def changed(settings: Plan | Augmentation) -> str:

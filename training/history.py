@@ -16,8 +16,19 @@ class ValidationRow:
 
     step: int
     mean_dice: float  #: over all structures of all cases
-    mean_dice_5ml: float  #: over those of 5 ml and more
+    mean_dice_5ml: float | None  #: over those of 5 ml and more; None: there is none
     structures_5ml: int  #: how many those are
+
+    @property
+    def score(self) -> float:
+        """What validations of a run are ranked by."""
+        return self.mean_dice if self.mean_dice_5ml is None else self.mean_dice_5ml
+
+    @property
+    def measure(self) -> str:
+        """What ``score`` is, in words."""
+        over = "all structures, none has 5 ml" if self.mean_dice_5ml is None else "5 ml and more"
+        return f"mean Dice, {over}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,8 @@ class History:
     def add_validation(self, row: ValidationRow) -> None:
         """Append a validation."""
         with self._validations.open("a", newline="", encoding="utf-8") as file:
-            values = (row.step, f"{row.mean_dice:.5f}", f"{row.mean_dice_5ml:.5f}")
+            large = "" if row.mean_dice_5ml is None else f"{row.mean_dice_5ml:.5f}"
+            values = (row.step, f"{row.mean_dice:.5f}", large)
             csv.writer(file).writerow([*values, row.structures_5ml])
 
     def losses(self) -> list[float]:
@@ -63,7 +75,7 @@ class History:
             ValidationRow(
                 int(row["step"]),
                 float(row["mean_dice"]),
-                float(row["mean_dice_5ml"]),
+                float(row["mean_dice_5ml"]) if row["mean_dice_5ml"] else None,
                 int(row["structures_5ml"]),
             )
             for row in _rows(self._validations)

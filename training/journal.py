@@ -73,9 +73,11 @@ class Journal:
         """Note a validation and draw the curves so far."""
         self.history.add_validation(row)
         self.board.add_scalar("validation/mean_dice", row.mean_dice, row.step)
-        self.board.add_scalar("validation/mean_dice_5ml", row.mean_dice_5ml, row.step)
+        if row.mean_dice_5ml is not None:
+            self.board.add_scalar("validation/mean_dice_5ml", row.mean_dice_5ml, row.step)
         draw_curves(self.history, self.folder / "curves.png")
-        self.log(json.dumps({"step": row.step, "mean_dice_5ml": round(row.mean_dice_5ml, 4)}))
+        name = "mean_dice" if row.mean_dice_5ml is None else "mean_dice_5ml"
+        self.log(json.dumps({"step": row.step, name: round(row.score, 4)}))
 
     def close(self) -> None:
         """Draw the curves once more and finish the files."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from training.group_norm import use_fast_group_norm
+from training.history import ValidationRow
 from training.plan import Optimizer, Plan
 from training.supervision import FeatureTap, LevelHeads
 
@@ -23,7 +25,8 @@ class TrainingState:
     optimizer: torch.optim.Optimizer  #: of all that ``momenta`` do not move
     momenta: list[torch.Tensor]  #: of the convolutions, where Muon moves them
     step: int = 0
-    best_dice: float = -1.0  #: of all validations so far
+    best: ValidationRow | None = None  #: of all validations so far
+    judged: ValidationRow | None = None  #: the last validation
 
     @classmethod
     def start(
@@ -55,7 +58,8 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "momenta": self.momenta,
             "step": self.step,
-            "best_dice": self.best_dice,
+            "best": self.best and dataclasses.astuple(self.best),
+            "judged": self.judged and dataclasses.astuple(self.judged),
         }
 
 

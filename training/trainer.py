@@ -16,7 +16,7 @@ from training.case import Case, CaseRecipe
 from training.checkpoint import read_checkpoint, save_checkpoint
 from training.errors import TrainingError
 from training.feed import feed
-from training.history import History
+from training.history import History, ValidationRow
 from training.journal import Journal
 from training.patches import PatchSource
 from training.plan import Plan
@@ -73,7 +73,7 @@ class TrainingResult:
     checkpoint: Path  #: at the end of the plan
     best: Path | None  #: of the best validation; None without validation
     losses: tuple[float, ...]  #: of all steps, of the finest level
-    best_dice: float | None  #: mean over structures of 5 ml and more
+    validation: ValidationRow | None  #: the best one
 
 
 def run_training(run: TrainingRun, log: Log = print) -> TrainingResult:
@@ -112,12 +112,11 @@ def run_training(run: TrainingRun, log: Log = print) -> TrainingResult:
         ranks.wait()
         best = run.folder / BEST
         losses = History(run.folder).losses()
-        judged = state.best_dice >= 0
         return TrainingResult(
             run.folder / CHECKPOINT,
-            best if judged else None,
+            None if state.best is None else best,
             tuple(losses),
-            state.best_dice if judged else None,
+            state.best,
         )
 
 
@@ -165,8 +164,10 @@ def _validate(
 ) -> None:
     look = journal.look(state.step) if journal is not None else None
     row = validation.run(state.average, state.step, ranks, look)
-    better = row.mean_dice_5ml > state.best_dice
-    state.best_dice = max(state.best_dice, row.mean_dice_5ml)
+    better = state.best is None or row.score >= state.best.score
+    state.judged = row
+    if better:
+        state.best = row
     if journal is not None:
         journal.validation(row)
         if better:

@@ -66,7 +66,8 @@ def _summary(counts: npt.NDArray[np.float64], spacing_mm: float, step: int) -> V
     present = true > 0
     dice = 2 * right[present] / (true + found)[present]
     large = true[present] * spacing_mm**3 / 1000 >= SMALLEST_ML
-    return ValidationRow(step, _mean(dice), _mean(dice[large]), int(large.sum()))
+    strict = _mean(dice[large]) if large.any() else None
+    return ValidationRow(step, _mean(dice), strict, int(large.sum()))
 
 
 def _mean(values: Sequence[float] | npt.NDArray[np.float64]) -> float:

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from inference.model_store import ModelStore
 from inference.network import NetworkSpec, build_network
 from inference.preprocessing import IntensitySpec, Scaling
 from inference.reasons import Reason
 from training.case import Case, CaseRecipe
-from training.checkpoint import read_checkpoint
+from training.checkpoint import read_checkpoint, save_checkpoint
 from training.errors import TrainingError
+from training.export import ModelDetails, export_model
+from training.history import History, ValidationRow
 from training.patches import PatchSource
 from training.plan import Plan
 from training.state import TrainingState
@@ -73,12 +76,50 @@ def test_a_run_learns_and_shows_it(make_run, cases):
     assert np.mean(result.losses[-6:]) < 0.9 * np.mean(result.losses[:6])
     folder = result.checkpoint.parent
     assert result.best == folder / "best.pt"
-    assert result.best_dice is not None
+    assert result.validation is not None
     rows = (folder / "validations.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "15", "30"]
     for name in ("curves.png", "pictures/first_window.png", "pictures/case_00000_0000030.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert list((folder / "tensorboard").glob("events*"))
+
+
+def test_a_model_tells_the_dice_of_its_own_weights_from_that_of_others(make_run, cases, tmp_path):
+    plan = Plan(steps=3, window=16, validation_steps=2, checkpoint_steps=3)
+    run = make_run(plan, validation=cases[:1])
+    run_training(run, _quiet)
+    state = TrainingState.start(build_network(SMALL), plan)
+    read_checkpoint(run.folder / "checkpoint.pt").restore(state, run.record)
+    state.best, state.judged = ValidationRow(2, 0.8, 0.9, 3), ValidationRow(3, 0.1, 0.2, 3)
+    save_checkpoint(state, run.record, tmp_path / "own.pt")
+    state.step = 4
+    save_checkpoint(state, run.record, tmp_path / "later.pt")
+    store = ModelStore(tmp_path / "store")
+
+    def metrics(name: str) -> str:
+        details = ModelDetails(name=name, source="a test", licence="none", intended_use="tests")
+        exported = export_model(tmp_path / f"{name}.pt", details, store)
+        return dict(exported.training)["metrics"]
+
+    best = "; best of the run: 0.9000, of step 2, not these weights"
+    dice = "validation mean Dice, 5 ml and more: 0.2000, of "
+    assert metrics("own") == f"{dice}these weights{best}"
+    assert metrics("later") == f"{dice}step 3, not these weights{best}"
+
+
+def test_where_no_structure_has_5_ml_validations_are_ranked_by_all(make_run, cases):
+    plan = Plan(steps=4, window=16, validation_steps=1, checkpoint_steps=4)
+    fine = dataclasses.replace(COARSE, spacing_mm=0.01)  # volumes of the same voxels: no ml
+    run = make_run(plan, validation=cases[:1], recipe=fine)
+
+    result = run_training(run, _quiet)
+
+    rows = History(run.folder).validations()
+    assert [row.mean_dice_5ml for row in rows] == [None] * 4
+    best = max(rows, key=lambda row: (row.mean_dice, row.step))
+    assert read_checkpoint(run.folder / "best.pt").step == best.step
+    assert result.validation is not None
+    assert "all structures" in result.validation.measure
 
 
 def test_a_folder_with_a_checkpoint_is_not_trained_over(make_run):

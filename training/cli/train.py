@@ -100,5 +100,5 @@ def train(
         raise click.ClickException(str(error)) from error
     if first:
         click.echo(result.checkpoint)
-        if result.best_dice is not None:
-            click.echo(f"{result.best} mean Dice of 5 ml and more {result.best_dice:.4f}")
+        if (row := result.validation) is not None:
+            click.echo(f"{result.best} {row.measure}: {row.score:.4f}")
