@@ -16,7 +16,6 @@ from pathlib import Path
 
 from inference.errors import InferenceError
 from inference.label_map import LabelMap
-from inference.nifti import read_label_nifti
 from inference.reasons import Reason
 from inference.segmenter import Segmenter
 from training.dataset import ScanPair
@@ -25,7 +24,7 @@ from training.evaluation.case_file import read_case, write_case
 from training.evaluation.figures import CaseFigures, measure
 from training.evaluation.outcome import CaseFailure, CaseOutcome, Labels, Outcome
 from training.evaluation.page import write_page
-from training.evaluation.sources import LabelSource, ModelLabels
+from training.evaluation.sources import LabelSource, ModelLabels, read_v1_labels
 from training.evaluation.summary import of_case
 from training.evaluation.tables import write_tables
 from training.evaluation.tolerances import Tolerances
@@ -117,7 +116,7 @@ def _judge(pair: ScanPair, source: LabelSource, tolerances: Tolerances) -> CaseO
     try:
         if pair.labels is None:
             raise TrainingError(Reason.MISSING_LABELS, f"{pair.name}: the truth is not known")
-        truth = read_label_nifti(pair.labels)
+        truth = read_v1_labels(pair.labels)
         found = source.label_map(pair)
         _check_grids(pair, truth, found)
         return CaseFigures(pair.name, measure(truth, found, tolerances))

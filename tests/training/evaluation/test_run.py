@@ -9,9 +9,11 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from nibabel.nifti1 import Nifti1Extension
 
 from inference.geometry import Geometry
 from inference.identity import SegmenterIdentity
@@ -64,6 +66,28 @@ def test_overlap_is_averaged_and_presence_counted_apart(dataset, tmp_path):
     assert every["neither"] == str(2 * 104 - 6)
     assert float(every["dice_missing_as_zero_large"]) == pytest.approx(5 / 6, abs=1e-5)
     assert float(liver["hd95_mm_median"]) == pytest.approx(5.0)
+
+
+def _say(path: Path, names: dict[int, str]) -> None:
+    """Write a label table into the header of a file."""
+    image = nib.load(path)
+    image = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    table = "".join(f'<Label Key="{value}">{name}</Label>' for value, name in names.items())
+    image.header.extensions.append(Nifti1Extension(0, table.encode()))
+    nib.save(image, path)
+
+
+@pytest.mark.parametrize("folder", ["predictions", "labelsTs"])
+def test_labels_whose_own_table_is_not_that_of_v1_are_refused(dataset, tmp_path, folder):
+    _say(dataset.root / folder / "first.nii.gz", {1: "spleen", 5: "stomach", 7: "aorta"})
+    _say(dataset.root / folder / "second.nii.gz", {1: "spleen", 5: "liver", 7: "aorta"})
+
+    outcome = evaluate_cases(stored(dataset), dataset.test_pairs(), tmp_path / "out")
+
+    assert [case.name for case in outcome.cases] == ["second"]
+    (refused,) = outcome.failures
+    assert refused.reason is Reason.UNKNOWN_LABEL
+    assert "5 is stomach" in refused.detail
 
 
 def test_a_segmenter_is_run_on_each_scan_and_named(dataset, tmp_path):
