@@ -1,8 +1,8 @@
 """Overrides that would do nothing, or not what they say, are refused.
 
 ``monai.bundle run --dataset_dri D`` adds an id that nobody reads and runs on the default.
-Here an id that no shipped config has must be referred to by another, or the run ends before
-it starts. ``--highres false`` is a text, and so counts as true: the command line speaks
+Here an id that no config being run has must be referred to by another, or the run ends
+before it starts. ``--highres false`` is a text, and so counts as true: the command line speaks
 Python.
 """
 
@@ -43,7 +43,8 @@ def refuse_idle_overrides(configs: str) -> None:
     """
     config = _running_config()
     shipped = [json.loads(path.read_text(encoding="utf-8")) for path in _shipped(Path(configs))]
-    known = {_normal(key) for file in shipped for key in _ids(file)}
+    run = [file for file in shipped if file.keys() <= config.keys()]
+    known = {_normal(key) for file in run for key in _ids(file)}
     referred = set(_references(config))
     idle = sorted(
         key for key in _ids(config) if key not in known and not _is_referred(key, referred)

@@ -149,7 +149,10 @@ def test_highres_chooses_file_and_spacing_wherever_it_is_set(in_root):
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ({"dataset_dri": "/x"}, "--dataset_dri has no effect, no config knows it: dataset_dir?"),
+        (
+            {"dataset_dri": "/x"},
+            "--dataset_dri has no effect, no config knows it: dataset_dir?",
+        ),
         ({"displayable_configs#hires": False}, "--displayable_configs#hires has no effect"),
         ({"loss": "$1"}, "--loss has no effect"),
         ({"highres": "false"}, "--highres false: type False"),
@@ -162,6 +165,23 @@ def test_an_override_that_would_not_do_what_it_says_is_refused(in_root, file, ov
     with pytest.raises(RuntimeError) as caught:
         workflow.initialize()
     assert complaint in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("files", "override"),
+    [
+        ([TRAIN, EVALUATE], {"datalist": ["x.nii.gz"]}),
+        ([TRAIN, EVALUATE], {"displayable_configs#sw_overlap": 0.6}),
+        (TRAIN, {"output_postfix": "mine"}),
+        (INFERENCE, {"val_cases": 3}),
+        (INFERENCE, {"batch_size": 2}),
+    ],
+)
+def test_an_id_of_a_config_that_is_not_being_run_is_refused(in_root, files, override):
+    workflow = ConfigWorkflow(files, workflow_type="infer", logging_file=False, **override)
+    with pytest.raises(RuntimeError) as caught:
+        workflow.initialize()
+    assert f"--{next(iter(override))} has no effect" in str(caught.value.__cause__)
 
 
 def test_what_the_published_bundle_has_and_this_one_has_not_is_refused(in_root):
