@@ -43,7 +43,7 @@ class Split:
             ``training-preset`` if none is left to train on.
         """
         if self.validate_on_training:
-            return tuple(pairs), tuple(pairs[-self.validation_cases :])
+            return tuple(pairs), tuple(pairs[max(len(pairs) - self.validation_cases, 0) :])
         kept = len(pairs) - self.validation_cases
         if kept < 1:
             raise TrainingError(

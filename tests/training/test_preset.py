@@ -92,3 +92,12 @@ def test_the_last_cases_judge_and_are_not_trained_on():
     assert Split(validation_cases=0).of(pairs) == (tuple(pairs), ())
     with pytest.raises(TrainingError):
         Split(validation_cases=5).of(pairs)
+
+
+def test_no_case_judges_where_none_is_asked_for():
+    pairs = [ScanPair(name, Path(name), Path(name)) for name in "abc"]
+
+    training, validation = Split(0, validate_on_training=True).of(pairs)
+
+    assert len(training) == 3
+    assert validation == ()
