@@ -17,6 +17,8 @@ from inference.structures import STRUCTURE_BY_NAME, STRUCTURES
 from training.compare.matching import structure_by_name
 from training.errors import TrainingError
 
+#: Label files hold no larger ones.
+MAX_VALUE = 65535
 _LABEL = re.compile(r'<Label\b[^>]*\bKey="(\d+)"[^>]*>\s*(?:<!\[CDATA\[)?([^<\]]+)')
 
 
@@ -80,7 +82,8 @@ def read_values(path: Path) -> LabelValues:
     Raises
     ------
     TrainingError
-        ``unreadable-file`` if it cannot be read or lacks a column; all faulty lines at once.
+        ``unreadable-file`` if it cannot be read, lacks a column, or names a value that no
+        label file can hold; all faulty lines at once.
     """
     try:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
@@ -90,7 +93,7 @@ def read_values(path: Path) -> LabelValues:
     faults = []
     for line, row in enumerate(rows, start=2):
         value, name = (row.get("value") or "").strip(), (row.get("name") or "").strip()
-        if not value.isdecimal() or not name or int(value) in names:
+        if not value.isdecimal() or not name or int(value) in names or int(value) > MAX_VALUE:
             faults.append(f"line {line}: {value!r} {name!r}")
         elif int(value):
             names[int(value)] = name
@@ -104,7 +107,8 @@ def values_within(extensions: Iterable[Any]) -> LabelValues | None:
     for extension in extensions:
         content = extension.get_content()
         text = content.decode("utf-8", "replace") if isinstance(content, bytes) else str(content)
-        names = {int(value): name.strip() for value, name in _LABEL.findall(text) if int(value)}
+        rows = [(int(value), name.strip()) for value, name in _LABEL.findall(text)]
+        names = {value: name for value, name in rows if 0 < value <= MAX_VALUE}
         if names:
             return LabelValues.named(names, "label table of the file")
     return None

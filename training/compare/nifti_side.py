@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,17 @@ from inference.finding import Finding
 from inference.label_map import LabelMap
 from inference.nifti import NiftiError, nifti_geometry, nifti_planes, open_nifti
 from inference.reasons import Reason
-from training.compare.label_values import LabelValues, Numbering, known_values, values_within
+from training.compare.label_values import (
+    MAX_VALUE,
+    LabelValues,
+    Numbering,
+    known_values,
+    values_within,
+)
 from training.compare.side import Side
 
 MAX_VOXELS = 1_500_000_000
-_VALUES = 65536
+_VALUES = MAX_VALUE + 1
 
 
 def read_nifti_side(path: Path, labels: LabelValues | Numbering = Numbering.AUTO) -> Side:
@@ -31,7 +38,9 @@ def read_nifti_side(path: Path, labels: LabelValues | Numbering = Numbering.AUTO
     image = open_nifti(path, MAX_VOXELS)
     geometry = nifti_geometry(image, path)
     if labels is Numbering.AUTO:
-        values = values_within(image.header.extensions) or known_values(Numbering.V1)
+        values = values_within(image.header.extensions) or replace(
+            known_values(Numbering.V1), source="TotalSegmentator v1, as the file has no label table"
+        )
     elif isinstance(labels, Numbering):
         values = known_values(labels)
     else:
@@ -51,7 +60,7 @@ def read_nifti_side(path: Path, labels: LabelValues | Numbering = Numbering.AUTO
         ids[z] = table[whole]
     present = [int(value) for value in np.flatnonzero(seen) if value]
     _refuse_unnamed(path, present, values)
-    return Side((LabelMap(ids, geometry),), False, _findings(present, values))
+    return Side((LabelMap(ids, geometry),), False, _findings(present, values), values.source)
 
 
 def _refuse_unnamed(path: Path, present: list[int], values: LabelValues) -> None:

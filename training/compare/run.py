@@ -64,14 +64,16 @@ def compare(first: Path, second: Path, out: Path, options: CompareOptions | None
     pairs, alone = find_pairs(first, second)
     outcomes: list[CaseOutcome] = []
     remarks: list[tuple[str, str]] = []
+    values: tuple[set[str], set[str]] = (set(), set())
     for pair in pairs:
-        outcome = _compare_pair(pair, options, remarks)
+        outcome = _compare_pair(pair, options, remarks, values)
         outcomes.append(outcome)
         said = f"{outcome.reason}: {outcome.detail}" if isinstance(outcome, CaseFailure) else "done"
         options.log(f"{pair.name}: {said}")
     facts = (
         ("A", first.name),
         ("B", second.name),
+        *((f"values of {s}", "; ".join(sorted(v))) for s, v in zip("AB", values, strict=True)),
         ("tolerance of the surface Dice", options.tolerances.describe()),
         ("other grids", "resampled, nearest" if options.resample else "refused"),
     )
@@ -111,7 +113,10 @@ def agreement_of(first: Side, second: Side, tolerances: Tolerances) -> tuple[Str
 
 
 def _compare_pair(
-    pair: FilePair, options: CompareOptions, remarks: list[tuple[str, str]]
+    pair: FilePair,
+    options: CompareOptions,
+    remarks: list[tuple[str, str]],
+    values: tuple[set[str], set[str]],
 ) -> CaseOutcome:
     try:
         first = read_side(pair.first, options.values[0])
@@ -120,7 +125,8 @@ def _compare_pair(
         agreement = CaseFigures(pair.name, agreement_of(first, second, options.tolerances))
     except InferenceError as error:  # one bad pair never stops the others
         return CaseFailure(pair.name, error.reason, error.detail)
-    for label, side in (("A", first), ("B", second)):
+    for label, side, said in zip("AB", (first, second), values, strict=True):
+        said.add(side.values)
         remarks += [(pair.name, f"{label}: {f.reason}: {f.detail}") for f in side.findings]
     return agreement
 

@@ -26,11 +26,14 @@ class Side:
         Segmentation need not store them.
     findings
         What is worth saying about it.
+    values
+        Where the meaning of its values was taken from.
     """
 
     layers: tuple[LabelMap, ...]
     sparse: bool = False
     findings: tuple[Finding, ...] = ()
+    values: str = "codes and labels of the segments"
 
     @property
     def geometry(self) -> Geometry:

@@ -41,6 +41,8 @@ def test_without_a_table_values_are_ids_of_v1(tmp_path):
 
     assert ids(side) == [0, 7, 104, 2]
     assert not side.sparse
+    assert side.values == "TotalSegmentator v1, as the file has no label table"
+    assert read_nifti_side(tmp_path / "l.nii", Numbering.V1).values == "TotalSegmentator v1"
 
 
 def test_values_of_v2_are_taken_for_the_same_structures_of_v1(tmp_path):
@@ -69,6 +71,7 @@ def test_the_table_within_a_file_is_believed(tmp_path):
     side = read_nifti_side(write(tmp_path / "l.nii.gz", [0, 1, 2], TABLE))
 
     assert ids(side) == named("", "aorta", "")
+    assert side.values == "label table of the file"
     assert side.findings[0].detail == "left out: skull"
     assert ids(read_nifti_side(tmp_path / "l.nii.gz", Numbering.V1)) == [0, 1, 2]
 
@@ -80,6 +83,12 @@ def test_the_names_of_v2_within_a_file_count_as_those_of_v2_by_number(tmp_path):
 
     assert ids(side) == named("", "sacrum", "sacrum")
     assert not [finding for finding in side.findings if "left out" in finding.detail]
+
+
+def test_a_value_beyond_16_bit_in_the_table_of_a_file_is_passed_over(tmp_path):
+    table = TABLE.replace('Key="2"', 'Key="70000"').replace("skull", "liver")
+
+    assert ids(read_nifti_side(write(tmp_path / "l.nii", [0, 1], table))) == named("", "aorta")
 
 
 def test_a_value_without_a_name_is_refused(tmp_path):
@@ -109,10 +118,10 @@ def test_names_come_from_a_file_of_the_users_own(tmp_path):
     )
 
     assert ids(side) == named("", "kidney_left", "")
-    table.write_text("value,name\nx,liver\n4,\n5,liver\n5,liver\n")
+    table.write_text("value,name\nx,liver\n4,\n5,liver\n5,liver\n70000,spleen\n")
     with pytest.raises(TrainingError) as refusal:
         read_values(table)
-    for line in ("line 2", "line 3", "line 5"):
+    for line in ("line 2", "line 3", "line 5", "line 6"):
         assert line in refusal.value.detail
     assert "line 4" not in refusal.value.detail
 

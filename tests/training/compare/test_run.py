@@ -44,6 +44,10 @@ def test_a_segmentation_agrees_with_the_nifti_file_of_the_same_labels(make_scan,
         volumes = {s.structure_id: s.other_ml for s in outcome.cases[0].structures}
         assert volumes == pytest.approx(scan.labels.volumes_ml())
         assert outcome.remarks == ()
+        told = dict(outcome.facts)
+        assumed = "A" if second == seg else "B"
+        assert "no label table" in told[f"values of {assumed}"]
+        assert told["values of B" if assumed == "A" else "values of A"].startswith("codes")
 
 
 def test_two_segmentations_of_one_tilted_scan_are_compared_as_they_lie(make_scan):
