@@ -55,7 +55,7 @@ def _on_grid(side: Side, grid: Geometry, resample: bool) -> Side:
     if not resample:
         raise TrainingError(Reason.OTHER_GRID, difference)
     layers = tuple(_resampled(layer, grid) for layer in side.layers)
-    finding = Finding(Reason.RESAMPLED, difference)
+    finding = Finding(Reason.RESAMPLED, f"{difference}; {_outside(side, grid)}")
     return replace(side, layers=layers, sparse=False, findings=(*side.findings, finding))
 
 
@@ -169,6 +169,22 @@ def _resampled(layer: LabelMap, grid: Geometry) -> LabelMap:
         inside = ((index >= 0) & (index < limits)).all(axis=-1)
         plane[inside] = layer.labels[tuple(index[inside].T)]
     return LabelMap(labels, grid)
+
+
+def _outside(side: Side, grid: Geometry) -> str:
+    """How much of what a side shows has its voxel centres beyond the border of ``grid``."""
+    limits = np.array(grid.shape)
+    voxel_ml = side.geometry.voxel_volumes_ml()
+    lost_ml = all_ml = 0.0
+    for layer in side.layers:
+        for z, plane in enumerate(layer.labels):
+            rows, columns = np.nonzero(plane)
+            zyx = np.stack([np.full(rows.size, z), rows, columns], axis=-1)
+            there = np.rint(grid.index_of(side.geometry.lps_mm(zyx)))
+            outside = ((there < 0) | (there >= limits)).any(axis=-1)
+            lost_ml += float(voxel_ml[z]) * np.count_nonzero(outside)
+            all_ml += float(voxel_ml[z]) * rows.size
+    return f"{lost_ml:.3f} of {all_ml:.3f} mL lie outside"
 
 
 def _difference(own: Geometry, grid: Geometry) -> str:

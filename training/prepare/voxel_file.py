@@ -78,8 +78,8 @@ class VoxelReader:
         """
         data = self._decompressed(path)
         if data is not None:
-            size = int(data[:4].view(np.int32)[0])
-            key = data[: _HEADER_BYTES_2 if size == _NIFTI_2 else _HEADER_BYTES].tobytes()
+            sizes = (int(data[:4].view(order)[0]) for order in ("<i4", ">i4"))
+            key = data[: _HEADER_BYTES_2 if _NIFTI_2 in sizes else _HEADER_BYTES].tobytes()
             header = self._headers.get(key)
             if header is None:
                 header = self._headers[key] = _header(path)

@@ -65,6 +65,10 @@ def test_a_grid_that_differs_is_refused_unless_resampling_is_asked_for(labels):
     np.testing.assert_array_equal(second.layers[0].labels[..., 1:], labels.labels[..., :-1])
     assert not second.layers[0].labels[..., 0].any()
     assert [f.reason for f in second.findings] == [Reason.RESAMPLED]
+    lost = np.count_nonzero(labels.labels[..., -1]) * 2.5 * 0.8 * 0.7 / 1000
+    assert f"; {lost:.3f} of {sum(labels.volumes_ml().values()):.3f} mL lie outside" in (
+        second.findings[0].detail
+    )
 
 
 def test_resampling_to_a_finer_grid_takes_the_nearest_voxel(labels):

@@ -48,6 +48,21 @@ def test_a_big_endian_file_is_read_as_what_it_says(tmp_path, rng):
     np.testing.assert_array_equal(voxels, array.ravel(order="F"))
 
 
+@pytest.mark.parametrize("endianness", ["<", ">"])
+def test_headers_of_nifti_2_are_told_apart_by_all_their_bytes(tmp_path, endianness):
+    reader = VoxelReader()
+    for name, moved_mm in (("a", 0), ("b", 40)):
+        affine = AFFINE + np.pad([[moved_mm]], ((0, 3), (3, 0)))
+        header = nib.Nifti2Header(endianness=endianness)
+        image = nib.Nifti2Image(np.ones((3, 4, 5), np.uint8), affine, header=header)
+        image.set_sform(affine, 1)
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+
+        found = reader.read(tmp_path / f"{name}.nii.gz").geometry
+
+        assert found.matches(read_nifti(tmp_path / f"{name}.nii.gz").geometry)
+
+
 def test_scaled_values_are_scaled(tmp_path):
     image = nib.Nifti1Image(np.ones((3, 4, 5), np.uint8), AFFINE)
     image.set_sform(AFFINE, 1)
