@@ -41,7 +41,7 @@ def main(cases: Path, out: Path) -> None:
     torch.set_num_threads(1)
     found = tuple(Case(folder) for folder in sorted(cases.glob("case_*")))
     device = os.environ.get("TINY_DEVICE", "cpu")
-    run = dataclasses.replace(RUN, cases=found, validation=found[:1], folder=out, device=device)
+    run = dataclasses.replace(RUN, cases=found, validation=found, folder=out, device=device)
     run_training(run, lambda line: print(line, flush=True))
 
 
