@@ -40,6 +40,12 @@ def write_case(outcome: CaseOutcome, key: str, folder: Path) -> None:
     Path(draft).replace(folder / f"{outcome.name}{_SUFFIX}")
 
 
+def remove_failure(name: str, key: str, folder: Path) -> None:
+    """Forget that a case failed, before it is judged again."""
+    if isinstance(read_case(name, key, folder), CaseFailure):
+        (folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
+
+
 def read_case(name: str, key: str, folder: Path) -> CaseOutcome | None:
     """Read one case; None if there is no file, or one that was made from something else."""
     try:

@@ -20,7 +20,7 @@ from inference.reasons import Reason
 from inference.segmenter import Segmenter
 from training.dataset import ScanPair
 from training.errors import TrainingError
-from training.evaluation.case_file import read_case, write_case
+from training.evaluation.case_file import read_case, remove_failure, write_case
 from training.evaluation.figures import CaseFigures, measure
 from training.evaluation.outcome import CaseFailure, CaseOutcome, Labels, Outcome
 from training.evaluation.page import write_page
@@ -87,6 +87,8 @@ def evaluate_cases(
     source = segmenter if isinstance(segmenter, LabelSource) else ModelLabels(segmenter)
     folder = out / _CASES
     keys = {pair.name: _key(pair, source, options.tolerances) for pair in pairs}
+    for pair in pairs[rank::world_size]:  # else another process may take it for this run's
+        remove_failure(pair.name, keys[pair.name], folder)
     for number, pair in enumerate(pairs):
         if number % world_size != rank:
             continue

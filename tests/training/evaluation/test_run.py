@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html.parser
+import os
 import subprocess
 import sys
 from importlib.resources import files
@@ -114,6 +115,31 @@ def test_two_processes_at_once_give_the_report_of_one(dataset, tmp_path):
     assert any(b"2 cases" in line for line in said)
     for name in (*TABLES, PAGE_NAME):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+def test_a_failure_of_an_earlier_run_is_not_taken_by_another_process(dataset, tmp_path):
+    pairs, out = dataset.test_pairs(), tmp_path / "out"
+    late = ThresholdSegmenter()
+    scan = pairs[0].image.read_bytes()
+    pairs[0].image.write_bytes(b"x" * len(scan))
+    stamp = pairs[0].image.stat()
+    evaluate_cases(late, pairs, out)
+    pairs[0].image.write_bytes(scan)
+    os.utime(pairs[0].image, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # as a disk come back
+    other: list[object] = []
+
+    class Slow(ThresholdSegmenter):
+        def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
+            if not other:
+                other.append(None)
+                other[0] = evaluate_cases(late, pairs, out, rank=1, world_size=2)
+            return super().segment(volume, progress)
+
+    report = evaluate_cases(Slow(), pairs, out, rank=0, world_size=2)
+
+    assert other == [None]
+    assert report is not None
+    assert report.failures == ()
 
 
 def test_a_share_of_the_cases_makes_no_report(dataset, tmp_path):
