@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.errors import InferenceError
-from inference.nifti import read_label_nifti, read_nifti
+from inference.nifti import read_nifti
 from inference.preprocessing import NetworkInput, labels_to_network, to_network
 from inference.reasons import Reason
 from training.case import Case, CaseRecipe, write_case
 from training.dataset import DatasetError, ScanPair
 from training.file_lock import alone
 from training.process_pool import process_pool
+from training.v1_labels import read_v1_labels
 
 #: Counts up when the same scan and recipe give another case.
 _FORMAT = 1
@@ -92,7 +93,7 @@ def preprocess(pair: ScanPair, recipe: CaseRecipe) -> tuple[NetworkInput, npt.ND
     seen = to_network(volume, recipe.spacing_mm, recipe.intensity)
     geometry = volume.geometry
     del volume
-    truth = read_label_nifti(pair.labels)
+    truth = read_v1_labels(pair.labels)
     if not truth.geometry.matches(geometry):
         raise DatasetError(
             Reason.OTHER_GRID,

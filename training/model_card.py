@@ -30,7 +30,7 @@ def model_card(manifest: ModelManifest, scores: Sequence[StructureScore], comman
         *_head(manifest),
         "",
         "## What it reaches",
-        f"Synthetic patients {seeds[0]} to {seeds[-1]}, none of them trained on, each scanned with "
+        f"Synthetic patients {seeds[0]} to {seeds[-1]}, each scanned with "
         f"its own field of view at {spacing} mm, segmented by the clinic's own path, compared "
         "voxel for voxel on the planes of the scan:",
         "",
@@ -39,7 +39,7 @@ def model_card(manifest: ModelManifest, scores: Sequence[StructureScore], comman
         f"- left and right swapped: **{swap_count(scores)}**",
         f"- measured by `{command}`",
         "",
-        "It says nothing about real scans: it has never seen one.",
+        "These are drawings of patients: the figures say nothing about real scans.",
         "",
         "| structure | mean Dice | lowest | scans |",
         "| --- | --- | --- | --- |",

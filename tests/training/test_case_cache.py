@@ -195,6 +195,18 @@ def test_labels_of_another_grid_and_missing_labels_are_refused(pairs, tmp_path):
         assert caught.value.reason is reason
 
 
+def test_labels_whose_own_table_is_another_one_are_refused(pairs, tmp_path):
+    image = nib.load(pairs[0].labels)
+    table = '<Label Key="5">spleen</Label>'  # in v1 it is 1
+    named = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    named.header.extensions.append(nib.nifti1.Nifti1Extension(0, table.encode()))
+    nib.save(named, pairs[0].labels)
+
+    with pytest.raises(InferenceError) as caught:
+        cache_pairs([pairs[0]], RECIPE, tmp_path / "cache", log=_silent)
+    assert caught.value.reason is Reason.UNKNOWN_LABEL
+
+
 def _call_and_count(pairs: list[ScanPair], folder: Path, made: Any) -> None:
     lines: list[str] = []
     cases = cache_pairs(pairs, RECIPE, folder, log=lines.append)

@@ -18,8 +18,9 @@ from inference.intensity import (
     IntensitySpec,
     Scaling,
 )
-from inference.nifti import read_label_nifti, read_nifti
+from inference.nifti import read_nifti
 from inference.preprocessing import NetworkGrid, labels_to_network, to_network
+from training.v1_labels import read_v1_labels
 
 #: Added to the key of an image: where its grid is kept for the way back.
 GRID_SUFFIX = "_grid"
@@ -103,7 +104,7 @@ class ToNetwork:
         Raises
         ------
         NiftiError
-            As ``read_nifti`` and ``read_label_nifti``.
+            As ``read_nifti`` and ``read_v1_labels``.
         """
         result = dict(data)
         path = Path(data[self.image_key])
@@ -113,7 +114,7 @@ class ToNetwork:
         result[self.image_key + GRID_SUFFIX] = seen.grid
         if self.label_key is not None and data.get(self.label_key) is not None:
             path = Path(data[self.label_key])
-            labels = labels_to_network(read_label_nifti(path), seen.grid)
+            labels = labels_to_network(read_v1_labels(path), seen.grid)
             result[self.label_key] = _with_affine(labels, seen.grid, path)
         return result
 

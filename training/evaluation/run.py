@@ -24,10 +24,11 @@ from training.evaluation.case_file import read_case, remove_failure, write_case
 from training.evaluation.figures import CaseFigures, measure
 from training.evaluation.outcome import CaseFailure, CaseOutcome, Labels, Outcome
 from training.evaluation.page import write_page
-from training.evaluation.sources import LabelSource, ModelLabels, read_v1_labels
+from training.evaluation.sources import LabelSource, ModelLabels
 from training.evaluation.summary import of_case
 from training.evaluation.tables import write_tables
 from training.evaluation.tolerances import Tolerances
+from training.v1_labels import read_v1_labels
 
 PAGE_NAME = "evaluation.html"
 _CASES = "cases"

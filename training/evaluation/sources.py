@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from inference.label_map import LabelMap
-from inference.nifti import open_nifti, read_label_nifti, read_nifti
+from inference.nifti import read_nifti
 from inference.reasons import Reason
 from inference.segmenter import Segmenter
-from inference.structures import STRUCTURE_COUNT
-from training.compare.label_values import values_within
 from training.dataset import ScanPair
 from training.errors import TrainingError
-
-_MAX_VOXELS = 1_500_000_000
+from training.v1_labels import read_v1_labels
 
 
 @runtime_checkable
@@ -90,26 +87,3 @@ class StoredLabels:
             if path.is_file():
                 return path
         raise TrainingError(Reason.MISSING_LABELS, f"{self.folder}: no {pair.name}.nii.gz")
-
-
-def read_v1_labels(path: Path) -> LabelMap:
-    """Read structure ids, unless the label table within the file gives them other names.
-
-    Raises
-    ------
-    InferenceError
-        As ``read_label_nifti``; ``unknown-label`` if the file's own table is not that of v1.
-    """
-    values = values_within(open_nifti(path, _MAX_VOXELS).header.extensions)
-    if values is not None:
-        others = [
-            f"{value} is {name}"
-            for value, name in sorted(values.names.items())
-            if value <= STRUCTURE_COUNT and values.structure_ids.get(value) != value
-        ]
-        if others:
-            raise TrainingError(
-                Reason.UNKNOWN_LABEL,
-                f"{path}: its label table is not that of v1: {', '.join(others[:3])}",
-            )
-    return read_label_nifti(path, _MAX_VOXELS)
