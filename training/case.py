@@ -6,6 +6,7 @@ are mapped, so any number of cases fits, and any number of processes shares one 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -58,6 +59,14 @@ class Case:
         """
         path = self.folder / _FRAME
         return np.asarray(np.load(path)) if path.exists() else None
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the labels and of every eighth voxel of the image along each axis."""
+        image = self.image()[::8, ::8, ::8]
+        digest = hashlib.sha256(repr((self.image().shape, image.shape)).encode())
+        digest.update(np.ascontiguousarray(image).tobytes())
+        digest.update(np.ascontiguousarray(self.labels()).tobytes())
+        return digest.hexdigest()
 
 
 def write_case(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -29,6 +31,7 @@ class RunRecord:
     precision: Precision
     training: tuple[str, ...]  #: names of the cases
     validation: tuple[str, ...]
+    data: str = ""  #: digest of what the cases hold, under whatever name
     versions: tuple[tuple[str, str], ...] = (
         ("torch", version("torch").split("+")[0]),
         ("monai", version("monai")),
@@ -63,6 +66,11 @@ class RunRecord:
 def case_name(case: Case) -> str:
     """As in its dataset: the cache adds where the scan lay, which says nothing elsewhere."""
     return re.sub(r"-[0-9a-f]{8}$", "", case.folder.name)
+
+
+def data_digest(cases: Iterable[Case]) -> str:
+    """SHA-256 of the fingerprints of these cases, in order."""
+    return hashlib.sha256("".join(case.fingerprint() for case in cases).encode()).hexdigest()
 
 
 _ADAPTER = TypeAdapter(RunRecord)

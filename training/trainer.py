@@ -21,7 +21,7 @@ from training.journal import Journal
 from training.patches import PatchSource
 from training.plan import Plan
 from training.process_group import Ranks, joined, pick_device
-from training.record import RunRecord, case_name
+from training.record import RunRecord, case_name, data_digest
 from training.state import TrainingState
 from training.update import Arithmetic, update
 from training.validation import Validation
@@ -51,9 +51,8 @@ class TrainingRun:
     workers: int = 0  #: processes that draw windows ahead, for each training process
     resume: bool = False  #: go on from the checkpoint in ``folder``, if there is one
 
-    @property
     def record(self) -> RunRecord:
-        """What the checkpoints say of the run."""
+        """What the checkpoints say of the run; reads all cases."""
         return RunRecord(
             recipe=self.recipe,
             network=self.network,
@@ -63,6 +62,7 @@ class TrainingRun:
             precision=self.precision,
             training=tuple(map(case_name, self.cases)),
             validation=tuple(map(case_name, self.validation)),
+            data=data_digest((*self.cases, *self.validation)),
         )
 
 
@@ -106,9 +106,10 @@ def run_training(run: TrainingRun, log: Log = print) -> TrainingResult:
             )
         if not run.cases:
             raise TrainingError(Reason.NO_CASES, "none to train on")
-        state = _begin(run, device)
+        record = run.record()
+        state = _begin(run, record, device)
         ranks.wait()  # nobody writes before all have read
-        _train(state, run, ranks, log if ranks.first else _say_nothing)
+        _train(state, run, record, ranks, log if ranks.first else _say_nothing)
         ranks.wait()
         best = run.folder / BEST
         losses = History(run.folder).losses()
@@ -120,18 +121,20 @@ def run_training(run: TrainingRun, log: Log = print) -> TrainingResult:
         )
 
 
-def _begin(run: TrainingRun, device: torch.device) -> TrainingState:
+def _begin(run: TrainingRun, record: RunRecord, device: torch.device) -> TrainingState:
     torch.manual_seed(run.seed)
     state = TrainingState.start(build_network(run.network), run.plan, device)
     path = run.folder / CHECKPOINT
     if path.exists():
         if not run.resume:
             raise TrainingError(Reason.CHECKPOINT, f"{path} is there already")
-        read_checkpoint(path).restore(state, run.record)
+        read_checkpoint(path).restore(state, record)
     return state
 
 
-def _train(state: TrainingState, run: TrainingRun, ranks: Ranks, log: Log) -> None:
+def _train(
+    state: TrainingState, run: TrainingRun, record: RunRecord, ranks: Ranks, log: Log
+) -> None:
     plan = run.plan
     how = Arithmetic(run.precision, ranks, run.seed)
     windows = WindowSpec(plan.window, precision=run.precision, channels_last=True)
@@ -147,9 +150,11 @@ def _train(state: TrainingState, run: TrainingRun, ranks: Ranks, log: Log) -> No
             if journal is not None:
                 journal.step(state.step, result, patches[0])
             if run.validation and (last or state.step % plan.validation_steps == 0):
-                _validate(state, validation, ranks, journal, run)
+                better = _validate(state, validation, ranks, journal)
+                if better and journal is not None:
+                    save_checkpoint(state, record, run.folder / BEST)
             if journal is not None and (last or state.step % plan.checkpoint_steps == 0):
-                save_checkpoint(state, run.record, run.folder / CHECKPOINT)
+                save_checkpoint(state, record, run.folder / CHECKPOINT)
     finally:
         if journal is not None:
             journal.close()
@@ -160,8 +165,8 @@ def _validate(
     validation: Validation,
     ranks: Ranks,
     journal: Journal | None,
-    run: TrainingRun,
-) -> None:
+) -> bool:
+    """Whether no earlier validation was better."""
     look = journal.look(state.step) if journal is not None else None
     row = validation.run(state.average, state.step, ranks, look)
     better = state.best is None or row.score >= state.best.score
@@ -170,8 +175,7 @@ def _validate(
         state.best = row
     if journal is not None:
         journal.validation(row)
-        if better:
-            save_checkpoint(state, run.record, run.folder / BEST)
+    return better
 
 
 def _say_nothing(_line: str) -> None:

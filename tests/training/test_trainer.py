@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,11 +91,11 @@ def test_a_model_tells_the_dice_of_its_own_weights_from_that_of_others(make_run,
     run = make_run(plan, validation=cases[:1])
     run_training(run, _quiet)
     state = TrainingState.start(build_network(SMALL), plan)
-    read_checkpoint(run.folder / "checkpoint.pt").restore(state, run.record)
+    read_checkpoint(run.folder / "checkpoint.pt").restore(state, run.record())
     state.best, state.judged = ValidationRow(2, 0.8, 0.9, 3), ValidationRow(3, 0.1, 0.2, 3)
-    save_checkpoint(state, run.record, tmp_path / "own.pt")
+    save_checkpoint(state, run.record(), tmp_path / "own.pt")
     state.step = 4
-    save_checkpoint(state, run.record, tmp_path / "later.pt")
+    save_checkpoint(state, run.record(), tmp_path / "later.pt")
     store = ModelStore(tmp_path / "store")
 
     def metrics(name: str) -> str:
@@ -139,6 +141,22 @@ def test_a_checkpoint_of_another_run_is_refused(make_run):
         run_training(make_run(Plan(steps=2, window=16), seed=4, resume=True), _quiet)
 
     assert caught.value.reason is Reason.CHECKPOINT
+
+
+def test_a_run_does_not_go_on_with_other_data_under_the_same_names(make_run, cases, tmp_path):
+    run_training(make_run(Plan(steps=1, window=16)), _quiet)
+    changed = [
+        Case(Path(shutil.copytree(case.folder, tmp_path / "moved" / case.folder.name)))
+        for case in cases
+    ]
+    again = make_run(Plan(steps=1, window=16), cases=tuple(changed), resume=True)
+    run_training(again, _quiet)  # elsewhere, but the same
+    labels = np.array(changed[0].labels())
+    labels[labels == labels.max()] = 1
+    np.save(changed[0].folder / "labels.npy", labels)
+
+    with pytest.raises(TrainingError, match="data"):
+        run_training(again, _quiet)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_last_checkpoint(make_run):
