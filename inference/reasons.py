@@ -101,6 +101,7 @@ class Reason(StrEnum):
     CHECKPOINT = "checkpoint"
     UNKNOWN_LABEL = "unknown-label"
     DUPLICATE_SEGMENT = "duplicate-segment"
+    LABEL_DIFFERS = "label-differs"
     RESAMPLED = "resampled"
     UNPAIRED = "unpaired"
     INTERNAL_ERROR = "internal-error"

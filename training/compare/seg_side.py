@@ -95,7 +95,7 @@ def _open(path: Path) -> Dataset:
 def _segments(ds: Dataset) -> _Segments:
     ids = np.zeros(_VALUES, dtype=np.uint8)
     described = np.zeros(_VALUES, dtype=np.bool_)
-    left_out, names = [], []
+    left_out, differing, names = [], [], []
     for item in ds.SegmentSequence:
         number = int(item.SegmentNumber)
         described[number] = True
@@ -108,7 +108,12 @@ def _segments(ds: Dataset) -> _Segments:
             continue
         ids[number] = structure_id
         names.append(structure(structure_id).name)
+        label = str(item.get("SegmentLabel", ""))
+        if structure_by_name(label) not in (None, structure_id):
+            differing.append(f"{label} is {names[-1]} by its code")
     findings = []
+    if differing:
+        findings.append(Finding(Reason.LABEL_DIFFERS, ", ".join(differing)))
     if left_out:
         findings.append(Finding(Reason.UNKNOWN_LABEL, f"left out: {', '.join(left_out)}"))
     twice = sorted({name for name in names if names.count(name) > 1})

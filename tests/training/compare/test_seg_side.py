@@ -177,7 +177,8 @@ def test_two_segments_of_one_structure_are_taken_together_and_named(make_scan):
     side = read_seg_side(path)
 
     assert side.layers[0].present() == (LIVER,)
-    assert [f.reason for f in side.findings] == [Reason.DUPLICATE_SEGMENT]
+    reasons = [Reason.LABEL_DIFFERS, Reason.DUPLICATE_SEGMENT]
+    assert [f.reason for f in side.findings] == reasons
 
 
 @pytest.mark.parametrize(
@@ -245,3 +246,17 @@ def test_segments_of_other_kinds_are_all_left_out(shared_data):
 
     assert side.layers[0].present() == ()
     assert side.findings[0].detail.count("(") == 5
+
+
+def test_a_segment_whose_code_and_label_disagree_is_named(make_scan):
+    path = make_scan().write("seg.dcm")
+    ds = pydicom.dcmread(path)
+    left = next(s for s in ds.SegmentSequence if s.SegmentLabel == "kidney_left")
+    left.SegmentLabel = "kidney_right"
+    ds.save_as(path)
+
+    findings = read_seg_side(path).findings
+
+    assert [f.reason for f in findings] == [Reason.LABEL_DIFFERS]
+    assert "kidney_right" in findings[0].detail
+    assert "kidney_left by its code" in findings[0].detail
