@@ -21,6 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inference.durable import flush
 from inference.errors import ModelError
 from inference.manifest import ModelManifest
 from inference.reasons import Reason
@@ -154,7 +155,7 @@ class ModelStore:
             _write_durably(draft / MANIFEST_FILE, manifest.to_json().encode())
             draft.chmod(0o755)
             draft.rename(self.root / manifest.name)
-            _sync_folder(self.root)
+            flush(self.root)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
@@ -163,9 +164,9 @@ class ModelStore:
         folder = self.root / manifest.name
         weights = folder / _named_by_digest(manifest)
         _write_durably(weights, data)
-        _sync_folder(folder)
+        flush(folder)
         _write_durably(folder / MANIFEST_FILE, manifest.to_json().encode())
-        _sync_folder(folder)
+        flush(folder)
         for path in folder.iterdir():
             if path.name not in {MANIFEST_FILE, weights.name}:
                 path.unlink()
@@ -213,15 +214,6 @@ def _parse(data: bytes, manifest: ModelManifest, where: str) -> dict[str, torch.
 def _named_by_digest(manifest: ModelManifest) -> str:
     stem, _, suffix = WEIGHTS_FILE.rpartition(".")
     return f"{stem}-{manifest.weights_sha256[:16]}.{suffix}"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Names of files last when their folder is written (fsync(2))."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_durably(path: Path, data: bytes) -> None:

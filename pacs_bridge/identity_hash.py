@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from inference.durable import flush
+
 KEY_NAME = "identity.key"
 _KEY_BYTES = 32
 _WORD_CHARACTERS = 16
@@ -27,11 +29,7 @@ def _make_key(path: Path) -> None:
         os.fsync(file.fileno())
         with suppress(FileExistsError):  # another process may have been faster: its key stays
             path.hardlink_to(file.name)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(path.parent)
 
 
 class IdentityHash:

@@ -111,9 +111,8 @@ def coarse_model(manifest: ModelManifest, stores: Sequence[ModelStore]) -> str |
     stores
         Where models are looked for.
     """
-    for name in dict.fromkeys((PREFERRED_MODELS[-1], *known_models(stores))):
-        if name not in known_models(stores):
-            continue
+    known = known_models(stores)
+    for name in sorted(known, key=lambda each: each != PREFERRED_MODELS[-1]):
         coarse = locate(name, stores).manifest(name)
         fits = coarse.demonstration == manifest.demonstration
         if fits and coarse.spacing_mm == COARSE_SPACING_MM > manifest.spacing_mm:

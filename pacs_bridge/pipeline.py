@@ -180,9 +180,8 @@ class Pipeline:
     def _work(self, claim: JobClaim, turn: LaneTurn) -> None:
         try:
             self._worker.work(claim, turn)
-        except (
-            BaseException
-        ) as error:  # this job's lease is left to run out; others are not to blame
+        except BaseException as error:
+            # This job's lease is left to run out; others are not to blame.
             self._faults.append(error)
             self._worker.abandon()
         finally:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 from dicom_seg.provenance import SourceInstance
 from dicom_seg.segmentation import Predecessor, SegKind
+from inference.durable import flush
 from inference.reasons import Reason
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import PermanentError
@@ -119,11 +119,7 @@ class ClaimedJob:
     def make_durable(self) -> None:
         """Bring files and names to the disk before the ledger says that they are there."""
         for path in (*self.folder.iterdir(), self.folder, *self.folder.parents[:3]):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            flush(path)
 
     def discard(self) -> None:
         """Delete what was written so far; nobody else writes here."""

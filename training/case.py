@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from inference.durable import flush
 from inference.preprocessing import IntensitySpec, NetworkInput
 
 #: Image values -1..1 are stored times this.
@@ -102,8 +103,7 @@ def write_case(
         if frame is not None:
             np.save(draft / _FRAME, frame)
         for path in draft.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            flush(path)
         if folder.exists():
             shutil.rmtree(folder)
         draft.rename(folder)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from inference.durable import flush
 from inference.reasons import Reason
 from training.errors import TrainingError
 from training.history import ValidationRow
@@ -75,11 +76,7 @@ def save_checkpoint(state: TrainingState, record: RunRecord, path: Path) -> None
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush(path.parent)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

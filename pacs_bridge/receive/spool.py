@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.durable import flush
 from pacs_bridge.ledger.arrival import Arrival, Fate
 
 LANDING_NAME = "landing"
@@ -184,11 +184,7 @@ class Placement:
     def settle(self) -> None:
         """Bring the moves to the disk: a name is durable once its folder is (fsync(2))."""
         for folder in self._changed:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            flush(folder)
         parents = {self._spool_folder, self._quarantine_folder}
         if len(self._durable) >= _MOST_REMEMBERED:
             self._durable.clear()

@@ -157,7 +157,7 @@ def test_the_names_of_new_folders_are_on_the_disk_before_the_ledger_knows_the_re
         flushed.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
         fsync(descriptor)
 
-    monkeypatch.setattr("pacs_bridge.worker_job.os.fsync", note)
+    monkeypatch.setattr(os, "fsync", note)
     worker.work_one("w")
 
     delivery = ledger.outbox.claim("s", 60.0)
