@@ -2,14 +2,16 @@
 
 ::
 
-    decode  | 1 | 2     | 3     | 4
-    infer       | 1     | 2     | 3
-    encode              | 1 |   | 2 |
+    fetch   | 1 | 2 | 3     | 4     | 5
+    decode      | 1 | 2     | 3     | 4
+    infer           | 1     | 2     | 3
+    encode                  | 1 |   | 2 |
 
 Every job goes through the same ``process_series`` as without overlap, in a thread of its own.
 Lanes let one job at a time into each stage, and a job keeps its lane until it is let into the
-next: one series at most is decoded ahead, and no more than two volumes are held. A job that was
-tried before goes alone, so that one that kills its worker takes others down with it only once.
+next: one series at most is fetched and one decoded ahead, and no more than two volumes are held.
+A job that was tried before goes alone, so that one that kills its worker takes others down with
+it only once.
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ _LOOK_INTERVAL_S = 0.5
 class Lane(IntEnum):
     """What one job at a time does; in the order in which a job passes through."""
 
-    DECODE = 0
-    INFER = 1
-    ENCODE = 2
+    FETCH = 0
+    DECODE = 1
+    INFER = 2
+    ENCODE = 3
 
 
 _LANE_OF_STAGE = {
+    Stage.FETCH: Lane.FETCH,
     Stage.EXAMINE: Lane.DECODE,
     Stage.READ: Lane.DECODE,
     Stage.SEGMENT: Lane.INFER,
@@ -61,7 +65,7 @@ class Lanes:
                     return None
             turn = LaneTurn(self)
             self._turns.append(turn)
-            self._holders[Lane.DECODE] = turn
+            self._holders[Lane.FETCH] = turn
             return turn
 
     def move(self, turn: LaneTurn, lane: Lane) -> bool:
@@ -91,7 +95,7 @@ class Lanes:
 
     def _has_room(self) -> bool:
         return (
-            Lane.DECODE not in self._holders
+            Lane.FETCH not in self._holders
             and len(self._turns) < len(Lane)
             and not any(turn.is_alone for turn in self._turns)
         )

@@ -73,6 +73,7 @@ class SeriesSource:
     predecessors: tuple[EarlierResult, ...] = ()  #: of all stacks and kinds
     digests: tuple[SourceInstance, ...] = ()  #: as received; those missing are taken from files
     set_aside: tuple[LeftOutInstance, ...] = ()  #: what belongs to the series and is not in paths
+    fetch_s: float | None = None  #: seconds that it took to get them, where they had to be got
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +134,15 @@ def process_series(
         parameters=rule_texts(options.rules),
         stacks=stacks,
         left_out=(*left_out_instances(examination, source.paths, source.root), *source.set_aside),
-        timings_s=run.watch.seconds(),
+        timings_s=_with_fetching(source.fetch_s, run.watch.seconds()),
         peak_memory_bytes=run.watch.peak_memory_bytes(),
     )
     report.write(folder)
     return report
+
+
+def _with_fetching(fetch_s: float | None, seconds: dict[Stage, float]) -> dict[Stage, float]:
+    return seconds if fetch_s is None else {Stage.FETCH: round(fetch_s, 3), **seconds}
 
 
 def _voxel_count(geometry: Geometry) -> int:

@@ -59,6 +59,10 @@ class State(StrEnum):
 _FINAL = frozenset({State.SENT, State.COMMITTED, State.DEAD, State.SKIPPED, State.SUPERSEDED})
 
 
+#: The source of what was received here.
+SPOOL = "spool"
+
+
 @dataclass(frozen=True, slots=True)
 class JobRequest:
     """One revision of one series, to be segmented as a route says."""
@@ -69,6 +73,8 @@ class JobRequest:
     model: str  #: name in the model store
     destinations: tuple[str, ...]  #: names in the configuration
     priority: Priority = Priority.ROUTINE
+    source: str = SPOOL  #: name in the configuration of where its files are, or the spool
+    study_instance_uid: str = ""  #: where a source asks for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ _KIB = 1024
 class Stage(StrEnum):
     """The stages of one series, in their order."""
 
+    FETCH = "fetch"
     EXAMINE = "examine"
     READ = "read"
     SEGMENT = "segment"

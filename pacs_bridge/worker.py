@@ -11,8 +11,10 @@ a job waits and is tried again for days.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -25,8 +27,8 @@ from inference.segmenter import Progress, Segmenter, fitted_segmenter
 from inference.volume import Volume
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
+from pacs_bridge.job_source import JobSources
 from pacs_bridge.lease import KeptLease
-from pacs_bridge.ledger.instances import InstanceBook
 from pacs_bridge.log import Log
 from pacs_bridge.models import WarmSegmenters
 from pacs_bridge.process import process_series
@@ -75,8 +77,8 @@ class Worker:
         The whole configuration.
     queue
         Gives the jobs and takes their outcome.
-    instances
-        Knows the files of a series.
+    sources
+        Gets the files of a job.
     segmenters
         Models, kept warm between jobs.
     log
@@ -89,14 +91,14 @@ class Worker:
         self,
         config: BridgeConfig,
         queue: Queue,
-        instances: InstanceBook,
+        sources: JobSources,
         segmenters: WarmSegmenters,
         log: Log,
         leave: threading.Event,
     ) -> None:
         self._config = config
         self._queue = queue
-        self._instances = instances
+        self._sources = sources
         self._segmenters = segmenters
         self._log = log
         self._leave = leave
@@ -158,6 +160,7 @@ class Worker:
             except TransientError as error:  # the ledger, and no time to wait for it
                 self._log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
             finally:
+                job.discard_scratch()
                 self._in_hand.pop(claim.job_id, None)
         if self._is_device_broken:
             raise BrokenDeviceError(f"seen by the end of job {claim.job_id}")
@@ -204,9 +207,11 @@ class Worker:
             if stage is Stage.CHECK:
                 self._tell(lambda: self._queue.advance(job.claim, State.SEGMENTED))
 
-        enter(Stage.EXAMINE)
+        enter(Stage.FETCH)
+        begun_s = time.monotonic()
+        source = self._sources.fetch(job.claim, job.scratch, check)
         report = process_series(
-            job.source(self._instances),
+            replace(source, fetch_s=time.monotonic() - begun_s),
             _LateSegmenter(lambda: self._segmenter(job.claim.request), self._look_at_device),
             job.options(),
             job.folder,

@@ -1,23 +1,20 @@
-"""A claimed job on disk: the files that it reads, the folder that it writes."""
+"""A claimed job on disk: the folders that it writes."""
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
-from dicom_seg.provenance import SourceInstance
-from dicom_seg.segmentation import Predecessor, SegKind
+from dicom_seg.segmentation import SegKind
 from inference.durable import flush
-from inference.reasons import Reason
 from pacs_bridge.config.bridge import BridgeConfig
-from pacs_bridge.errors import PermanentError
-from pacs_bridge.ledger.instances import InstanceBook
-from pacs_bridge.process import EarlierResult, ProcessOptions, SeriesSource
+from pacs_bridge.process import ProcessOptions
 from pacs_bridge.queue import JobClaim, ResultFile
-from pacs_bridge.report import REPORT_NAME, LeftOutInstance, SeriesReport
+from pacs_bridge.report import SeriesReport
 
 
 class ClaimedJob:
-    """One claim: what goes in, and where results go.
+    """One claim, and where its results go.
 
     Parameters
     ----------
@@ -31,55 +28,9 @@ class ClaimedJob:
         self.claim = claim
         self._config = config
         # one folder a claim: a worker that was presumed dead writes into its own
-        self.folder = config.results_folder / f"{claim.job_id:08d}" / f"{claim.fence:04d}"
-
-    def source(self, instances: InstanceBook) -> SeriesSource:
-        """The files of the series, and everything of it that is not among them.
-
-        Raises
-        ------
-        PermanentError
-            ``source-missing`` if a file is gone or not what was acknowledged.
-        """
-        request = self.claim.request
-        spooled = instances.sources(request.series_instance_uid, request.revision)
-        lost = [each.sop_instance_uid for each in spooled if each.problem()]
-        if lost or not spooled:
-            raise PermanentError(
-                Reason.SOURCE_MISSING,
-                f"{len(lost)} of {len(spooled)} files are gone or changed: {lost[:3]}",
-            )
-        return SeriesSource(
-            paths=tuple(each.path for each in spooled),
-            created=self.claim.created,
-            root=self._config.data_folder,
-            revision=request.revision,
-            predecessors=tuple(self._earlier(result) for result in self.claim.predecessors),
-            digests=tuple(SourceInstance(each.sop_instance_uid, each.digest) for each in spooled),
-            set_aside=tuple(
-                LeftOutInstance(
-                    file=each.path.name,
-                    sop_instance_uid=each.sop_instance_uid,
-                    frame_number=None,
-                    reason=each.reason,
-                    detail="in quarantine",
-                )
-                for each in instances.set_aside(request.series_instance_uid)
-            ),
-        )
-
-    def _earlier(self, result: ResultFile) -> EarlierResult:
-        """A result of the revision that is replaced; it rests on nothing if its report is gone."""
-        try:
-            path = (self._config.data_folder / result.path).with_name(REPORT_NAME)
-            used = SeriesReport.read(path).stacks[result.stack].used
-        except (OSError, ValueError, IndexError):
-            used = ()
-        return EarlierResult(
-            SegKind(result.kind),
-            Predecessor(result.sop_class_uid, result.sop_instance_uid, result.series_instance_uid),
-            frozenset((plane.sop_instance_uid, plane.frame_number) for plane in used),
-        )
+        own = Path(f"{claim.job_id:08d}") / f"{claim.fence:04d}"
+        self.folder = config.results_folder / own
+        self.scratch = config.scratch_folder / own
 
     def options(self) -> ProcessOptions:
         """Every kind that some destination may be given; the sender then only sends files."""
@@ -125,8 +76,13 @@ class ClaimedJob:
         """Delete what was written so far; nobody else writes here."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def discard_scratch(self) -> None:
+        """Delete what was fetched for the job."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
     def discard_others(self) -> None:
         """Delete what earlier claims left behind when their worker died."""
         for folder in self.folder.parent.iterdir():
             if folder != self.folder:
                 shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.scratch.parent, ignore_errors=True)

@@ -10,6 +10,7 @@ from inference.windows import Precision
 from pacs_bridge.child import leave_on_signals, open_log, process_name
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import TransientError
+from pacs_bridge.job_source import SpoolSources
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.models import WarmSegmenters, model_stores
 from pacs_bridge.pipeline import Pipeline
@@ -58,7 +59,8 @@ def run_worker(
         log.error("device-broken", device=device)
         raise SystemExit(EX_SOFTWARE)
     ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
-    worker = Worker(config, ledger.jobs, ledger.instances, segmenters, log, leave)
+    sources = SpoolSources(ledger.instances, config.data_folder)
+    worker = Worker(config, ledger.jobs, sources, segmenters, log, leave)
     pipeline = Pipeline(worker)
     work_one = pipeline.work_one if config.workers.overlap else worker.work_one
     announce()

@@ -153,6 +153,11 @@ class BridgeConfig(Section):
         """A folder for each job: its Segmentations and ``report.json``."""
         return self.data_folder / "results"
 
+    @property
+    def scratch_folder(self) -> Path:
+        """A folder for each job: what was fetched for it, until it is over."""
+        return self.data_folder / "scratch"
+
     def destination(self, name: str) -> DestinationConfig | None:
         """The destination of this name, or None if the configuration has it no longer."""
         return next((one for one in self.destinations if one.name == name), None)

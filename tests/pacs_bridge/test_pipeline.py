@@ -22,6 +22,7 @@ from inference.volume import Volume
 from pacs_bridge import process
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.job_source import SpoolSources
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.sources import SpooledInstance
 from pacs_bridge.log import JsonLog
@@ -154,7 +155,8 @@ def worker(
     tmp_path: Path,
 ) -> Worker:
     log = JsonLog.open(tmp_path / "log.jsonl", IdentityHash(b"test"), "debug")
-    return Worker(config, ledger.jobs, shelf, models, log, leave)
+    sources = SpoolSources(shelf, config.data_folder)
+    return Worker(config, ledger.jobs, sources, models, log, leave)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from inference.volume import Volume
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import TransientError
 from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.job_source import SpoolSources
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import JsonLog
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
@@ -86,7 +87,14 @@ def models(bright_segmenter) -> OneSegmenter:
 @pytest.fixture
 def make_worker(ledger, models, leave, tmp_path: Path) -> Callable[[BridgeConfig], Worker]:
     log = JsonLog.open(tmp_path / "log.jsonl", IdentityHash(b"test"), "debug")
-    return lambda config: Worker(config, ledger.jobs, ledger.instances, models, log, leave)
+    return lambda config: Worker(
+        config,
+        ledger.jobs,
+        SpoolSources(ledger.instances, config.data_folder),
+        models,
+        log,
+        leave,
+    )
 
 
 @pytest.fixture
