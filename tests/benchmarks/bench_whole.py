@@ -162,13 +162,13 @@ def infer(network: object, image: object, options: argparse.Namespace) -> tuple[
     return torch.zeros(image.shape[1:]), how
 
 
-def window_count(shape: tuple[int, ...]) -> int:
+def window_count(shape: tuple[int, ...], window: int = WINDOW) -> int:
     """Of the published tiling."""
     from monai.data.utils import dense_patch_slices
 
-    padded = tuple(max(size, WINDOW) for size in shape)
-    step = (int(WINDOW * (1 - OVERLAP)),) * 3
-    return len(dense_patch_slices(padded, (WINDOW,) * 3, step))
+    padded = tuple(max(size, window) for size in shape)
+    step = (int(window * (1 - OVERLAP)),) * 3
+    return len(dense_patch_slices(padded, (window,) * 3, step))
 
 
 if __name__ == "__main__":

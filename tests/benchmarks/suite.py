@@ -44,7 +44,12 @@ SUITE = (
     Benchmark("model_chain", "--monai", "--slices 12 --matrix 48 --monai"),
     Benchmark("seg_writing", "--rounds 3", "--planes 8 --matrix 64 --structures 4 --rounds 1"),
     Benchmark("cost_curve", "", "--slices 12 24 --matrix 64 --runs 1"),
-    Benchmark("engine", "--parts windows,3mm,1.5mm,body", "--rounds 1", engine_rows),
+    Benchmark(
+        "engine",
+        "--parts windows,3mm,1.5mm,body-3mm,body-1.5mm",
+        "--small --rounds 1 --parts windows,3mm,1.5mm,body-3mm,body-1.5mm",
+        engine_rows,
+    ),
     Benchmark(
         "segment", "--slices 397 1600 --spacing 1.5", "--slices 12 --matrix 48", segment_rows
     ),

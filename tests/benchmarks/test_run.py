@@ -105,6 +105,7 @@ def test_a_ratio_above_one_is_better_for_times_and_for_rates(suite: ModuleType) 
 def test_the_published_chain_that_cannot_finish_is_multiplied_and_says_so(
     suite: ModuleType, tmp_path: Path
 ) -> None:
+    from bench_engine import Size, extrapolated
     from engine_rows import engine_rows, shares_of_peak
     from row import Row, Unit
 
@@ -117,7 +118,8 @@ def test_the_published_chain_that_cannot_finish_is_multiplied_and_says_so(
         ("windows", "bf16-heap", 1.0),
         ("1.5mm", "bf16", 90.0),
     ]
-    path.write_text(json.dumps([record(*each) for each in records]))
+    measured = [record(*each) for each in records]
+    path.write_text(json.dumps(measured + extrapolated(measured, Size.full())))
 
     window, whole = engine_rows(path)
     assert (window.ratio, window.extrapolation) == (4.0, "")
