@@ -1,0 +1,113 @@
+"""An archive that can be searched for series and asked for their instances.
+
+Two kinds stand behind it: DICOMweb (PS3.18) and DIMSE query/retrieve (PS3.4 annex C). What a
+series needs beyond that, its route and its job, is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+from pacs_bridge.ledger.facts import SeriesFacts
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesQuery:
+    """Which series to find; everything that is given must hold, an empty query finds all.
+
+    Texts are matched as the archive does it: ``*`` and ``?`` are wildcards (PS3.4 C.2.2.2.4).
+    """
+
+    from_date: date | None = None  #: Study Date, this day or later
+    to_date: date | None = None  #: Study Date, this day or earlier
+    modalities: tuple[str, ...] = ("CT",)  #: of the series, any of these; empty: any
+    study_instance_uids: tuple[str, ...] = ()  #: any of these; empty: any
+    series_instance_uids: tuple[str, ...] = ()  #: any of these; empty: any
+    study_description: str = ""
+    series_description: str = ""
+    body_part: str = ""  #: Body Part Examined
+    patient_id: str = ""
+    accession_number: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSeries:
+    """A series that an archive has, and what it says of it without giving its instances.
+
+    An archive need not say more than the UIDs: whatever it leaves out is empty or None.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    modality: str
+    instance_count: int | None  #: Number of Series Related Instances (0020,1209)
+    study_date: str  #: DA, YYYYMMDD
+    facts: SeriesFacts  #: what routes select by; free text, never to be logged
+    sop_classes: tuple[str, ...] = ()  #: SOP Classes in Study (0008,0062) or of the series
+
+
+class RemoteArchive(Protocol):
+    """Finds series, and brings their files here. For any number of threads.
+
+    What both methods raise is a ``BridgeError``. Transient: ``source-unreachable`` (no
+    connection, no answer in time, a connection or association that broke, an archive that is
+    overloaded), ``not-authorised`` with credentials from a file, which may be renewed,
+    ``source-incomplete`` (fewer instances than the archive says that it has), ``disk-full``.
+    Permanent: ``source-refused``, ``not-authorised`` without such a file, ``bad-answer``,
+    ``too-large``, ``source-missing`` (the archive has no such series).
+    """
+
+    def find(self, query: SeriesQuery) -> Iterator[FoundSeries]:
+        """Every series that matches, each once, as the archive gives them.
+
+        An error may come after any number of series: then not all were found.
+
+        Raises
+        ------
+        TransientError, PermanentError
+            See the class.
+        """
+        ...
+
+    def fetch(
+        self,
+        study_instance_uid: str,
+        series_instance_uid: str,
+        folder: Path,
+        check: Callable[[], None],
+    ) -> tuple[Path, ...]:
+        """All instances of a series as Part 10 files in ``folder``, which need not exist.
+
+        The set is complete by the archive's own account, and each file was written whole; or
+        there is an error. Names of files are made here. Files of an attempt that failed may be
+        left behind: the folder belongs to this one series, and is the caller's to delete.
+
+        Parameters
+        ----------
+        study_instance_uid, series_instance_uid
+            As ``find`` gave them. Without a study UID the archive is asked for it.
+        folder
+            For these files alone.
+        check
+            Called between files and while waiting: what it raises ends the fetch.
+
+        Raises
+        ------
+        TransientError, PermanentError
+            See the class.
+        """
+        ...
+
+    def ask(self) -> str:
+        """Whether the archive is there and lets us in; what it said, for people.
+
+        Raises
+        ------
+        TransientError, PermanentError
+            See the class.
+        """
+        ...
