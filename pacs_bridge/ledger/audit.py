@@ -94,7 +94,7 @@ def _deliveries(connection: sqlite3.Connection) -> Iterator[AuditFault]:
     for row in connection.execute(
         "SELECT id FROM jobs j WHERE state IN ('sent', 'committed') AND (EXISTS"
         " (SELECT 1 FROM deliveries d WHERE d.job_id = j.id"
-        " AND d.state NOT IN ('sent', 'committed')) OR NOT EXISTS"
+        " AND d.state NOT IN ('sent', 'committed')) OR j.destinations <> '[]' AND NOT EXISTS"
         " (SELECT 1 FROM deliveries d WHERE d.job_id = j.id))"
     ):
         yield AuditFault("I3", f"job {row[0]}", "is sent and a delivery of it is not")

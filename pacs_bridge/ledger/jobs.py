@@ -209,7 +209,8 @@ def insert_job(connection: sqlite3.Connection, now: str, request: JobRequest) ->
         return int(known[0])
     job_id = connection.execute(
         "INSERT INTO jobs (series_instance_uid, revision, route, model, destinations, priority,"
-        " state, created_at, state_at) VALUES (?, ?, ?, ?, ?, ?, 'ready', ?, ?) RETURNING id",
+        " source, study_instance_uid, state, created_at, state_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'ready', ?, ?) RETURNING id",
         (
             request.series_instance_uid,
             request.revision,
@@ -217,6 +218,8 @@ def insert_job(connection: sqlite3.Connection, now: str, request: JobRequest) ->
             request.model,
             json.dumps(request.destinations),
             _RANK[request.priority],
+            request.source,
+            request.study_instance_uid,
             now,
             now,
         ),
@@ -270,4 +273,6 @@ def _request(row: sqlite3.Row) -> JobRequest:
         model=row["model"],
         destinations=tuple(json.loads(row["destinations"])),
         priority=_PRIORITY[row["priority"]],
+        source=row["source"],
+        study_instance_uid=row["study_instance_uid"],
     )

@@ -236,8 +236,20 @@ def _count_facts(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+_SOURCES = """
+ALTER TABLE jobs ADD COLUMN source TEXT NOT NULL DEFAULT 'spool'; -- where its files are: a name
+ALTER TABLE jobs ADD COLUMN study_instance_uid TEXT NOT NULL DEFAULT ''; -- if it is asked for
+CREATE INDEX jobs_from_elsewhere ON jobs (source, state) WHERE source <> 'spool';
+"""
+
+
+def _name_sources(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_SOURCES):
+        connection.execute(statement)
+
+
 #: The n-th takes a file of version n to version n + 1; a file that is not there has version 0.
-MIGRATIONS: Sequence[Migration] = (_create, _note_what_is_owed, _count_facts)
+MIGRATIONS: Sequence[Migration] = (_create, _note_what_is_owed, _count_facts, _name_sources)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

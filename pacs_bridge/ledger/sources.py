@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inference.reasons import Reason
 from pacs_bridge.ledger.jobs import set_job_state
-from pacs_bridge.queue import State
+from pacs_bridge.queue import SPOOL, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def try_bereft_again(connection: sqlite3.Connection, now: str, series_instance_u
 def _bereft(connection: sqlite3.Connection, series_instance_uid: str) -> list[sqlite3.Row]:
     return connection.execute(
         "SELECT id, revision, state_at FROM jobs j WHERE series_instance_uid = ?"
-        " AND state = ? AND reason = ?"
+        " AND state = ? AND reason = ? AND source = ?"
         " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.job_id = j.id)",
-        (series_instance_uid, State.DEAD, Reason.SOURCE_MISSING),
+        (series_instance_uid, State.DEAD, Reason.SOURCE_MISSING, SPOOL),
     ).fetchall()

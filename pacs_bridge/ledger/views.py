@@ -38,6 +38,7 @@ class JobView:
     attempts: int
     due_at: datetime | None  #: when it is tried again, UTC
     worker: str | None
+    source: str  #: where the files are: the spool, or a name in the configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,20 +186,20 @@ SELECT v.*, (SELECT count(*) FROM instances i WHERE i.series_instance_uid = v.se
 """
 _JOBS = """
 SELECT j.series_instance_uid, j.revision, j.state, j.reason, j.detail, r.first_at, j.state_at,
-       j.id AS job_id, j.route, j.model, j.priority, j.attempts, j.due_at, j.worker
+       j.id AS job_id, j.route, j.model, j.priority, j.attempts, j.due_at, j.worker, j.source
   FROM jobs j LEFT JOIN revisions r USING (series_instance_uid, revision)
 """
 _JOBLESS = """
 SELECT series_instance_uid, revision, state, reason, detail, first_at, state_at,
        NULL AS job_id, '' AS route, '' AS model, NULL AS priority, 0 AS attempts,
-       NULL AS due_at, NULL AS worker
+       NULL AS due_at, NULL AS worker, 'spool' AS source
   FROM revisions WHERE state IN ('receiving', 'quiet', 'incomplete', 'skipped', 'dead')
 """
 _UNSEEN = """
 SELECT series_instance_uid, 0 AS revision, 'incomplete' AS state, 'incomplete' AS reason,
        'nothing is here but for what was refused' AS detail, min(refused_at) AS first_at,
        max(refused_at) AS state_at, NULL AS job_id, '' AS route, '' AS model, NULL AS priority,
-       0 AS attempts, NULL AS due_at, NULL AS worker
+       0 AS attempts, NULL AS due_at, NULL AS worker, 'spool' AS source
   FROM refused f
  WHERE NOT EXISTS (SELECT 1 FROM series s WHERE s.series_instance_uid = f.series_instance_uid)
  GROUP BY series_instance_uid
@@ -224,6 +225,7 @@ def _job_view(row: sqlite3.Row) -> JobView:
         attempts=row["attempts"],
         due_at=_moment(row["due_at"]) if state is State.RETRY else None,
         worker=row["worker"],
+        source=row["source"],
     )
 
 

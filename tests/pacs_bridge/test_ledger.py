@@ -1124,3 +1124,27 @@ def test_the_audit_finds_states_that_contradict_themselves(ledger, release, audi
         connection.execute("UPDATE deliveries SET sent_sop_instance_uid = '2.25.4711'")
         connection.execute("UPDATE jobs SET state = 'claimed' WHERE id = ?", (job,))
     assert [invariant for invariant, _ in audited()] == ["I2", "I3"]
+
+
+@pytest.mark.parametrize(
+    ("destinations", "problems"),
+    [((), []), (("a",), [("I3", "is sent and a delivery of it is not")])],
+)
+def test_a_job_whose_files_are_elsewhere_is_sound_when_all_that_was_asked_for_is_done(
+    ledger, release, audited, destinations, problems
+):
+    release()
+    request = JobRequest("1.9", 1, "r", "m", destinations, source="old-pacs")
+    ledger.jobs.submit(request)
+    claim = ledger.jobs.claim("w", 60)
+    assert claim.request == request
+    result = ResultFile(0, "binary", "r.dcm", "1.2", "2.25.5", "2.25.6", "1.2", "00", 1)
+    ledger.jobs.complete(claim, [result], [])
+    with ledger.database.write() as connection:
+        connection.execute("DELETE FROM deliveries")
+        connection.execute("UPDATE jobs SET state = 'sent'")
+
+    faults = [fault for fault in audited() if fault[0] == "I3"]
+
+    assert faults == problems
+    assert ledger.view.job(claim.job_id).source == "old-pacs"

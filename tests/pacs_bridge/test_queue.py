@@ -94,7 +94,12 @@ def test_the_same_request_again_makes_no_second_job(bench):
 
 
 def test_a_claim_says_all_that_a_worker_needs(bench):
-    request = request_of(destinations=("a", "b"), priority=Priority.STAT)
+    request = request_of(
+        destinations=("a", "b"),
+        priority=Priority.STAT,
+        source="archive",
+        study_instance_uid="1.2",
+    )
     job_id = bench.queue.submit(request)
 
     claim = bench.queue.claim("w1", LEASE_S)

@@ -6,6 +6,7 @@ from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.schema import MIGRATIONS
+from pacs_bridge.queue import SPOOL, JobRequest
 
 
 def test_facts_that_were_kept_once_a_series_are_kept_by_how_many_instances_say_so(
@@ -26,3 +27,22 @@ def test_facts_that_were_kept_once_a_series_are_kept_by_how_many_instances_say_s
 
     (revision,) = Ledger.open(path, clock).series.open_revisions()
     assert (revision.facts, revision.expected_instances) == (facts, 5)
+
+
+def test_a_job_of_an_older_file_has_its_instances_in_the_spool(ram_folder, clock):
+    path = ram_folder / "old.sqlite"
+    old = Database(path, clock, migrations=MIGRATIONS[:3])
+    with old.write() as connection:
+        connection.execute(
+            "INSERT INTO jobs (series_instance_uid, revision, route, model, destinations, priority,"
+            " state, created_at, state_at) VALUES ('1.2', 1, 'r', 'm', '[\"a\"]', 1, 'ready',"
+            " '2026-01-01T00:00:00+00:00', 't')"
+        )
+    old.close()
+
+    ledger = Ledger.open(path, clock)
+
+    claim = ledger.jobs.claim("w", 60)
+    assert claim is not None
+    assert claim.request == JobRequest("1.2", 1, "r", "m", ("a",))
+    assert (claim.request.source, claim.request.study_instance_uid) == (SPOOL, "")
