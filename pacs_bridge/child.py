@@ -21,6 +21,17 @@ def leave_on_signals() -> threading.Event:
     return leave
 
 
+def leave_on_closed_stdin(leave: threading.Event) -> None:
+    """Set ``leave`` when nobody holds the other end of standard input any more."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        leave.set()
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()
+
+
 def open_log(config: BridgeConfig) -> JsonLog:
     """The log of this process, and libraries that keep to it."""
     apply_library_settings()

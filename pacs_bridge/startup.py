@@ -37,7 +37,7 @@ def demonstration_routes(config: BridgeConfig) -> tuple[tuple[str, str], ...]:
 
 
 def child_specs(config: BridgeConfig, config_path: Path) -> tuple[ChildSpec, ...]:
-    """The processes of one machine: listener, a worker a device, sender."""
+    """The processes of one machine: listener, a worker a device, sender, perhaps control."""
 
     def child(name: str, command: str, *options: str) -> ChildSpec:
         program = (sys.executable, "-m", "pacs_bridge", command)
@@ -47,7 +47,8 @@ def child_specs(config: BridgeConfig, config_path: Path) -> tuple[ChildSpec, ...
         child(f"worker{number}", "work", "--device", device)
         for number, device in enumerate(config.workers.devices)
     )
-    return (child("listener", "listen"), *workers, child("sender", "send"))
+    control = () if config.control is None else (child("control", "control"),)
+    return (child("listener", "listen"), *workers, child("sender", "send"), *control)
 
 
 def _model_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
@@ -65,17 +66,21 @@ def _model_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
 
 
 def _port_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
-    listener = config.listener
-    family = socket.AF_INET6 if ":" in listener.bind else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((listener.bind, listener.port))
-            probe.listen(1)
-        except OSError as error:
-            where = f"{listener.bind}:{listener.port}"
-            return (ConfigFault("listener.port", f"cannot listen at {where}: {error.strerror}"),)
-    return ()
+    wanted = [("listener", config.listener.bind, config.listener.port)]
+    if config.control is not None:
+        wanted.append(("control", config.control.bind, config.control.port))
+    faults = []
+    for section, bind, port in wanted:
+        family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((bind, port))
+                probe.listen(1)
+            except OSError as error:
+                problem = f"cannot listen at {bind}:{port}: {error.strerror}"
+                faults.append(ConfigFault(f"{section}.port", problem))
+    return tuple(faults)
 
 
 def _folder_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:

@@ -15,7 +15,7 @@ from pacs_bridge.cli.doctor import doctor
 from pacs_bridge.cli.jobs import jobs, retry
 from pacs_bridge.cli.model import model
 from pacs_bridge.cli.segment import segment
-from pacs_bridge.cli.serve import listen, send, serve, work
+from pacs_bridge.cli.serve import control, listen, send, serve, work
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,6 +29,7 @@ def main() -> None:
 
 for command in (
     audit,
+    control,
     demo,
     demo_archive,
     doctor,

@@ -23,13 +23,16 @@ def _ready_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @config_option
-def serve(config_path: Path) -> None:
+@click.option(
+    "--until-stdin-closes", is_flag=True, help="End when the process that started it is gone."
+)
+def serve(config_path: Path, until_stdin_closes: bool) -> None:
     """Run the whole service of one machine: listener, workers, sender.
 
     Prints one line when associations are accepted and models are loaded. SIGTERM lets
     associations and deliveries finish and gives jobs back; then it ends with status 0.
     """
-    from pacs_bridge.child import leave_on_signals, open_log
+    from pacs_bridge.child import leave_on_closed_stdin, leave_on_signals, open_log
     from pacs_bridge.ledger.ledger import Ledger
     from pacs_bridge.startup import child_specs, demonstration_routes, startup_faults
     from pacs_bridge.supervisor import Supervisor, WrongConfigurationError
@@ -39,6 +42,8 @@ def serve(config_path: Path) -> None:
     if faults:
         end_wrong_call("\n".join([f"{config_path}:", *(f"  {fault}" for fault in faults)]))
     leave = leave_on_signals()
+    if until_stdin_closes:
+        leave_on_closed_stdin(leave)
     log = open_log(config)
     with coded_failures(False):
         ledger = Ledger.open(config.ledger_path)
@@ -59,6 +64,7 @@ def serve(config_path: Path) -> None:
             f"ready: {config.listener.ae_title} at {config.listener.bind}:{said['listener']},"
             f" {workers} worker{'s' if workers > 1 else ''},"
             f" to {', '.join(each.name for each in config.destinations)}"
+            + (f"; control at port {said['control']}" if "control" in said else "")
             + "".join(f"; route {route}: {model} is for demonstration" for route, model in unfit)
         )
 
@@ -105,6 +111,20 @@ def send(config_path: Path, ready_fd: int | None) -> None:
     config = loaded(config_path)
     with _configuration_faults():
         run_sender(config, lambda: _tell_ready(ready_fd))
+
+
+@click.command(hidden=True)
+@config_option
+@_ready_option
+def control(config_path: Path, ready_fd: int | None) -> None:
+    """Run state and steering over HTTP alone."""
+    from pacs_bridge.control.service import run_control
+
+    config = loaded(config_path)
+    if config.control is None:
+        end_wrong_call(f"{config_path}: there is no table [control]")
+    with _configuration_faults():
+        run_control(config, lambda port: _tell_ready(ready_fd, str(port)))
 
 
 @contextmanager

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from pacs_bridge.config.control import TOKEN_NAME, ControlConfig
 from pacs_bridge.config.destinations import DestinationConfig, RetryConfig
 from pacs_bridge.config.listener import ListenerConfig
 from pacs_bridge.config.processing import ResultsConfig, SeriesConfig
 from pacs_bridge.config.routes import RouteConfig
-from pacs_bridge.config.section import NotEmpty, Section
+from pacs_bridge.config.section import NotEmpty, Section, resolved
 
 _CENTURY_H = 876_600.0
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -125,6 +125,8 @@ class BridgeConfig(Section):
     workers: WorkersConfig = WorkersConfig()
     models: ModelsConfig = ModelsConfig()
     log: LogConfig = LogConfig()
+    #: None: the service tells its state to nobody.
+    control: ControlConfig | None = None
     destinations: Annotated[tuple[DestinationConfig, ...], NotEmpty]
     routes: Annotated[tuple[RouteConfig, ...], NotEmpty]
 
@@ -158,6 +160,12 @@ class BridgeConfig(Section):
         """A folder for each job: what was fetched for it, until it is over."""
         return self.data_folder / "scratch"
 
+    @property
+    def control_token_path(self) -> Path:
+        """The file with the token of ``control``."""
+        named = None if self.control is None else self.control.token_file
+        return self.data_folder / TOKEN_NAME if named is None else named
+
     def destination(self, name: str) -> DestinationConfig | None:
         """The destination of this name, or None if the configuration has it no longer."""
         return next((one for one in self.destinations if one.name == name), None)
@@ -165,9 +173,3 @@ class BridgeConfig(Section):
     def route(self, name: str) -> RouteConfig | None:
         """The route of this name, or None if the configuration has it no longer."""
         return next((one for one in self.routes if one.name == name), None)
-
-
-def resolved(path: Path, info: ValidationInfo) -> Path:
-    """``path``, taken from the folder of the configuration file where it is relative."""
-    folder = (info.context or {}).get("folder", Path())
-    return Path(os.path.normpath(Path(folder) / path.expanduser()))

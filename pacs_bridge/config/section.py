@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 AE_TITLE_MAX_BYTES = 16
 #: PS3.5 6.2: default character repertoire without the backslash and control characters.
@@ -74,6 +76,12 @@ def checked_not_empty(values: _Values) -> _Values:
     if not values:
         raise ValueError("at least one is needed")
     return values
+
+
+def resolved(path: Path, info: ValidationInfo) -> Path:
+    """``path``, taken from the folder of the configuration file where it is relative."""
+    folder = (info.context or {}).get("folder", Path())
+    return Path(os.path.normpath(Path(folder) / path.expanduser()))
 
 
 AETitle = Annotated[str, AfterValidator(checked_ae_title)]

@@ -60,6 +60,38 @@ class Steering:
             set_job_state(connection, now, job_id, state, None, "retried by an operator")
         return True
 
+    def repeat_job(self, job_id: int) -> bool:
+        """Send the results of a SENT or COMMITTED job again; make them again if files are lost.
+
+        Gives False if the job is in another state, does not exist, or is of a revision in whose
+        place a later one has a result.
+        """
+        with self._database.write() as connection:
+            now = self._database.now_text()
+            row = connection.execute(
+                "SELECT 1 FROM jobs WHERE id = ? AND state IN ('sent', 'committed')"  # noqa: S608
+                f" AND NOT {IS_OUTDATED}",
+                (job_id,),
+            ).fetchone()
+            if row is None:
+                return False
+            state = State.SENDING
+            if self._has_lost_result(connection, job_id):
+                state = State.READY
+                connection.execute("DELETE FROM deliveries WHERE job_id = ?", (job_id,))
+                connection.execute(
+                    "UPDATE jobs SET attempts = 0, deaths = 0, waited_s = 0, due_s = 0"
+                    " WHERE id = ?",
+                    (job_id,),
+                )
+            connection.execute(
+                "UPDATE deliveries SET state = ?, due_s = 0, attempts = 0, waited_s = 0,"
+                " state_at = ? WHERE job_id = ?",
+                (DeliveryState.PENDING, now, job_id),
+            )
+            set_job_state(connection, now, job_id, state, None, "repeated by an operator")
+        return True
+
     def _has_lost_result(self, connection: sqlite3.Connection, job_id: int) -> bool:
         folder = self._database.path.parent
         results = results_of(connection, job_id)

@@ -1,0 +1,1 @@
+"""State and steering of a running service over HTTP."""
