@@ -83,3 +83,16 @@ class SeriesExamination:
     identity: SeriesIdentity | None  #: None if there is no one identity
     stacks: tuple[StackPlan, ...]  #: empty unless PROCESS
     left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesTriage:
+    """What headers alone say of a series; no plan is made of its stacks."""
+
+    outcome: Outcome
+    reason: Reason | None  #: None for PROCESS
+    detail: str
+    stack_count: int
+    plane_count: int  #: of all stacks
+    findings: tuple[Finding, ...]
+    left_out: tuple[LeftOut, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +18,14 @@ from dicom_seg.read.examination import (
     SeriesExamination,
     SeriesIdentity,
     SeriesRules,
+    SeriesTriage,
     StackPlan,
     file_numbers,
 )
 from dicom_seg.read.header import quiet_pydicom, read_header
 from dicom_seg.read.instance import PERSON, Instance, read_instance
 from dicom_seg.read.slice_table import SliceRow, SliceTable
-from dicom_seg.read.stacking import stack_planes
+from dicom_seg.read.stacking import Stacking, stack_planes
 from dicom_seg.read.stacks import Stack
 from dicom_seg.source_attributes import value_findings
 from inference.errors import InvalidGeometryError
@@ -40,6 +41,7 @@ __all__ = [
     "StackPlan",
     "examine_series",
     "outcome_of",
+    "triage_series",
 ]
 
 _DEFAULT_RULES: Final = SeriesRules()
@@ -89,6 +91,56 @@ def examine_series(paths: Sequence[Path], rules: SeriesRules = _DEFAULT_RULES) -
             return _not_processed(error, instances, files)
 
 
+def triage_series(
+    instances: Sequence[Instance], rules: SeriesRules = _DEFAULT_RULES
+) -> SeriesTriage:
+    """Say what `examine_series` would, of headers that `read_instance` gave before.
+
+    Files are opened only where two of them claim one instance, or two planes one position and
+    nothing in their headers tells them apart.
+
+    Parameters
+    ----------
+    instances
+        Of one series by their Series Instance UID, in the order of their arrival.
+    rules
+        Limits of the site, as they were when the headers were read.
+    """
+    numbers = file_numbers(instance.path for instance in instances)
+    with quiet_pydicom():
+        try:
+            stacked = _Series(instances, [], numbers).stacked(rules)
+            for stack in stacked.stacking.stacks:
+                _table(stack, stacked.identity)
+        except SeriesRefusedError as error:
+            refused = _not_processed(error, instances, [])
+            return SeriesTriage(
+                refused.outcome, refused.reason, refused.detail, 0, 0, (), refused.left_out
+            )
+    stacking = stacked.stacking
+    return SeriesTriage(
+        outcome=Outcome.PROCESS,
+        reason=None,
+        detail="",
+        stack_count=len(stacking.stacks),
+        plane_count=sum(len(stack.planes) for stack in stacking.stacks),
+        findings=tuple(
+            dict.fromkeys((*stacked.differing, *(f for each in stacking.findings for f in each)))
+        ),
+        left_out=stacked.left_out,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _StackedSeries:
+    """A series whose planes make stacks."""
+
+    identity: SeriesIdentity
+    differing: tuple[Finding, ...]  #: instances tell the identity differently
+    stacking: Stacking
+    left_out: tuple[LeftOut, ...]
+
+
 class _Series:
     """The files of what should be one series, on their way to an outcome."""
 
@@ -104,12 +156,30 @@ class _Series:
         self._left_out = [*files, *(left for one in self._companions for left in one.left_out)]
 
     def examine(self, rules: SeriesRules) -> SeriesExamination:
-        """The outcome, unless the series is not processed.
+        """The outcome, unless the series is not processed. Raises as `stacked`."""
+        stacked = self.stacked(rules)
+        stacking, identity = stacked.stacking, stacked.identity
+        plans = tuple(
+            _plan(stack, identity, (*stacked.differing, *findings))
+            for stack, findings in zip(stacking.stacks, stacking.findings, strict=True)
+        )
+        return SeriesExamination(
+            Outcome.PROCESS,
+            None,
+            f"{len(plans)} stack{'s' if len(plans) > 1 else ''} of"
+            f" {', '.join(str(len(plan.table.rows)) for plan in plans)} planes",
+            identity,
+            plans,
+            stacked.left_out,
+        )
+
+    def stacked(self, rules: SeriesRules) -> _StackedSeries:
+        """The stacks of the series.
 
         Raises
         ------
         SeriesRefusedError
-            With the reason.
+            With the reason for which the series is not processed.
         """
         self._check_identities()
         self._check_faults(self._left_out)
@@ -121,17 +191,10 @@ class _Series:
         if not planes:
             raise self._most_common(left_out)
         stacking = stack_planes(planes, rules)
-        plans = tuple(
-            _plan(stack, identity, (*differing, *findings))
-            for stack, findings in zip(stacking.stacks, stacking.findings, strict=True)
-        )
-        return SeriesExamination(
-            Outcome.PROCESS,
-            None,
-            f"{len(plans)} stack{'s' if len(plans) > 1 else ''} of"
-            f" {', '.join(str(len(plan.table.rows)) for plan in plans)} planes",
+        return _StackedSeries(
             identity,
-            plans,
+            tuple(differing),
+            stacking,
             (*self._left_out, *repeated, *left_out, *stacking.left_out),
         )
 
@@ -231,21 +294,8 @@ def _same_bytes(one: Path, other: Path) -> bool:
 
 
 def _plan(stack: Stack, identity: SeriesIdentity, findings: tuple[Finding, ...]) -> StackPlan:
-    planes = stack.planes
-    more = []
-    lossy = sum(plane.lossy for plane in planes)
-    if lossy:
-        more.append(Finding(Reason.LOSSY_SOURCE, f"{lossy} of {len(planes)} planes"))
-    frame_of_reference = planes[0].frame_of_reference_uid
-    if not frame_of_reference:
-        frame_of_reference = derived_uid("frame of reference", identity.series_instance_uid)
-        more.append(Finding(Reason.FRAME_OF_REFERENCE_DERIVED, frame_of_reference))
-    table = SliceTable(tuple(plane.row for plane in planes), frame_of_reference)
-    try:
-        table.geometry()
-    except InvalidGeometryError as error:
-        raise SeriesRefusedError(error.reason, error.detail) from error
-    header = _header(planes[0].row)
+    table, more = _table(stack, identity)
+    header = _header(stack.planes[0].row)
     return StackPlan(
         table=table,
         header=header,
@@ -253,6 +303,25 @@ def _plan(stack: Stack, identity: SeriesIdentity, findings: tuple[Finding, ...])
         told_as=stack.told_as,
         findings=(*findings, *more, *value_findings(header)),
     )
+
+
+def _table(stack: Stack, identity: SeriesIdentity) -> tuple[SliceTable, list[Finding]]:
+    """The slice table of a stack, and what is to be said of its planes."""
+    planes = stack.planes
+    findings = []
+    lossy = sum(plane.lossy for plane in planes)
+    if lossy:
+        findings.append(Finding(Reason.LOSSY_SOURCE, f"{lossy} of {len(planes)} planes"))
+    frame_of_reference = planes[0].frame_of_reference_uid
+    if not frame_of_reference:
+        frame_of_reference = derived_uid("frame of reference", identity.series_instance_uid)
+        findings.append(Finding(Reason.FRAME_OF_REFERENCE_DERIVED, frame_of_reference))
+    table = SliceTable(tuple(plane.row for plane in planes), frame_of_reference)
+    try:
+        table.geometry()
+    except InvalidGeometryError as error:
+        raise SeriesRefusedError(error.reason, error.detail) from error
+    return table, findings
 
 
 def _header(row: SliceRow) -> Dataset:

@@ -45,7 +45,7 @@ class Database:
         self.clock = clock
         self._busy_timeout_s = busy_timeout_s
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-        with _translated():
+        with translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._borrowed() as connection:
                 migrate(connection, migrations)
@@ -62,7 +62,7 @@ class Database:
         PermanentError
             If the file is damaged.
         """
-        with _translated(), self._borrowed() as connection:
+        with translated(), self._borrowed() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -75,7 +75,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """One consistent view of the file. Raises as ``write`` does."""
-        with _translated(), self._borrowed() as connection:
+        with translated(), self._borrowed() as connection:
             connection.execute("BEGIN")
             try:
                 yield connection
@@ -146,8 +146,16 @@ def time_text(moment: datetime) -> str:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """SQLite's errors, as the one question that is asked above: try again, or stop."""
+def translated() -> Iterator[None]:
+    """SQLite's errors, as the one question that is asked above: try again, or stop.
+
+    Raises
+    ------
+    TransientError
+        If the file cannot be written now: disk full, locked for too long.
+    PermanentError
+        If it is damaged.
+    """
     try:
         yield
     except BridgeError:
