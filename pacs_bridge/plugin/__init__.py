@@ -1,0 +1,1 @@
+"""What runs inside Orthanc: the standard library and Orthanc's own API, nothing else of ours."""

@@ -1,0 +1,96 @@
+"""The bridge's state and steering, asked over HTTP; standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+#: How long Orthanc's own callers are let wait for a bridge that does not answer.
+_TIMEOUT_S = 2.0
+_MAX_ANSWER_BYTES = 4_000_000
+_UID = re.compile(r"[0-9.]{1,64}")
+
+
+class BridgeUnreachableError(Exception):
+    """The bridge gives no answer that can be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeAnswer:
+    """A status and what was said with it."""
+
+    status: int
+    body: dict[str, Any]
+
+
+class BridgeClient:
+    """Calls the bridge.
+
+    Parameters
+    ----------
+    url
+        ``http://HOST:PORT``.
+    token_file
+        Holds the bridge's token; read at each call, so that it may change.
+    """
+
+    def __init__(self, url: str, token_file: Path | None) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self._port = parts.port
+        self._token_file = token_file
+
+    def is_alive(self) -> bool:
+        """Whether a bridge answers there."""
+        try:
+            return self._call("GET", "/health", with_token=False).status == 200
+        except BridgeUnreachableError:
+            return False
+
+    def status(self) -> BridgeAnswer:
+        """How the whole bridge stands. Raises ``BridgeUnreachableError``."""
+        return self._call("GET", "/status")
+
+    def series(self, series_uid: str) -> BridgeAnswer:
+        """Where a series stands. Raises ``BridgeUnreachableError``."""
+        return self._call("GET", f"/series/{_checked(series_uid)}")
+
+    def steer(self, series_uid: str, action: str) -> BridgeAnswer:
+        """retry, repeat or force a series. Raises ``BridgeUnreachableError``."""
+        return self._call("POST", f"/series/{_checked(series_uid)}/{action}")
+
+    def _call(self, method: str, path: str, with_token: bool = True) -> BridgeAnswer:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
+        try:
+            headers = {"Authorization": f"Bearer {self._token()}"} if with_token else {}
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            body = json.loads(answer.read(_MAX_ANSWER_BYTES))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            where = f"{self._host}:{self._port}"
+            raise BridgeUnreachableError(f"{where}: {type(error).__name__}") from error
+        finally:
+            connection.close()
+        if not isinstance(body, dict):
+            raise BridgeUnreachableError("the answer is no object")
+        return BridgeAnswer(answer.status, body)
+
+    def _token(self) -> str:
+        if self._token_file is None:
+            return ""
+        try:
+            return self._token_file.read_text(encoding="ascii").strip()
+        except (OSError, ValueError) as error:
+            detail = f"{self._token_file}: {type(error).__name__}"
+            raise BridgeUnreachableError(detail) from error
+
+
+def _checked(series_uid: str) -> str:
+    if not _UID.fullmatch(series_uid):
+        raise BridgeUnreachableError("the series has no Series Instance UID")
+    return series_uid

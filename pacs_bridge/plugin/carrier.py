@@ -1,0 +1,181 @@
+"""Has Orthanc send what was noted, by jobs of its own, until it has arrived."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from enum import StrEnum
+
+from pacs_bridge.plugin.notes import Note, NoteBook, Stage
+from pacs_bridge.plugin.server import OrthancServer, ServerError
+from pacs_bridge.plugin.settings import Settings
+
+#: CT, Enhanced CT, Legacy Converted Enhanced CT Image Storage (PS3.6 table A-1): what the
+#: bridge takes. A Segmentation is none of them, whatever its series says of itself.
+CT_CLASSES = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.2",
+        "1.2.840.10008.5.1.4.1.1.2.1",
+        "1.2.840.10008.5.1.4.1.1.2.2",
+    }
+)
+_S_PER_H = 3600.0
+
+
+class CarrierFault(StrEnum):
+    """Why a series is not on its way."""
+
+    NOT_CT = "not-ct"
+    REFUSED = "store-refused"  #: Orthanc did not make the job, as with an unknown modality
+    FAILED = "store-failed"  #: the job failed, as when the bridge is down
+    VANISHED = "store-vanished"  #: Orthanc no longer knows the job, nor how it ended
+
+
+class Carrier:
+    """Sends series, some at a time.
+
+    Parameters
+    ----------
+    server
+        Orthanc.
+    notes
+        What is to be sent.
+    settings
+        Where to, how many at once, and how long to wait after a failure.
+    now_s
+        Time of day.
+    """
+
+    def __init__(
+        self,
+        server: OrthancServer,
+        notes: NoteBook,
+        settings: Settings,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._server = server
+        self._notes = notes
+        self._settings = settings
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._ended: dict[str, bool] = {}  # jobs that Orthanc said have ended, and how
+
+    def job_ended(self, job: str, is_success: bool) -> None:
+        """Take note that Orthanc says how a job ended: it may forget the job at once."""
+        with self._lock:
+            self._ended[job] = is_success
+            while len(self._ended) > 10_000:  # jobs of others
+                del self._ended[next(iter(self._ended))]
+
+    def look(self) -> None:
+        """Look after what is being sent, and send what is due.
+
+        Raises
+        ------
+        ServerError
+            If Orthanc does not answer.
+        OSError
+            If it cannot be noted.
+        """
+        notes = self._notes.all()
+        sending = [note for note in notes if note.stage is Stage.SENDING]
+        free = self._settings.stores_at_once - len(sending)
+        for note in sending:
+            free += self._look_after(note)
+        for note in notes:
+            if free > 0 and note.stage is Stage.WAITING and note.due_s <= self._now_s():
+                free -= self._send(note)
+
+    def next_due_s(self) -> float | None:
+        """When to look again, time of day; None if nothing is to be sent."""
+        notes = self._notes.all()
+        if any(note.stage is Stage.SENDING for note in notes):
+            return self._now_s()
+        due = [note.due_s for note in notes if note.stage is Stage.WAITING]
+        return min(due) if due else None
+
+    def _look_after(self, note: Note) -> bool:
+        """Whether the job of a note has ended."""
+        state, detail = self._job_state(note.job)
+        if state == "Success":
+            self._server.info(f"series {note.series} is with the bridge")
+            self._notes.settle(note.series, self._now_s())
+        elif state == "Failure":
+            self._again(note, CarrierFault.FAILED, detail)
+        elif not state:
+            self._again(note, CarrierFault.VANISHED, "")
+        return state in ("", "Success", "Failure")
+
+    def _job_state(self, job: str) -> tuple[str, str]:
+        """Orthanc's word for where a job stands, empty if it has none; and what went wrong."""
+        facts = self._server.find(f"/jobs/{job}") if job else None
+        with self._lock:
+            ended = self._ended.pop(job, None)
+        if facts is not None:
+            detail = f"{facts.get('ErrorDescription', '')} {facts.get('ErrorDetails', '')}"
+            return str(facts["State"]), detail.strip()
+        if ended is None:
+            return "", ""
+        return ("Success" if ended else "Failure"), ""
+
+    def _send(self, note: Note) -> bool:
+        """Whether a series is being sent now."""
+        series = self._server.find(f"/series/{note.series}")
+        if series is None:  # deleted
+            self._notes.settle(note.series, self._now_s())
+            return False
+        if not series["IsStable"]:  # it will be noted again when it is
+            wait_s = self._settings.stable_age_s
+            self._notes.put(replace(note, due_s=self._now_s() + wait_s))
+            return False
+        wanted = [one for one in series["Instances"] if self._is_ct(one)]
+        if not wanted:
+            self._give_up(note, CarrierFault.NOT_CT, "no instance of it is a CT image")
+            return False
+        is_whole = len(wanted) == len(series["Instances"])
+        # Noted first: what becomes stable from now on is sent once more.
+        sending = replace(note, stage=Stage.SENDING, job="", reason="", detail="")
+        self._notes.put(sending)
+        try:
+            answer = self._server.post(
+                f"/modalities/{self._settings.modality}/store",
+                {"Resources": [note.series] if is_whole else wanted, "Synchronous": False},
+            )
+        except ServerError as error:
+            self._again(sending, CarrierFault.REFUSED, str(error))
+            return False
+        self._notes.put(replace(sending, job=str(answer["ID"])))
+        return True
+
+    def _is_ct(self, instance: str) -> bool:
+        sop_class = self._server.text(f"/instances/{instance}/metadata/SopClassUid")
+        return sop_class.strip() in CT_CLASSES
+
+    def _again(self, note: Note, reason: CarrierFault, detail: str) -> None:
+        """Wait, each time for longer, and give up when its time is over."""
+        now_s = self._now_s()
+        if now_s - note.noted_s > self._settings.give_up_after_h * _S_PER_H:
+            self._give_up(note, reason, detail)
+            return
+        attempts = note.attempts + 1
+        longest = self._settings.max_wait_s
+        wait_s = min(longest, self._settings.first_wait_s * 2.0 ** min(attempts - 1, 30))
+        self._server.warning(f"series {note.series}: {reason}, again in {wait_s:.0f} s. {detail}")
+        self._notes.put(
+            Note(
+                note.series,
+                note.noted_s,
+                attempts=attempts,
+                due_s=now_s + wait_s,
+                reason=reason,
+                detail=detail,
+            )
+        )
+
+    def _give_up(self, note: Note, reason: CarrierFault, detail: str) -> None:
+        self._server.error(f"series {note.series} is given up: {reason}. {detail}")
+        self._notes.put(
+            replace(note, stage=Stage.FAILED, job="", reason=reason, detail=detail, due_s=0.0)
+        )

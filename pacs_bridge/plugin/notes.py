@@ -1,0 +1,186 @@
+"""What is still to be sent, on the disk before anything is done about it.
+
+A journal of JSON lines, each whole or not there: position in Orthanc's changes and the series that
+were noted on the way go into one line. No SQLite: a statically built Orthanc brings symbols of its
+own copy along, and Python's module in the same process could meet them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+_LINES_PER_REWRITE = 1000
+
+
+class Stage(StrEnum):
+    """Where a series stands on its way to the bridge."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    FAILED = "failed"  #: given up; can be started again
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One series that is to be sent."""
+
+    series: str  #: Orthanc's id
+    noted_s: float  #: time of day
+    stage: Stage = Stage.WAITING
+    attempts: int = 0
+    due_s: float = 0.0  #: time of day
+    job: str = ""  #: Orthanc's id of the store job
+    is_changed: bool = False  #: it became stable again while it was sent
+    reason: str = ""
+    detail: str = ""
+
+
+class NoteBook:
+    """The notes; threads may share it.
+
+    Parameters
+    ----------
+    path
+        The journal; it is made when it is not there.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._notes: dict[str, Note] = {}
+        self._position: int | None = None
+        self._floor = 0
+        self._lines = 0
+        self._load()
+        with self._lock:
+            self._rewrite()
+
+    @property
+    def position(self) -> int | None:
+        """The last of Orthanc's changes that was read; None before the first time."""
+        return self._position
+
+    @property
+    def floor(self) -> int:
+        """The last change at which every series before it has been stable since."""
+        return self._floor
+
+    def all(self) -> tuple[Note, ...]:
+        """Every note, the oldest first."""
+        with self._lock:
+            return tuple(self._notes.values())
+
+    def get(self, series: str) -> Note | None:
+        """The note of one series."""
+        with self._lock:
+            return self._notes.get(series)
+
+    def advance(self, position: int, floor: int, series: Iterable[str], now_s: float) -> None:
+        """Changes up to a position were read, and these series became stable on the way."""
+        with self._lock:
+            notes = [self._renewed(one, now_s) for one in dict.fromkeys(series)]
+            self._write({"position": position, "floor": floor, "notes": _plain(notes)})
+
+    def add(self, series: str, now_s: float) -> None:
+        """A series is to be sent, at once."""
+        with self._lock:
+            self._write({"notes": _plain([self._renewed(series, now_s)])})
+
+    def put(self, note: Note) -> None:
+        """Write a note in place of the one that its series has."""
+        with self._lock:
+            held = self._notes.get(note.series)
+            if held is not None and held.stage is note.stage is Stage.SENDING:
+                note = replace(note, is_changed=held.is_changed)
+            self._write({"notes": _plain([note])})
+
+    def settle(self, series: str, now_s: float) -> None:
+        """A series has arrived, or is gone; if it became stable again it is sent again."""
+        with self._lock:
+            held = self._notes.get(series)
+            if held is not None and held.is_changed:
+                self._write({"notes": _plain([Note(series, now_s)])})
+            else:
+                self._write({"forget": series})
+
+    def _renewed(self, series: str, now_s: float) -> Note:
+        held = self._notes.get(series)
+        if held is not None and held.stage is Stage.SENDING:
+            return replace(held, is_changed=True)
+        return Note(series, now_s)
+
+    def _load(self) -> None:
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        for line in data.split(b"\n")[:-1]:  # what follows the last newline was cut off
+            try:
+                self._apply(json.loads(line))
+            except (ValueError, TypeError, KeyError):
+                continue  # a line torn by a crash of the disk is a line that was not written
+
+    def _apply(self, line: dict[str, Any]) -> None:
+        for fields in line.get("notes", ()):
+            note = Note(**{**fields, "stage": Stage(fields["stage"])})
+            self._notes[note.series] = note
+        self._notes.pop(line.get("forget", ""), None)
+        if "position" in line:
+            self._position = int(line["position"])
+            self._floor = int(line["floor"])
+
+    def _write(self, line: dict[str, Any]) -> None:
+        """Append a line; only what is on the disk counts."""
+        with self._path.open("ab", buffering=0) as file:
+            start = file.tell()
+            try:
+                _write_all(file.fileno(), json.dumps(line).encode() + b"\n")
+            except OSError:
+                file.truncate(start)
+                raise
+        self._apply(line)
+        self._lines += 1
+        if self._lines > _LINES_PER_REWRITE + 2 * len(self._notes):
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Put one line in the place of many."""
+        line: dict[str, Any] = {"notes": _plain(self._notes.values())}
+        if self._position is not None:
+            line |= {"position": self._position, "floor": self._floor}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_name(self._path.name + ".partial")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            _write_all(descriptor, json.dumps(line).encode() + b"\n")
+        finally:
+            os.close(descriptor)
+        partial.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self._lines = 0
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+    os.fsync(descriptor)
+
+
+def _plain(notes: Iterable[Note]) -> list[dict[str, Any]]:
+    return [asdict(note) for note in notes]

@@ -1,0 +1,177 @@
+"""The plugin as a whole: its threads, and what Orthanc's callbacks are told.
+
+Callbacks only note and wake: whatever takes time is done by two threads, one that follows the
+changes and sends, one that looks after the bridge's process.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from pacs_bridge.plugin.bridge_client import BridgeClient
+from pacs_bridge.plugin.bridge_process import BridgeProcess
+from pacs_bridge.plugin.carrier import Carrier
+from pacs_bridge.plugin.follower import Follower
+from pacs_bridge.plugin.known_faults import version_warnings
+from pacs_bridge.plugin.notes import NoteBook
+from pacs_bridge.plugin.routes import Answer, RouteFault, Routes, refusal
+from pacs_bridge.plugin.server import OrthancServer
+from pacs_bridge.plugin.settings import Reading, Settings
+
+#: Between two looks at what is being sent, and at the bridge's process.
+_BUSY_S = 0.5
+#: Between two looks when nothing is to be done: a wake that was missed costs no more than this.
+_IDLE_S = 15.0
+
+
+class PluginService:
+    """Follows, sends, starts, answers.
+
+    Parameters
+    ----------
+    server
+        Orthanc.
+    reading
+        What became of the settings; with faults the plugin only says so.
+    """
+
+    def __init__(self, server: OrthancServer, reading: Reading) -> None:
+        self._server = server
+        self._reading = reading
+        self._warnings = list(reading.warnings)
+        self._leave = threading.Event()
+        self._wake = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._working: _Working | None = None
+
+    def start(self) -> None:
+        """Begin, once Orthanc answers its own plugins."""
+        for fault in self._reading.faults:
+            self._server.error(f"{fault}; the plugin does nothing")
+        for warning in self._reading.warnings:
+            self._server.warning(warning)
+        settings = self._reading.settings
+        if settings is None:
+            return
+        try:
+            self._warn(settings)
+            self._working = _Working(self._server, settings, self._wake.set, self._own_status)
+        except Exception as error:  # Orthanc itself goes on without us
+            self._server.error(f"cannot begin: {error}")
+            self._reading = Reading(None, (str(error),), tuple(self._warnings))
+            return
+        for name, step in (("carry", self._carry), ("bridge", self._keep_bridge)):
+            thread = threading.Thread(target=step, args=(self._working,), name=f"pacs-{name}")
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """End the threads, and the bridge if it was started here; afterwards nothing runs."""
+        self._leave.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join()
+
+    def series_is_stable(self) -> None:
+        """A series became stable: it stands in the log of changes."""
+        self._wake.set()
+
+    def job_ended(self, job: str, is_success: bool) -> None:
+        """A job of Orthanc ended."""
+        if self._working is not None:
+            self._working.carrier.job_ended(job, is_success)
+            self._wake.set()
+
+    def answer(self, method: str, path: str) -> Answer:
+        """What a caller of the REST API is told."""
+        if self._working is not None:
+            return self._working.routes.answer(method, path)
+        if method == "GET" and path.rstrip("/") == "status":
+            return Answer(200, self._own_status())
+        faults = "; ".join(self._reading.faults) or "the plugin is not wanted, or not ready"
+        return refusal(503, RouteFault.NOT_CONFIGURED, faults)
+
+    def _own_status(self) -> Mapping[str, object]:
+        working = self._working
+        notes = () if working is None else working.notes.all()
+        return {
+            "is_working": working is not None,
+            "faults": list(self._reading.faults),
+            "warnings": self._warnings,
+            "process": "" if working is None else working.process.state,
+            "position": None if working is None else working.notes.position,
+            "transfers": dict(Counter(str(note.stage) for note in notes)),
+        }
+
+    def _warn(self, settings: Settings) -> None:
+        """Say what is wrong with versions, and with what the settings name."""
+        versions = self._server.get("/system")["Version"], self._python_plugin()
+        found = list(version_warnings(*versions))
+        if settings.modality not in self._server.get("/modalities"):
+            found.append(f"DicomModalities has no {settings.modality!r}: nothing can be sent")
+        for warning in found:
+            self._server.warning(warning)
+        self._warnings += found
+
+    def _python_plugin(self) -> str:
+        facts = self._server.find("/plugins/python") or {}
+        return str(facts.get("Version", ""))
+
+    def _carry(self, working: _Working) -> None:
+        has_begun = False
+
+        def step() -> None:
+            nonlocal has_begun
+            if not has_begun:
+                working.follower.begin()
+                has_begun = True
+            working.follower.follow()
+            working.carrier.look()
+
+        while not self._leave.is_set():
+            self._guarded(step)
+            due_s = working.carrier.next_due_s()
+            wait_s = _IDLE_S if due_s is None else min(_IDLE_S, max(_BUSY_S, due_s - time.time()))
+            self._wake.wait(wait_s if has_begun else _BUSY_S)
+            self._wake.clear()
+
+    def _keep_bridge(self, working: _Working) -> None:
+        if not working.settings.command:
+            return
+        while not self._leave.is_set():
+            self._guarded(working.process.look)
+            self._leave.wait(_BUSY_S)
+        working.process.stop()
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Do a step; whatever goes wrong is said, and tried again."""
+        try:
+            step()
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self._server.error(f"{type(error).__name__} at {place.name}:{place.lineno}: {error}")
+            self._leave.wait(_BUSY_S)
+
+
+class _Working:
+    """The parts of a plugin that has its settings."""
+
+    def __init__(
+        self,
+        server: OrthancServer,
+        settings: Settings,
+        wake: Callable[[], None],
+        status: Callable[[], Mapping[str, object]],
+    ) -> None:
+        url = settings.control_url
+        client = BridgeClient(url, settings.token_file) if url else None
+        self.settings = settings
+        self.notes = NoteBook(settings.notes_file)
+        self.follower = Follower(server, self.notes, settings)
+        self.carrier = Carrier(server, self.notes, settings)
+        self.process = BridgeProcess(settings, client, server)
+        self.routes = Routes(server, self.notes, client, wake, status)
