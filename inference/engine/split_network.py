@@ -7,6 +7,7 @@ channels, and the 105 logits of a voxel exist only while its class is chosen.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -49,11 +50,16 @@ class SplitNetwork:
         """The same network where and in the precision that it runs; ``self`` is spent."""
         dtype = torch_dtype(spec.precision)
         layout = torch.channels_last_3d if spec.channels_last else torch.contiguous_format
+        norms = [each for each in self.body.modules() if isinstance(each, torch.nn.GroupNorm)]
+        exact = [copy.deepcopy(each.state_dict()) for each in norms]
         body = self.body.to(device=device, dtype=dtype)
         body = body.to(memory_format=layout)  # type: ignore[call-overload]
         if spec.precision is Precision.BF16:
             body.convInit = _SplitEntry(body.convInit)
         if spec.channels_last and device.type == "cpu":
+            # rounding them changes as many labels as rounding all convolutions does
+            for norm, state in zip(norms, exact, strict=True):
+                norm.float().load_state_dict(state)
             fuse_norms(body)
         return SplitNetwork(body, self.weight.to(device), self.bias.to(device))
 

@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from inference.geometry import Geometry
 from inference.model_store import embedded_store
 from inference.segmenter import SegmenterOptions, SegResNetSegmenter
 from inference.synthetic.patient import SyntheticPatient, default_geometry
@@ -18,15 +17,10 @@ SEED = 9
 
 
 @cache
-def trunk() -> Volume:
-    """One window of a synthetic patient's trunk, 3 mm."""
-    patient = SyntheticPatient.from_seed(SEED)
-    whole = default_geometry(patient, (3.0, 3.0, 3.0))
-    first = [max((n - 96) // 2, 0) for n in whole.shape]
-    affine = whole.affine.copy()
-    affine[:3, 3] = whole.lps_mm(first)
-    shape = tuple(min(n, 96) for n in whole.shape)
-    return patient.sample(Geometry.from_affine(affine, (shape[0], shape[1], shape[2])))[0]
+def patient() -> Volume:
+    """A synthetic patient, 3 mm."""
+    found = SyntheticPatient.from_seed(SEED)
+    return found.sample(default_geometry(found, (3.0, 3.0, 3.0)))[0]
 
 
 @cache
@@ -35,12 +29,12 @@ def labels(precision: Precision, channels_last: bool) -> np.ndarray:
     (name,) = store.names()
     windows = WindowSpec(precision=precision, channels_last=channels_last)
     segmenter = SegResNetSegmenter(store.load(name), SegmenterOptions(windows=windows))
-    return segmenter.segment(trunk()).labels
+    return segmenter.segment(patient()).labels
 
 
 @pytest.mark.parametrize(
     ("precision", "equal", "dice"),
-    [(Precision.FP32, 0.9999, 0.9995), (Precision.BF16, 0.999, 0.995)],
+    [(Precision.FP32, 0.9999, 0.9995), (Precision.BF16, 0.999, 0.998)],
 )
 def test_fast_arithmetic_keeps_the_labels(precision: Precision, equal: float, dice: float) -> None:
     published = labels(Precision.FP32, False)
@@ -48,11 +42,8 @@ def test_fast_arithmetic_keeps_the_labels(precision: Precision, equal: float, di
     fast = labels(precision, True)
 
     assert (published == fast).mean() >= equal
-    # one voxel of a structure of three decides its Dice
-    present = [i for i in np.unique(published) if i and (published == i).sum() >= 50]
+    ours, theirs = (np.bincount(each.ravel(), minlength=105) for each in (fast, published))
+    both = np.bincount(published[published == fast], minlength=105)
+    present = np.flatnonzero(theirs)[1:]
     assert len(present) > 30
-    overlaps = [
-        2 * np.sum((published == i) & (fast == i)) / (np.sum(published == i) + np.sum(fast == i))
-        for i in present
-    ]
-    assert np.mean(overlaps) >= dice
+    assert np.mean(2 * both[present] / (ours + theirs)[present]) >= dice
