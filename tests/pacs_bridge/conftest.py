@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from postgres_peer import PostgresPeer, binaries
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
@@ -93,6 +94,18 @@ def wait_for() -> Callable[..., None]:
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresPeer]:
+    """A PostgreSQL server for these tests; whoever stops it starts it again."""
+    if binaries() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("PostgreSQL is missing; tests/peers/install.sh installs it")
+        pytest.skip("PostgreSQL is not installed")
+    peer = PostgresPeer()
+    yield peer
+    peer.remove()
 
 
 @dataclass

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The real peers of the tests: Orthanc with its DICOMweb plugin, and DCMTK.
+# The real peers of the tests: Orthanc with its DICOMweb plugin, DCMTK, PostgreSQL; and ip(8).
 set -euo pipefail
 
-packages=(orthanc orthanc-python orthanc-dicomweb orthanc-gdcm dcmtk)
+packages=(orthanc orthanc-python orthanc-dicomweb orthanc-gdcm dcmtk postgresql iproute2)
 
 missing=()
 for package in "${packages[@]}"; do

@@ -1,0 +1,1 @@
+"""Many machines: jobs handed over to workers elsewhere, through PostgreSQL."""

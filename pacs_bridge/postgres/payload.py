@@ -1,0 +1,156 @@
+"""What crosses PostgreSQL: JSON of ids, parsed strictly; never an object, never patient data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError
+
+from inference.finding import Finding
+from inference.reasons import Reason
+from pacs_bridge.config.section import Name, Section
+from pacs_bridge.errors import PermanentError
+from pacs_bridge.queue import JobRequest, Priority, ResultFile
+
+
+def checked_below(path: str) -> str:
+    """A relative path that does not lead out of the folder that it starts at.
+
+    Raises
+    ------
+    ValueError
+        If it does, or holds what no path of ours holds.
+    """
+    if path.startswith("/") or ".." in path.split("/") or not path.isprintable():
+        raise ValueError("not a path below")
+    return path
+
+
+#: PS3.5 9.1, as far as it matters here: digits and dots, at most 64.
+Uid = Annotated[str, StringConstraints(pattern=r"^[0-9.]{1,64}$")]
+#: Below a folder of ours.
+RelativePath = Annotated[
+    str, StringConstraints(min_length=1, max_length=1024), AfterValidator(checked_below)
+]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+_Parsed = TypeVar("_Parsed", bound=Section)
+
+
+class JobPayload(Section):
+    """One job as Procrastinate keeps it; a key that is not known is a fault."""
+
+    format: Literal[1] = 1
+    job: int
+    series_instance_uid: Uid
+    study_instance_uid: Uid | Literal[""]
+    revision: Annotated[int, Field(ge=1)]
+    route: Name
+    model: Name
+    destinations: tuple[Name, ...]
+    priority: Priority
+    source: Name
+    created: AwareDatetime
+
+    @property
+    def request(self) -> JobRequest:
+        """The job as everything else knows it."""
+        return JobRequest(
+            series_instance_uid=self.series_instance_uid,
+            revision=self.revision,
+            route=self.route,
+            model=self.model,
+            destinations=self.destinations,
+            priority=self.priority,
+            source=self.source,
+            study_instance_uid=self.study_instance_uid,
+        )
+
+
+class ResultRow(Section):
+    """One ``ResultFile``."""
+
+    stack: Annotated[int, Field(ge=0)]
+    kind: Literal["binary", "labelmap"]
+    path: RelativePath
+    sop_class_uid: Uid
+    sop_instance_uid: Uid
+    series_instance_uid: Uid
+    transfer_syntax_uid: Uid
+    sha256: Digest
+    size_bytes: Annotated[int, Field(ge=0)]
+
+    def file(self) -> ResultFile:
+        """The value that this row is of."""
+        return ResultFile(**self.model_dump())
+
+
+class FindingRow(Section):
+    """One ``Finding``."""
+
+    reason: Reason
+    detail: str
+
+
+class Outcome(Section):
+    """What a worker made of a job."""
+
+    results: tuple[ResultRow, ...]
+    findings: tuple[FindingRow, ...]
+
+
+def job_payload(job_id: int, request: JobRequest, created: str) -> dict[str, Any]:
+    """The JSON of a job; ``created`` is ISO 8601.
+
+    Raises
+    ------
+    PermanentError
+        ``bad-payload`` if something of the request is no id.
+    """
+    row = {"format": 1, "job": job_id, "created": created, **asdict(request)}
+    parsed_payload(row)
+    return row | {"destinations": list(request.destinations), "priority": request.priority.value}
+
+
+def parsed_payload(row: object) -> JobPayload:
+    """A job from its JSON. Raises ``PermanentError`` as ``job_payload`` does."""
+    return parsed_json(JobPayload, json.dumps(row))
+
+
+def outcome_row(results: Sequence[ResultFile], findings: Sequence[Finding]) -> dict[str, Any]:
+    """The JSON of an outcome."""
+    return {
+        "results": [asdict(each) for each in results],
+        "findings": [{"reason": each.reason.value, "detail": each.detail} for each in findings],
+    }
+
+
+def parsed_outcome(row: object) -> tuple[tuple[ResultFile, ...], tuple[Finding, ...]]:
+    """Results and findings from their JSON. Raises ``PermanentError`` as ``job_payload`` does."""
+    outcome = parsed_json(Outcome, json.dumps(row))
+    return (
+        tuple(each.file() for each in outcome.results),
+        tuple(Finding(each.reason, each.detail) for each in outcome.findings),
+    )
+
+
+def parsed_json(model: type[_Parsed], text: str | bytes) -> _Parsed:
+    """A value from JSON that others may have written.
+
+    Raises
+    ------
+    PermanentError
+        ``bad-payload`` with the keys that are wrong; never with their values.
+    """
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in one['loc'])[:80]}: {one['type']}"
+            for one in error.errors(include_input=False, include_url=False)[:5]
+        )
+        raise PermanentError(Reason.BAD_PAYLOAD, wrong) from error

@@ -1,0 +1,159 @@
+"""The PostgreSQL server: connections, transactions, and what its errors mean."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeAlias
+
+import psycopg
+from procrastinate.exceptions import ConnectorException
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import DictRow, dict_row
+
+from inference.reasons import Reason
+from pacs_bridge.errors import PermanentError, TransientError
+
+Connection: TypeAlias = psycopg.Connection[DictRow]
+
+#: A peer that the network has swallowed is given up after some 10 s, and what it held is let go:
+#: without these a connection would wait for it for hours. Any of them may be set in the URL.
+_WAITS: dict[str, Any] = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "options": "-c statement_timeout=30s -c lock_timeout=10s"
+    " -c idle_in_transaction_session_timeout=10s",
+}
+
+#: sqlstate classes and codes of faults of this program, not of the server or the network.
+_FAULTS = ("22", "23", "26", "34", "42")
+#: Those among them that an administrator or the bridge takes away: no privilege, no table yet.
+_NOT_SET_UP = ("42501", "42P01", "42883")
+
+
+class Server:
+    """A database, for any number of threads of one process.
+
+    A transaction borrows a connection; one that broke takes the idle ones with it, since they
+    were to the same server.
+
+    Parameters
+    ----------
+    url
+        ``postgresql://`` URL or libpq connection string; a password is better left to libpq's
+        password file.
+    application
+        What the server's administrator sees.
+
+    Raises
+    ------
+    PermanentError
+        ``wrong-queue`` if the URL cannot be read.
+    """
+
+    def __init__(self, url: str, application: str = "pacs-bridge") -> None:
+        self._conninfo = connection_string(url, application)
+        self._idle: queue.LifoQueue[Connection] = queue.LifoQueue()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction; all of it is committed, or nothing.
+
+        Raises
+        ------
+        TransientError
+            ``queue-unavailable`` if the server cannot be reached or used now. Then it is not
+            known whether what was done was committed.
+        """
+        with translated(), self._borrowed() as connection, connection.transaction():
+            yield connection
+
+    def close(self) -> None:
+        """Close the idle connections; no transaction may be open."""
+        with suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Connection]:
+        """A connection that nobody else has, for as long as the body runs."""
+        try:
+            connection = self._idle.get_nowait()
+        except queue.Empty:
+            connection = psycopg.connect(self._conninfo, autocommit=True, row_factory=dict_row)
+            renew_leases_after_restart(connection)
+        try:
+            yield connection
+        except BaseException:
+            if connection.broken or connection.closed:
+                self.close()
+            raise
+        finally:
+            if not connection.closed:
+                self._idle.put(connection)
+
+
+def connection_string(url: str, application: str = "pacs-bridge") -> str:
+    """``url`` with limits on every wait that it does not set itself. Raises as ``Server``."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        raise PermanentError(
+            Reason.WRONG_QUEUE, f"not a connection string: {str(error).strip()}"
+        ) from error
+    return make_conninfo("", **{"application_name": application, **_WAITS, **given})
+
+
+def has_password(url: str) -> bool:
+    """Whether a password stands in the URL itself. Raises as ``Server``."""
+    connection_string(url)
+    return bool(conninfo_to_dict(url).get("password"))
+
+
+def renew_leases_after_restart(connection: Connection) -> None:
+    """Let every lease begin anew after the server was started again.
+
+    Its holders could not prolong them while it was away, and are not to blame for that.
+    """
+    with connection.transaction():
+        if connection.execute("SELECT to_regclass('pacs_bridge_server') AS it").fetchone() == {
+            "it": None
+        }:
+            return
+        if connection.execute(
+            "UPDATE pacs_bridge_server SET started_at = pg_postmaster_start_time()"
+            " WHERE started_at <> pg_postmaster_start_time()"
+        ).rowcount:
+            connection.execute(
+                "UPDATE pacs_bridge_jobs SET lease_until = now() + make_interval(secs => lease_s)"
+                " WHERE worker IS NOT NULL"
+            )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The errors of psycopg and Procrastinate, as the one question: try again, or stop."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _meaning(error) from error
+    except ConnectorException as error:
+        if not isinstance(error.__cause__, psycopg.Error):
+            raise
+        raise _meaning(error.__cause__) from error
+
+
+def _meaning(error: psycopg.Error) -> Exception:
+    code = error.sqlstate or ""
+    if code in _NOT_SET_UP:
+        return TransientError(
+            Reason.QUEUE_UNAVAILABLE, f"the queue is not set up, or not for this user: {code}"
+        )
+    if code.startswith(_FAULTS) or isinstance(error, psycopg.ProgrammingError):
+        return error
+    said = str(error).strip().partition("\n")[0] or type(error).__name__
+    return TransientError(Reason.QUEUE_UNAVAILABLE, f"{code} {said}".strip())

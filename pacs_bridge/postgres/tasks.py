@@ -1,0 +1,122 @@
+"""Procrastinate's jobs, here called tasks, inside transactions of ours.
+
+Procrastinate calls a function for each job of a worker of its own. Our worker asks for a job,
+holds several at once and reports by fence, so only Procrastinate's tables and functions are
+used: order, ``SKIP LOCKED`` fetch, retry at a time, heartbeats of workers. Its manager has some of
+these for asyncio only; the same queries go through its synchronous connector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from procrastinate import sql
+from procrastinate.jobs import Job
+from procrastinate.manager import JobManager
+from procrastinate.sync_psycopg_connector import SyncPsycopgConnector
+
+from pacs_bridge.postgres.server import Connection
+
+TASK_NAME = "pacs_bridge.segment"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job that was fetched."""
+
+    task_id: int
+    args: object  #: JSON, of whoever wrote it
+
+
+class Tasks:
+    """The tasks of one queue; every method works inside the caller's transaction.
+
+    Parameters
+    ----------
+    queue_name
+        Procrastinate's name of the queue.
+    """
+
+    def __init__(self, queue_name: str) -> None:
+        self._queue_name = queue_name
+        self._connector = SyncPsycopgConnector()
+        self._manager = JobManager(self._connector)
+
+    def defer(
+        self, connection: Connection, payloads: Sequence[tuple[int, Mapping[str, Any]]]
+    ) -> list[int]:
+        """Make tasks of (priority, arguments); gives their ids."""
+        jobs = [
+            Job(
+                queue=self._queue_name,
+                task_name=TASK_NAME,
+                priority=priority,
+                lock=None,
+                queueing_lock=None,
+                task_kwargs=dict(payload),
+            )
+            for priority, payload in payloads
+        ]
+        made = self._manager.batch_defer_jobs(jobs, connection=connection)
+        return [int(job.id or 0) for job in made]
+
+    def fetch(self, connection: Connection, worker_id: int) -> Task | None:
+        """Take the most urgent task that is due; None if there is none."""
+        (row,) = self._run(connection, "fetch_job", queues=[self._queue_name], worker_id=worker_id)
+        return None if row["id"] is None else Task(row["id"], row["args"])
+
+    def put_back(self, connection: Connection, task_id: int, wait_s: float = 0.0) -> None:
+        """Let a task be fetched again, after a wait by the server's clock."""
+        due = connection.execute(
+            "SELECT now() + make_interval(secs => %s) AS due", (wait_s,)
+        ).fetchone()
+        self._run(
+            connection,
+            "retry_job",
+            job_id=task_id,
+            retry_at=due and due["due"],
+            new_priority=None,
+            new_queue_name=None,
+            new_lock=None,
+        )
+
+    def finish(self, connection: Connection, task_id: int, *, has_succeeded: bool) -> None:
+        """End a task; its row goes."""
+        self._run(
+            connection,
+            "finish_job",
+            job_id=task_id,
+            status="succeeded" if has_succeeded else "failed",
+            delete_job=True,
+        )
+
+    def register(self, connection: Connection) -> int:
+        """Enter a worker; gives its id."""
+        (row,) = self._run(connection, "register_worker")
+        return int(row["worker_id"])
+
+    def heartbeat(self, connection: Connection, worker_id: int) -> None:
+        """Say that a worker lives."""
+        self._run(connection, "update_heartbeat", worker_id=worker_id)
+
+    def unregister(self, connection: Connection, worker_id: int) -> None:
+        """Strike a worker off."""
+        self._run(connection, "unregister_worker", worker_id=worker_id)
+
+    def prune(self, connection: Connection, after_s: float) -> int:
+        """Strike off every worker that has not been heard of for so long; gives how many."""
+        return len(
+            self._run(
+                connection,
+                "prune_stalled_workers",
+                seconds_since_heartbeat=after_s,
+            )
+        )
+
+    def _run(self, connection: Connection, query: str, **arguments: Any) -> list[dict[str, Any]]:
+        plain: Any = connection  # its rows are made by a cursor of the connector's own
+        return self._connector.execute_query_all_with_connection(
+            plain, sql.queries[query], **arguments
+        )
