@@ -12,8 +12,9 @@ from enum import StrEnum
 from inference.errors import InferenceError
 from inference.model_store import locate
 from pacs_bridge.config.bridge import BridgeConfig
-from pacs_bridge.config.destinations import DestinationConfig
+from pacs_bridge.config.destinations import DestinationConfig, StowDestinationConfig
 from pacs_bridge.deliver.echo import ask
+from pacs_bridge.deliver.stow import StowClient
 from pacs_bridge.errors import BridgeError
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.library_settings import apply_library_settings
@@ -126,6 +127,8 @@ def _clock() -> CheckResult:
 
 def _destination(destination: DestinationConfig, config: BridgeConfig) -> CheckResult:
     subject = f"destination {destination.name}"
+    if isinstance(destination, StowDestinationConfig):
+        return _stow_destination(subject, StowClient(destination, config.data_folder))
     try:
         answer = ask(destination, destination.calling_ae_title or config.listener.ae_title)
     except BridgeError as error:
@@ -134,3 +137,13 @@ def _destination(destination: DestinationConfig, config: BridgeConfig) -> CheckR
     detail = f"{answer.echo}; accepts {', '.join(taken) or 'none of the kinds of this site'}"
     fit = answer.is_alive and taken
     return CheckResult(subject, Health.GOOD if fit else Health.BAD, detail)
+
+
+def _stow_destination(subject: str, client: StowClient) -> CheckResult:
+    try:
+        reply = client.ask()
+    except BridgeError as error:
+        return CheckResult(subject, Health.BAD, str(error))
+    finally:
+        client.close()
+    return CheckResult(subject, Health.GOOD if reply.is_sure else Health.DOUBT, reply.said)

@@ -14,6 +14,7 @@ from pacs_bridge.config.listener import ListenerConfig
 from pacs_bridge.config.processing import ResultsConfig, SeriesConfig
 from pacs_bridge.config.routes import RouteConfig
 from pacs_bridge.config.section import NotEmpty, Section, resolved
+from pacs_bridge.config.sources import SourceConfig
 
 _CENTURY_H = 876_600.0
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -129,6 +130,7 @@ class BridgeConfig(Section):
     control: ControlConfig | None = None
     destinations: Annotated[tuple[DestinationConfig, ...], NotEmpty]
     routes: Annotated[tuple[RouteConfig, ...], NotEmpty]
+    sources: tuple[SourceConfig, ...] = ()
 
     @field_validator("data_folder")
     @classmethod
@@ -169,6 +171,10 @@ class BridgeConfig(Section):
     def destination(self, name: str) -> DestinationConfig | None:
         """The destination of this name, or None if the configuration has it no longer."""
         return next((one for one in self.destinations if one.name == name), None)
+
+    def source(self, name: str) -> SourceConfig | None:
+        """The source of this name, or None if the configuration has none."""
+        return next((one for one in self.sources if one.name == name), None)
 
     def route(self, name: str) -> RouteConfig | None:
         """The route of this name, or None if the configuration has it no longer."""

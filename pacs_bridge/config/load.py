@@ -13,6 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.config.section import SECRET
+from pacs_bridge.queue import SPOOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,12 @@ def _reference_faults(table: dict[str, Any]) -> Iterable[ConfigFault]:
     destinations = list(_names(table.get("destinations")))
     for section, names in (
         ("destinations", destinations),
+        ("sources", list(_names(table.get("sources")))),
         ("routes", list(_names(table.get("routes")))),
     ):
         for name, count in Counter(names).items():
+            if section == "sources" and name == SPOOL:
+                yield ConfigFault(section, f"the name {name!r} stands for what is received here")
             if count > 1:
                 yield ConfigFault(section, f"the name {name!r} is given {count} times")
     routes = table.get("routes")
@@ -118,6 +123,8 @@ def _key_path(location: tuple[int | str, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
+        elif part.startswith("<"):
+            continue  # which of several tables was meant, not a key
         else:
             path += f".{part}" if path else part
     return path
@@ -128,5 +135,7 @@ def _problem(kind: str, message: str, value: object) -> str:
         return "unknown key"
     if kind == "missing":
         return "missing"
+    if kind == SECRET:
+        return message
     text = message.removeprefix("Value error, ")
     return f"{text} (is {value!r})" if isinstance(value, str | int | float) else text

@@ -10,6 +10,8 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 AE_TITLE_MAX_BYTES = 16
+#: Type of a fault whose value is not repeated.
+SECRET = "secret"
 #: PS3.5 6.2: default character repertoire without the backslash and control characters.
 _AE_TITLE_CHARACTERS = re.compile(r"[ -\[\]-~]*")
 _Values = TypeVar("_Values", bound=tuple[object, ...])

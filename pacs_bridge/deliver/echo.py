@@ -8,7 +8,7 @@ from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 
 from inference.reasons import Reason
-from pacs_bridge.config.destinations import DestinationConfig, ResultKind
+from pacs_bridge.config.destinations import ResultKind, StoreDestinationConfig
 from pacs_bridge.deliver.line import Line
 from pacs_bridge.deliver.negotiation import Syntax
 from pacs_bridge.deliver.responses import keep_responses
@@ -32,7 +32,7 @@ class Answer:
     kinds: frozenset[ResultKind]  #: kinds of Segmentation that it accepts in negotiation
 
 
-def ask(destination: DestinationConfig, calling_ae_title: str) -> Answer:
+def ask(destination: StoreDestinationConfig, calling_ae_title: str) -> Answer:
     """Associate, send C-ECHO, and see which kinds are accepted.
 
     Raises

@@ -27,10 +27,18 @@ class Gate:
         """Whether the destination may be tried at ``now_s`` steady seconds."""
         return self._failures == 0 or now_s >= self._closed_until_s
 
-    def failed(self, now_s: float) -> float:
-        """Close after a failure; gives the seconds that the gate stays closed."""
+    def failed(self, now_s: float, at_least_s: float = 0.0) -> float:
+        """Close after a failure; gives the seconds that the gate stays closed.
+
+        Parameters
+        ----------
+        now_s
+            Steady seconds.
+        at_least_s
+            What the destination itself asked for.
+        """
         self._failures += 1
-        wait_s = self._policy.wait_s(self._failures)
+        wait_s = max(self._policy.wait_s(self._failures), at_least_s)
         self._closed_until_s = now_s + wait_s
         return wait_s
 

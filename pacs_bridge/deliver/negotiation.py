@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pacs_bridge.config.destinations import DestinationConfig, ResultKind
+from pacs_bridge.config.destinations import ResultKind
 from pacs_bridge.queue import ResultFile
 
 
@@ -33,14 +33,26 @@ class Offer:
     syntax: Syntax
 
 
-def offers(candidates: Sequence[ResultFile], destination: DestinationConfig) -> tuple[Offer, ...]:
-    """Everything that may be sent to the destination, most wanted first."""
+def offers(
+    candidates: Sequence[ResultFile], kinds: Sequence[ResultKind], deflated: bool = False
+) -> tuple[Offer, ...]:
+    """Everything that may be sent to a destination, most wanted first.
+
+    Parameters
+    ----------
+    candidates
+        What there is to send: one result in several kinds.
+    kinds
+        Those that the destination may be given, most wanted first.
+    deflated
+        Whether BINARY may be sent in Deflated Explicit VR Little Endian.
+    """
     by_kind = {ResultKind(candidate.kind): candidate for candidate in candidates}
     return tuple(
         Offer(by_kind[kind], syntax)
-        for kind in destination.kinds
+        for kind in kinds
         if kind in by_kind
-        for syntax in _syntaxes(by_kind[kind], kind, destination.deflated)
+        for syntax in _syntaxes(by_kind[kind], kind, deflated)
     )
 
 

@@ -8,17 +8,18 @@ delivery ever causes another inference: what is sent was made and verified befor
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from inference.reasons import Reason
 from pacs_bridge.clock import Clock
 from pacs_bridge.config.destinations import DestinationConfig, RetryConfig
 from pacs_bridge.deliver.gate import Gate
-from pacs_bridge.deliver.store_scu import Sent, StoreScu, UnreachableError
+from pacs_bridge.deliver.store_scu import Sent, UnreachableError
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.lease import KeptLease
 from pacs_bridge.log import Log
-from pacs_bridge.queue import DeliveryClaim, LeaseLostError, Outbox
+from pacs_bridge.queue import DeliveryClaim, LeaseLostError, Outbox, ResultFile
 from pacs_bridge.retry_policy import RetryPolicy
 
 #: A sender that has not been heard of for so long is presumed dead.
@@ -37,6 +38,24 @@ def delivery_policy(retry: RetryConfig) -> RetryPolicy:
     )
 
 
+class ResultSender(Protocol):
+    """Sends one result to one destination: ``StoreScu``, ``StowClient``."""
+
+    def send(self, candidates: Sequence[ResultFile]) -> Sent:
+        """Send the one candidate that the site prefers of those that the peer accepts.
+
+        Raises
+        ------
+        UnreachableError
+            If the destination as a whole takes nothing now.
+        TransientError
+            If this result may be taken another time.
+        PermanentError
+            If it was refused for good, or is not on disk as it was made.
+        """
+        ...
+
+
 class DestinationSender:
     """Works off the deliveries to one destination.
 
@@ -44,7 +63,7 @@ class DestinationSender:
     ----------
     destination
         Where to.
-    scu
+    sender
         Sends one result there.
     outbox
         Gives the deliveries and takes their outcome.
@@ -57,13 +76,13 @@ class DestinationSender:
     def __init__(
         self,
         destination: DestinationConfig,
-        scu: StoreScu,
+        sender: ResultSender,
         outbox: Outbox,
         clock: Clock,
         log: Log,
     ) -> None:
         self._name = destination.name
-        self._scu = scu
+        self._sender = sender
         self._outbox = outbox
         self._clock = clock
         self._log = log
@@ -101,11 +120,11 @@ class DestinationSender:
     def _settle(self, claim: DeliveryClaim) -> None:
         """From a claimed delivery to its next state."""
         try:
-            sent = self._scu.send(claim.candidates)
+            sent = self._sender.send(claim.candidates)
         except UnreachableError as error:
             # The destination is at fault, not this result: it is due again before the gate
             # opens, so that the most urgent one goes first when the destination is back.
-            self._failed(claim, error, _SOONER)
+            self._failed(claim, error, _SOONER, error.wait_s)
         except TransientError as error:
             # Perhaps it is this result: the gate opens for others before it is due again.
             self._failed(claim, error, _LATER)
@@ -129,9 +148,11 @@ class DestinationSender:
             self._outbox.sent(claim, sent.result)
             self._note(claim, sent)
 
-    def _failed(self, claim: DeliveryClaim, error: TransientError, share: float) -> None:
+    def _failed(
+        self, claim: DeliveryClaim, error: TransientError, share: float, at_least_s: float = 0.0
+    ) -> None:
         """Close the gate, and let the delivery wait for a share of that time."""
-        gate_s = self._gate.failed(self._clock.steady_s())
+        gate_s = self._gate.failed(self._clock.steady_s(), at_least_s)
         policy = RetryPolicy(share * gate_s, share * gate_s, self._policy.give_up_after_s)
         state = self._outbox.retry(claim, error.reason, error.detail, policy)
         self._log.warning(

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pacs_bridge.child import leave_on_signals, open_log, process_name
 from pacs_bridge.clock import SystemClock
 from pacs_bridge.config.bridge import BridgeConfig
-from pacs_bridge.config.destinations import DestinationConfig
-from pacs_bridge.deliver.sender import DestinationSender
+from pacs_bridge.config.destinations import DestinationConfig, StowDestinationConfig
+from pacs_bridge.deliver.sender import DestinationSender, ResultSender
 from pacs_bridge.deliver.store_scu import StoreScu
+from pacs_bridge.deliver.stow import StowClient
 from pacs_bridge.errors import TransientError
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import Log
@@ -43,9 +44,9 @@ def run_sender(config: BridgeConfig, announce: Callable[[], None] = lambda: None
     faults: list[BaseException] = []
 
     def work(destination: DestinationConfig) -> None:
-        calling = destination.calling_ae_title or config.listener.ae_title
-        scu = StoreScu(destination, calling, config.data_folder)
-        sender = DestinationSender(destination, scu, ledger.outbox, SystemClock(), log)
+        sender = DestinationSender(
+            destination, result_sender(destination, config), ledger.outbox, SystemClock(), log
+        )
         try:
             sender.run(f"{process_name()}:{destination.name}", leave, _POLL_S)
         except BaseException as error:  # with one thread dead the process must not look alive
@@ -68,6 +69,14 @@ def run_sender(config: BridgeConfig, announce: Callable[[], None] = lambda: None
     ledger.close()
     if faults:
         raise faults[0]
+
+
+def result_sender(destination: DestinationConfig, config: BridgeConfig) -> ResultSender:
+    """What sends to this kind of destination."""
+    if isinstance(destination, StowDestinationConfig):
+        return StowClient(destination, config.data_folder)
+    calling = destination.calling_ae_title or config.listener.ae_title
+    return StoreScu(destination, calling, config.data_folder)
 
 
 def _park_orphans(ledger: Ledger, known: Sequence[str], log: Log) -> None:

@@ -12,13 +12,13 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import MaximumLengthNotification
 
 from inference.reasons import Reason
-from pacs_bridge.config.destinations import DestinationConfig
+from pacs_bridge.config.destinations import StoreDestinationConfig
 from pacs_bridge.deliver.line import Line
 from pacs_bridge.deliver.negotiation import Offer, Syntax, accepted, offers
+from pacs_bridge.deliver.prepared import prepared
 from pacs_bridge.deliver.responses import keep_responses
 from pacs_bridge.deliver.store_status import Verdict, verdict
-from pacs_bridge.deliver.transcoding import transcode
-from pacs_bridge.errors import PermanentError, TransientError, disk_reason
+from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.queue import ResultFile
 
 #: A peer that announces no limit, or a higher one, is sent PDUs of this size.
@@ -28,7 +28,19 @@ _MESSAGE_PRIORITY_MEDIUM = 0
 
 
 class UnreachableError(TransientError):
-    """The destination as a whole cannot be reached or will not talk to us now."""
+    """The destination as a whole cannot be reached or will not talk to us now.
+
+    Parameters
+    ----------
+    reason, detail
+        As for every error.
+    wait_s
+        Seconds for which it asked to be left alone.
+    """
+
+    def __init__(self, reason: Reason, detail: str, wait_s: float = 0.0) -> None:
+        super().__init__(reason, detail)
+        self.wait_s = wait_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,7 @@ class StoreScu:
     """
 
     def __init__(
-        self, destination: DestinationConfig, calling_ae_title: str, data_folder: Path
+        self, destination: StoreDestinationConfig, calling_ae_title: str, data_folder: Path
     ) -> None:
         self._destination = destination
         self._calling_ae_title = calling_ae_title
@@ -76,7 +88,7 @@ class StoreScu:
             ``send-refused`` if the peer accepts no kind or refuses the object,
             ``source-missing`` if a result is not on disk as it was made.
         """
-        wanted = offers(candidates, self._destination)
+        wanted = offers(candidates, self._destination.kinds, self._destination.deflated)
         if not wanted:
             kinds = ", ".join(self._destination.kinds)
             raise PermanentError(Reason.SEND_REFUSED, f"no result of kind {kinds} was made")
@@ -162,25 +174,11 @@ class StoreScu:
 
     def _store(self, association: Association, offer: Offer) -> tuple[int, str]:
         """One C-STORE; status and error comment."""
-        stored = Syntax(offer.result.transfer_syntax_uid)
-        path = self._data_folder / offer.result.path
         try:
-            problem = offer.result.problem(self._data_folder)
-        except OSError as error:
-            raise TransientError(disk_reason(error), f"{path.name}: {error.strerror}") from error
-        if problem:
-            raise PermanentError(Reason.SOURCE_MISSING, f"result {path.name} {problem}")
-        # one name a destination: what a crash leaves behind, the next attempt overwrites
-        transcoded = path.with_suffix(f".{self._destination.name}.sending")
-        try:
-            if offer.syntax is not stored:
-                transcode(path, stored, offer.syntax, transcoded)
-                path = transcoded
-            status = association.send_c_store(path, priority=_MESSAGE_PRIORITY_MEDIUM)
+            with prepared(offer, self._data_folder, self._destination.name) as path:
+                status = association.send_c_store(path, priority=_MESSAGE_PRIORITY_MEDIUM)
         except (RuntimeError, ValueError) as error:  # the association ended under us
             raise TransientError(Reason.SEND_TIMEOUT, f"{self._peer}: {error}") from error
-        finally:
-            transcoded.unlink(missing_ok=True)
         if "Status" not in status:
             raise TransientError(
                 Reason.SEND_TIMEOUT, f"{self._peer}: association broke or went silent in C-STORE"

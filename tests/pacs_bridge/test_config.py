@@ -9,9 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from pacs_bridge.config.bridge import BridgeConfig
-from pacs_bridge.config.destinations import ResultKind
+from pacs_bridge.config.destinations import ResultKind, StowDestinationConfig
 from pacs_bridge.config.listener import OwnResults, TransferSyntax
 from pacs_bridge.config.load import ConfigError, check_models, load_config
+from pacs_bridge.config.sources import DicomwebSourceConfig, DimseSourceConfig
 from pacs_bridge.queue import Priority
 
 SHIPPED = Path(__file__).resolve().parents[2] / "configs" / "bridge.toml"
@@ -76,6 +77,12 @@ def test_the_shipped_example_shows_every_key_and_its_default(tmp_path):
     destination = config.destinations[0]
     assert set(type(destination).model_fields) == destination.model_fields_set
     assert destination.retry == type(destination).model_fields["retry"].default
+    assert [source.kind for source in config.sources] == ["dicomweb", "dimse", "plan"]
+    for shown in (config.destinations[1], *config.sources):
+        assert set(type(shown).model_fields) == shown.model_fields_set
+        for key, field in type(shown).model_fields.items():
+            is_example = field.is_required() or key in ("auth", "calling_ae_title", "move_ae_title")
+            assert is_example or getattr(shown, key) == field.default, f"{shown.name}.{key}"
     route = config.routes[1]
     assert set(type(route).model_fields) == route.model_fields_set
     assert set(type(route.postprocessing).model_fields) == route.postprocessing.model_fields_set
@@ -94,6 +101,108 @@ def _uncommented(text: str) -> str:
         is_continued = line.startswith(('#   "', "# ]"))
         lines.append(bare if is_key or is_table or is_continued else line)
     return "\n".join(lines)
+
+
+STOW = """
+[[destinations]]
+name = "cloud"
+url = "https://pacs.example.org/dicom-web/"
+auth = { token_file = "token" }
+tls = { ca_file = "ca.pem" }
+"""
+DICOMWEB = """
+[[sources]]
+name = "vna"
+kind = "dicomweb"
+url = "https://vna.example.org/dicom-web"
+"""
+DIMSE = """
+[[sources]]
+name = "pacs"
+kind = "dimse"
+ae_title = "PACS"
+host = "pacs"
+port = 104
+"""
+
+
+def test_a_destination_with_an_address_is_a_web_service(load, tmp_path):
+    config = load(MINIMAL + STOW)
+
+    cloud = config.destination("cloud")
+    assert isinstance(cloud, StowDestinationConfig)
+    assert cloud.url == "https://pacs.example.org/dicom-web"
+    assert cloud.auth.token_file == tmp_path / "token"
+    assert cloud.tls.ca_file == tmp_path / "ca.pem"
+
+
+def test_sources_are_told_by_their_kind(load):
+    config = load(MINIMAL + DICOMWEB + DIMSE)
+
+    assert isinstance(config.source("vna"), DicomwebSourceConfig)
+    assert isinstance(config.source("pacs"), DimseSourceConfig)
+    assert config.source("other") is None
+
+
+def test_faults_of_destinations_and_sources_name_the_key_alone(faults):
+    found = faults(
+        MINIMAL
+        + STOW.replace("https:", "http:").replace("name =", "colour = 1\nname =")
+        + DICOMWEB.replace('kind = "dicomweb"', 'kind = "ftp"')
+        + DIMSE.replace("port = 104", 'port = 0\nretrieve = "c-steal"')
+    )
+    assert set(found) == {
+        "destinations[1].colour",
+        "sources[0]",
+        "sources[1].port",
+        "sources[1].retrieve",
+    }
+    assert found["sources[0]"] == "kind is one of dicomweb, dimse, plan"
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('url = "http://vna.example.org/dicom-web"', "sources[0]"),
+        ('url = "https://user:secret@vna.example.org/"', "sources[0].url"),
+        ('url = "ftp://vna.example.org"', "sources[0].url"),
+        ('url = "https://vna.example.org/?key=1"', "sources[0].url"),
+    ],
+)
+def test_an_address_that_could_tell_a_secret_is_a_fault_that_does_not_repeat_it(faults, line, key):
+    found = faults(MINIMAL + DICOMWEB.replace('url = "https://vna.example.org/dicom-web"', line))
+    assert set(found) == {key}
+    assert "secret" not in found[key]
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        '{ user = "bridge" }',
+        '{ token_file = "t", user = "b", password_file = "p" }',
+        "{ token = 1 }",
+    ],
+)
+def test_credentials_are_whole_and_in_files(faults, auth):
+    (key,) = faults(MINIMAL + DICOMWEB + f"auth = {auth}")
+    assert key.startswith("sources[0].auth")
+
+
+def test_plain_http_needs_a_word_or_this_machine(load):
+    for url in ("http://localhost:8042/dicom-web", "http://127.0.0.1", "http://[::1]:80/x"):
+        load(MINIMAL + DICOMWEB.replace("https://vna.example.org/dicom-web", url))
+    plain = DICOMWEB.replace("https:", "http:") + "allow_plain_http = true"
+    assert load(MINIMAL + plain).sources[0].allow_plain_http
+
+
+def test_c_move_needs_a_title_of_ours(faults):
+    found = faults(MINIMAL + DIMSE + 'retrieve = "c-move"')
+    assert found == {"sources[0]": "move_ae_title is needed for retrieve = 'c-move'"}
+
+
+def test_the_spool_is_no_name_of_a_source(faults):
+    found = faults(MINIMAL + DIMSE.replace('"pacs"', '"spool"', 1))
+    assert "spool" in found["sources"]
 
 
 def test_no_default_opens_a_door(load):

@@ -24,7 +24,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 
 from inference.reasons import Reason
-from pacs_bridge.config.destinations import DestinationConfig, ResultKind
+from pacs_bridge.config.destinations import ResultKind, StoreDestinationConfig
 from pacs_bridge.deliver import store_scu
 from pacs_bridge.deliver.negotiation import Syntax
 from pacs_bridge.deliver.store_scu import StoreScu, UnreachableError
@@ -147,7 +147,7 @@ def archive(closing: ThreadPoolExecutor) -> Iterator[Callable[..., Archive]]:
 
 
 def _scu(folder: Path, port: int, **settings: object) -> StoreScu:
-    destination = DestinationConfig.model_validate_json(
+    destination = StoreDestinationConfig.model_validate_json(
         json.dumps(
             {"name": "pacs", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": port} | settings
         )

@@ -1,0 +1,1 @@
+"""DICOM over HTTP (PS3.18), as a user agent: what archives and destinations share."""

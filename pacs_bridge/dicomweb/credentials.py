@@ -1,0 +1,80 @@
+"""What is shown to a service so that it lets us in, read from files that others may renew."""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from pathlib import Path
+
+from inference.reasons import Reason
+from pacs_bridge.config.web_service import AuthConfig
+from pacs_bridge.errors import TransientError
+
+_MAX_SECRET_BYTES = 64 * 1024
+
+
+class Credentials:
+    """The ``Authorization`` of requests (RFC 9110 11.6.2): Bearer, Basic, or none.
+
+    A secret is read again when its file has changed. It is never part of an error or a log.
+
+    Parameters
+    ----------
+    config
+        Names the files.
+    """
+
+    def __init__(self, config: AuthConfig) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._stamp: tuple[int, int, int] | None = None
+        self._secret = ""
+
+    @property
+    def is_renewable(self) -> bool:
+        """Whether there are credentials, which somebody may renew."""
+        return self._config.is_renewable
+
+    def headers(self) -> dict[str, str]:
+        """The header as it is now; empty without credentials.
+
+        Raises
+        ------
+        TransientError
+            ``not-authorised`` if the file of the secret cannot be read or holds none.
+        """
+        config = self._config
+        if config.token_file is not None:
+            return {"Authorization": f"Bearer {self._read(config.token_file)}"}
+        if config.password_file is not None:
+            text = f"{config.user}:{self._read(config.password_file)}"
+            encoded = base64.b64encode(text.encode()).decode("ascii")
+            return {"Authorization": f"Basic {encoded}"}
+        return {}
+
+    def _read(self, path: Path) -> str:
+        try:
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            with self._lock:
+                if stamp != self._stamp:
+                    self._secret = _secret(path)
+                    self._stamp = stamp
+                return self._secret
+        except OSError as error:
+            problem = error.strerror or os.strerror(error.errno or 0)
+            raise TransientError(Reason.NOT_AUTHORISED, f"{path}: {problem}") from error
+        except ValueError:  # without its cause, which may quote the secret
+            raise TransientError(
+                Reason.NOT_AUTHORISED, f"{path}: holds no secret of one line of text"
+            ) from None
+
+
+def _secret(path: Path) -> str:
+    """The one line of a file."""
+    with path.open("rb") as file:
+        text = file.read(_MAX_SECRET_BYTES + 1).decode("utf-8").strip()
+    if not text or len(text) > _MAX_SECRET_BYTES or not text.isprintable():
+        raise ValueError
+    return text

@@ -1,0 +1,60 @@
+"""Attributes of the DICOM JSON model (PS3.18 annex F), whatever a service has made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SOP_CLASS_UID = "00080016"
+SOP_INSTANCE_UID = "00080018"
+STUDY_DATE = "00080020"
+MODALITY = "00080060"
+SOP_CLASSES_IN_STUDY = "00080062"
+MANUFACTURER = "00080070"
+STUDY_DESCRIPTION = "00081030"
+SERIES_DESCRIPTION = "0008103E"
+REFERENCED_SOP_INSTANCE_UID = "00081155"
+WARNING_REASON = "00081196"
+FAILURE_REASON = "00081197"
+FAILED_SOP_SEQUENCE = "00081198"
+REFERENCED_SOP_SEQUENCE = "00081199"
+OTHER_FAILURES_SEQUENCE = "0008119A"
+BODY_PART = "00180015"
+PROTOCOL_NAME = "00181030"
+STUDY_INSTANCE_UID = "0020000D"
+SERIES_INSTANCE_UID = "0020000E"
+NUMBER_OF_SERIES_RELATED_INSTANCES = "00201209"
+
+
+def values(item: Any, tag: str) -> tuple[Any, ...]:
+    """The values of an attribute, those that are null left out; none if it is not there."""
+    attribute = item.get(tag) if isinstance(item, dict) else None
+    found = attribute.get("Value") if isinstance(attribute, dict) else None
+    if not isinstance(found, list):
+        return ()
+    return tuple(each for each in found if each is not None)
+
+
+def texts(item: Any, tag: str) -> tuple[str, ...]:
+    """The values that are text or numbers, as text without padding."""
+    return tuple(
+        str(each).strip(" \0") for each in values(item, tag) if isinstance(each, str | int | float)
+    )
+
+
+def text(item: Any, tag: str) -> str:
+    """The first value as text; empty without one."""
+    return next(iter(texts(item, tag)), "")
+
+
+def whole_number(item: Any, tag: str) -> int | None:
+    """The first value as a whole number, as a number or as text (IS); None without one."""
+    found = text(item, tag)
+    try:
+        return int(found)
+    except ValueError:
+        return None
+
+
+def items(item: Any, tag: str) -> tuple[dict[str, Any], ...]:
+    """The items of a sequence."""
+    return tuple(each for each in values(item, tag) if isinstance(each, dict))

@@ -1,0 +1,116 @@
+"""QIDO-RS (PS3.18 10.6): all results of a search, from services that page in many ways.
+
+A service may give fewer results at once than it is asked for, or more, and may not know
+``limit`` or ``offset`` at all. So a search goes on behind the last result until a page is empty
+or holds nothing new; and where a full page only repeats another, it begins again with a larger
+limit, until that is more than there are results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from inference.reasons import Reason
+from pacs_bridge.dicomweb.json_model import text
+from pacs_bridge.dicomweb.media_type import DICOM_JSON
+from pacs_bridge.dicomweb.peer import WebAnswer, WebPeer, WebRequest
+from pacs_bridge.errors import PermanentError
+
+_OK = 200
+_NO_CONTENT = 204
+_MAX_PAGE_BYTES = 256 * 1024 * 1024
+_MAX_LIMIT = 1_000_000
+_GROWTH = 4
+
+
+class Search:
+    """Searches of one service.
+
+    Parameters
+    ----------
+    peer
+        The service.
+    page_size
+        Results that are asked for at once.
+    refusal
+        The error for an answer of another status than success.
+    run
+        Runs one request, and again where that helps.
+    """
+
+    def __init__(
+        self,
+        peer: WebPeer,
+        page_size: int,
+        refusal: Callable[[WebAnswer], Exception],
+        run: Callable[[Callable[[], tuple[list[dict[str, Any]], bool]]], Any],
+    ) -> None:
+        self._peer = peer
+        self._page_size = page_size
+        self._refusal = refusal
+        self._run = run
+
+    def all(
+        self, path: str, query: tuple[tuple[str, str], ...], key: str
+    ) -> Iterator[dict[str, Any]]:
+        """Every result once.
+
+        Parameters
+        ----------
+        path
+            Of the resource.
+        query
+            Matching keys and fields to include.
+        key
+            The attribute that tells results apart; one without it is a fault of the service.
+
+        Raises
+        ------
+        PermanentError
+            ``bad-answer`` if the answer is no list of results, or cannot be had whole.
+        """
+        seen: set[str] = set()
+        offset, limit = 0, self._page_size
+        while limit <= _MAX_LIMIT:
+            rows, has_more = self._run(partial(self._page, path, query, offset, limit))
+            new = [row for row in rows if self._is_new(row, key, seen, path)]
+            yield from new
+            if new:
+                offset += len(rows)
+            elif len(rows) < limit and not has_more:
+                return
+            else:  # a full page of what is known: it counts to a limit, but not from an offset
+                offset, limit = 0, limit * _GROWTH
+        raise self._bad(path, "it cannot be had whole: neither limit nor offset are kept to")
+
+    def _page(
+        self, path: str, query: tuple[tuple[str, str], ...], offset: int, limit: int
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """Results from ``offset`` on, and whether the service says that there are more."""
+        paging = (("limit", str(limit)), ("offset", str(offset)))
+        request = WebRequest("GET", path, (*query, *paging), {"Accept": DICOM_JSON})
+        with self._peer.asked(request) as answer:
+            if answer.status == _NO_CONTENT:
+                return [], False
+            if answer.status != _OK:
+                raise self._refusal(answer)
+            if not answer.media_type.is_json:
+                raise self._bad(path, f"not DICOM JSON but {answer.media_type.name or 'nothing'}")
+            rows = answer.json(_MAX_PAGE_BYTES) or []
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise self._bad(path, "not a list of results")
+        return rows, answer.says_that_there_is_more
+
+    def _is_new(self, row: dict[str, Any], key: str, seen: set[str], path: str) -> bool:
+        value = text(row, key)
+        if not value:
+            raise self._bad(path, f"a result without ({key[:4]},{key[4:]})")
+        if value in seen:
+            return False
+        seen.add(value)
+        return True
+
+    def _bad(self, path: str, what: str) -> PermanentError:
+        return PermanentError(Reason.BAD_ANSWER, f"GET {self._peer.url}{path}: {what}")

@@ -1,0 +1,254 @@
+"""An archive with QIDO-RS and WADO-RS (PS3.18 10.4, 10.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inference.reasons import Reason
+from pacs_bridge.config.sources import DicomwebSourceConfig
+from pacs_bridge.dicomweb import json_model as model
+from pacs_bridge.dicomweb.media_type import DICOM_JSON
+from pacs_bridge.dicomweb.peer import WebPeer, WebPeerError, WebRequest
+from pacs_bridge.dicomweb.search import Search
+from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.ledger.facts import SeriesFacts
+from pacs_bridge.receive.header import is_valid_uid
+from pacs_bridge.sources.brief_retry import BriefRetry
+from pacs_bridge.sources.dicomweb_retrieval import Retrieval
+from pacs_bridge.sources.dicomweb_status import refusal
+from pacs_bridge.sources.received_series import ReceivedSeries, SizeLimits
+from pacs_bridge.sources.remote_archive import FoundSeries, SeriesQuery
+
+_OK = (200, 204)
+_FIELDS = (
+    model.STUDY_DATE,
+    model.STUDY_DESCRIPTION,
+    model.SERIES_DESCRIPTION,
+    model.BODY_PART,
+    model.MANUFACTURER,
+    model.PROTOCOL_NAME,
+    model.NUMBER_OF_SERIES_RELATED_INSTANCES,
+)
+_INCLUDED = tuple(("includefield", tag) for tag in _FIELDS)
+_ACCEPTED = {"Accept": DICOM_JSON}
+_MAX_ASKED_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A series, as addresses name it."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    instance_count: int | None
+
+    @property
+    def path(self) -> str:
+        return f"/studies/{self.study_instance_uid}/series/{self.series_instance_uid}"
+
+
+class DicomwebArchive:
+    """A ``RemoteArchive`` over HTTP.
+
+    Parameters
+    ----------
+    config
+        Of the source.
+    retry
+        For what fails for a moment.
+    """
+
+    def __init__(self, config: DicomwebSourceConfig, retry: BriefRetry | None = None) -> None:
+        self._config = config
+        self._peer = WebPeer(config, Reason.SOURCE_UNREACHABLE)
+        self._retry = retry or BriefRetry()
+
+    def close(self) -> None:
+        """End its connections; it can still be used."""
+        self._peer.close()
+
+    def find(self, query: SeriesQuery) -> Iterator[FoundSeries]:
+        """See ``RemoteArchive.find``. Image Type, kernel and slice thickness are not given."""
+        seen: set[str] = set()
+        for path, keys in _searches(query):
+            for row in self._search(lambda: None).all(
+                path, (*keys, *_INCLUDED), model.SERIES_INSTANCE_UID
+            ):
+                found = _found(row)
+                if _is_wanted(found, query) and found.series_instance_uid not in seen:
+                    seen.add(found.series_instance_uid)
+                    yield found
+
+    def fetch(
+        self,
+        study_instance_uid: str,
+        series_instance_uid: str,
+        folder: Path,
+        check: Callable[[], None],
+    ) -> tuple[Path, ...]:
+        """See ``RemoteArchive.fetch``.
+
+        The series is asked for as a whole, in whatever transfer syntax it is stored; instances
+        that did not come with it, by the archive's own list, are then asked for one by one.
+        """
+        place = self._place(study_instance_uid, series_instance_uid, check)
+        expected = self._instances(place, check)
+        limits = SizeLimits.of(self._config.max_instance_mib, self._config.max_series_gib)
+        series = ReceivedSeries(folder, series_instance_uid, limits)
+        retrieval = Retrieval(self._peer, series, check)
+        self._retry.run(lambda: _tolerant(lambda: retrieval.take(place.path), series), check)
+        for uid in sorted(expected - series.sop_instance_uids):
+            check()
+            self._take_one(retrieval, f"{place.path}/instances/{uid}", check)
+        missing = expected - series.sop_instance_uids
+        if missing:
+            raise TransientError(
+                Reason.SOURCE_INCOMPLETE,
+                f"{self._config.name}: {len(missing)} of {len(expected)} instances did not come:"
+                f" {sorted(missing)[:3]}",
+            )
+        return series.paths
+
+    def ask(self) -> str:
+        """See ``RemoteArchive.ask``: searches for one series."""
+        query = (("limit", "1"), ("Modality", "CT"))
+        with self._peer.asked(WebRequest("GET", "/series", query, _ACCEPTED)) as answer:
+            if answer.status not in _OK:
+                raise refusal(answer, self._peer.has_renewable_credentials)
+            if answer.status != 204 and not answer.media_type.is_json:
+                raise PermanentError(Reason.BAD_ANSWER, f"{answer.where}: no DICOM JSON")
+            rows = answer.json(_MAX_ASKED_BYTES)
+        return f"QIDO-RS answers, {'some' if rows else 'no'} CT series"
+
+    def _take_one(self, retrieval: Retrieval, path: str, check: Callable[[], None]) -> None:
+        """One instance; one that the archive lists and does not have is missing, not an error."""
+        try:
+            self._retry.run(lambda: retrieval.take(path), check)
+        except PermanentError as error:
+            if error.reason is not Reason.SOURCE_MISSING:
+                raise
+
+    def _place(self, study: str, series: str, check: Callable[[], None]) -> _Place:
+        """Where the series is, and how many instances it has by the list of series."""
+        path = f"/studies/{_checked(study)}/series" if study else "/series"
+        query = (("SeriesInstanceUID", _checked(series)), _INCLUDED[-1])
+        for row in self._search(check).all(path, query, model.SERIES_INSTANCE_UID):
+            found = _found(row)
+            if found.series_instance_uid == series:
+                return _Place(
+                    study or _checked(found.study_instance_uid), series, found.instance_count
+                )
+        raise PermanentError(Reason.SOURCE_MISSING, f"{self._config.name}: has no series {series}")
+
+    def _instances(self, place: _Place, check: Callable[[], None]) -> frozenset[str]:
+        """SOP Instance UIDs of the series by the list of instances."""
+        rows = self._search(check).all(f"{place.path}/instances", (), model.SOP_INSTANCE_UID)
+        listed = frozenset(_checked(model.text(row, model.SOP_INSTANCE_UID)) for row in rows)
+        if len(listed) < max(place.instance_count or 0, 1):
+            raise TransientError(
+                Reason.SOURCE_INCOMPLETE,
+                f"{self._config.name}: lists {len(listed)} of {place.instance_count} instances",
+            )
+        return listed
+
+    def _search(self, check: Callable[[], None]) -> Search:
+        return Search(
+            self._peer,
+            self._config.page_size,
+            lambda answer: refusal(answer, self._peer.has_renewable_credentials),
+            lambda action: self._retry.run(action, check),
+        )
+
+
+def _tolerant(take: Callable[[], None], series: ReceivedSeries) -> None:
+    """Take the series; what does not come of it is due one by one.
+
+    An answer may break off after some instances, and a service may refuse to give so much at
+    once (413) and still give each instance.
+    """
+    before = len(series.sop_instance_uids)
+    try:
+        take()
+    except WebPeerError as error:
+        if error.wait_s or len(series.sop_instance_uids) == before:
+            raise
+    except PermanentError as error:
+        if error.reason is not Reason.SOURCE_REFUSED:
+            raise
+
+
+def _searches(query: SeriesQuery) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Resources and matching keys; a list of values is a search each, as not all know lists."""
+    fixed = tuple(
+        (name, value)
+        for name, value in (
+            ("StudyDate", _date_range(query)),
+            ("StudyDescription", query.study_description),
+            ("SeriesDescription", query.series_description),
+            ("BodyPartExamined", query.body_part),
+            ("PatientID", query.patient_id),
+            ("AccessionNumber", query.accession_number),
+        )
+        if value
+    )
+    for study in query.study_instance_uids or ("",):
+        path = f"/studies/{_checked(study)}/series" if study else "/series"
+        for series in query.series_instance_uids or ("",):
+            for modality in ("",) if series else query.modalities or ("",):
+                keys = (("SeriesInstanceUID", series), ("Modality", modality))
+                yield path, (*((name, value) for name, value in keys if value), *fixed)
+
+
+def _date_range(query: SeriesQuery) -> str:
+    """Range matching (PS3.4 C.2.2.2.5)."""
+    if query.from_date is None and query.to_date is None:
+        return ""
+    days = [f"{day:%Y%m%d}" if day else "" for day in (query.from_date, query.to_date)]
+    return "-".join(days)
+
+
+def _is_wanted(found: FoundSeries, query: SeriesQuery) -> bool:
+    """Whether an archive that does not know all keys has not given too much."""
+    return (
+        (not query.modalities or found.modality in ("", *query.modalities))
+        and found.series_instance_uid in (query.series_instance_uids or [found.series_instance_uid])
+        and found.study_instance_uid in (query.study_instance_uids or [found.study_instance_uid])
+        and (query.from_date is None or not "" < found.study_date < f"{query.from_date:%Y%m%d}")
+        and (query.to_date is None or not found.study_date > f"{query.to_date:%Y%m%d}")
+    )
+
+
+def _found(row: dict[str, Any]) -> FoundSeries:
+    modality = model.text(row, model.MODALITY)
+    return FoundSeries(
+        study_instance_uid=model.text(row, model.STUDY_INSTANCE_UID),
+        series_instance_uid=model.text(row, model.SERIES_INSTANCE_UID),
+        modality=modality,
+        instance_count=model.whole_number(row, model.NUMBER_OF_SERIES_RELATED_INSTANCES),
+        study_date=model.text(row, model.STUDY_DATE),
+        facts=SeriesFacts(
+            modality=modality,
+            body_part=model.text(row, model.BODY_PART),
+            series_description=model.text(row, model.SERIES_DESCRIPTION),
+            study_description=model.text(row, model.STUDY_DESCRIPTION),
+            protocol_name=model.text(row, model.PROTOCOL_NAME),
+            manufacturer=model.text(row, model.MANUFACTURER),
+        ),
+        sop_classes=model.texts(row, model.SOP_CLASSES_IN_STUDY),
+    )
+
+
+def _checked(uid: str) -> str:
+    """A UID that may stand in an address.
+
+    Raises
+    ------
+    PermanentError
+        ``bad-answer`` if it is none.
+    """
+    if not is_valid_uid(uid):
+        raise PermanentError(Reason.BAD_ANSWER, "a UID that is none")
+    return uid

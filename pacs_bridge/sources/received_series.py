@@ -1,0 +1,198 @@
+"""The instances of one series as they come from an archive: bytes into files of our own making."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+from collections.abc import Iterable, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.filereader import read_dataset
+
+from inference.reasons import Reason
+from pacs_bridge.errors import PermanentError, TransientError, disk_reason
+from pacs_bridge.receive.header import HeaderError, is_valid_uid, read_header
+
+_PREAMBLE_BYTES = 128
+_PREFIX = b"DICM"
+_META_GROUP = 0x0002
+_HEAD_BYTES = 256 * 1024
+#: Where even the oddest one has said what it is: private sequences come before Number of Frames.
+_MOST_HEAD_BYTES = 16 * 1024 * 1024
+#: Deflated Explicit VR Little Endian: a small file may inflate to more than the memory.
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SizeLimits:
+    """What is more than this is no series of a CT."""
+
+    max_instance_bytes: int
+    max_series_bytes: int
+
+    @classmethod
+    def of(cls, max_instance_mib: int, max_series_gib: int) -> SizeLimits:
+        """From the units of the configuration."""
+        return cls(max_instance_mib * _MIB, max_series_gib * 1024 * _MIB)
+
+
+class ForeignInstanceError(PermanentError):
+    """The instance belongs to another series than the one that was asked for."""
+
+
+class ReceivedSeries:
+    """Files of one series; for any number of threads.
+
+    Parameters
+    ----------
+    folder
+        For these files alone; it need not exist. What an earlier attempt left is deleted.
+    series_instance_uid
+        Of every instance.
+    limits
+        In bytes.
+
+    Raises
+    ------
+    TransientError
+        ``disk-full`` or ``internal-error`` if the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, series_instance_uid: str, limits: SizeLimits) -> None:
+        self._folder = folder
+        self._series_instance_uid = series_instance_uid
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._paths: dict[str, Path] = {}
+        self._total_bytes = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for left_over in folder.iterdir():
+                left_over.unlink()
+        except OSError as error:
+            raise _disk_error(error) from error
+
+    @property
+    def sop_instance_uids(self) -> Set[str]:
+        """Of what is there whole."""
+        with self._lock:
+            return set(self._paths)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, in the order of their arrival."""
+        with self._lock:
+            return tuple(self._paths.values())
+
+    def check_size(self, announced_bytes: int | None) -> None:
+        """Refuse an instance that announces more than is allowed, before any of it is read.
+
+        Raises
+        ------
+        PermanentError
+            ``too-large``.
+        """
+        if (announced_bytes or 0) > self._limits.max_instance_bytes:
+            raise self._too_large()
+
+    def take(self, pieces: Iterable[bytes]) -> str:
+        """Write one Part 10 stream to a file; gives its SOP Instance UID.
+
+        One that is there already is not kept twice. An error of ``pieces`` leaves nothing.
+
+        Raises
+        ------
+        PermanentError
+            ``too-large``, or ``bad-answer`` if it is no DICOM file or of another series.
+        TransientError
+            ``disk-full`` or ``internal-error`` if it cannot be written.
+        """
+        path = self._folder / f"{next(self._numbers):06d}.dcm"
+        part = path.with_suffix(".part")
+        try:
+            self._write(part, pieces)
+            uid, series = _identity(part)
+            if series != self._series_instance_uid:
+                raise ForeignInstanceError(
+                    Reason.BAD_ANSWER, f"an instance of another series: {series}"
+                )
+            with self._lock:
+                if uid not in self._paths:
+                    part.rename(path)
+                    self._paths[uid] = path
+            return uid
+        except OSError as error:
+            raise _disk_error(error) from error
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def _write(self, part: Path, pieces: Iterable[bytes]) -> None:
+        size_bytes = 0
+        with part.open("xb") as file:
+            for piece in pieces:
+                size_bytes += len(piece)
+                with self._lock:
+                    self._total_bytes += len(piece)
+                    is_too_large = self._total_bytes > self._limits.max_series_bytes
+                if size_bytes > self._limits.max_instance_bytes or is_too_large:
+                    raise self._too_large()
+                file.write(piece)
+
+    def _too_large(self) -> PermanentError:
+        instance_mib = self._limits.max_instance_bytes // _MIB
+        series_mib = self._limits.max_series_bytes // _MIB
+        return PermanentError(
+            Reason.TOO_LARGE,
+            f"an instance of over {instance_mib} MiB, or a series of over {series_mib} MiB",
+        )
+
+
+def _identity(path: Path) -> tuple[str, str]:
+    """SOP Instance UID and Series Instance UID of a Part 10 file.
+
+    Raises
+    ------
+    PermanentError
+        ``bad-answer`` if it is none, or names no instance.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head[_PREAMBLE_BYTES : _PREAMBLE_BYTES + len(_PREFIX)] != _PREFIX:
+        raise PermanentError(Reason.BAD_ANSWER, "an instance that is no DICOM file")
+    try:
+        stream = io.BytesIO(head)
+        stream.seek(_PREAMBLE_BYTES + len(_PREFIX))
+        meta = read_dataset(
+            stream,
+            is_implicit_VR=False,
+            is_little_endian=True,
+            stop_when=lambda tag, _vr, _length: tag.group != _META_GROUP,
+        )
+        syntax = str(meta["TransferSyntaxUID"].value)
+        offset = stream.tell()
+        if syntax != _DEFLATED:
+            header = read_header(head[offset:], syntax, "", lambda: _longer_head(path, offset))
+    except Exception as error:  # the parser throws whatever hostile bytes lead it to
+        kind = str(error) if isinstance(error, HeaderError) else type(error).__name__
+        raise PermanentError(Reason.BAD_ANSWER, f"an instance not to be read: {kind}") from None
+    if syntax == _DEFLATED:
+        raise PermanentError(Reason.UNSUPPORTED_SYNTAX, "an instance that is deflated as a whole")
+    if not is_valid_uid(header.sop_instance_uid):
+        raise PermanentError(Reason.BAD_ANSWER, "an instance without a valid SOP Instance UID")
+    return header.sop_instance_uid, header.series_instance_uid
+
+
+def _longer_head(path: Path, offset: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(_MOST_HEAD_BYTES)
+
+
+def _disk_error(error: OSError) -> TransientError:
+    return TransientError(disk_reason(error), error.strerror or type(error).__name__)
