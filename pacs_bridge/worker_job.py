@@ -33,10 +33,16 @@ class ClaimedJob:
         self.scratch = config.scratch_folder / own
 
     def options(self) -> ProcessOptions:
-        """Every kind that some destination may be given; the sender then only sends files."""
+        """Every kind that some destination may be given; the sender then only sends files.
+
+        Of a job that is not to be sent, the destinations of its route say which kinds it gives.
+        """
+        request = self.claim.request
+        route = self._config.route(request.route)
+        of_route = () if route is None else route.destinations
         wanted = {
             SegKind(kind)
-            for name in self.claim.request.destinations
+            for name in request.destinations or of_route
             if (destination := self._config.destination(name)) is not None
             for kind in destination.kinds
         }

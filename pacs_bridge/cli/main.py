@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import click
 
+from pacs_bridge.cli.archive import archive
 from pacs_bridge.cli.audit import audit
 from pacs_bridge.cli.demo import demo, demo_archive
 from pacs_bridge.cli.doctor import doctor
@@ -28,6 +29,7 @@ def main() -> None:
 
 
 for command in (
+    archive,
     audit,
     control,
     demo,

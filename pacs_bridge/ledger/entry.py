@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from inference.reasons import Reason
+from pacs_bridge.ledger.archive_jobs import next_revision
 from pacs_bridge.ledger.arrival import Arrival, Fate, Placer
 from pacs_bridge.ledger.associations import AssociationRecord
 from pacs_bridge.ledger.history import Change, count, note
@@ -192,17 +193,19 @@ class Entry:
             (arrival.series_instance_uid,),
         ).fetchone()
         if series is None:
+            revision = next_revision(self._connection, arrival.series_instance_uid)
             self._connection.execute(
-                "INSERT INTO series VALUES (?, ?, ?, 1, ?)",
+                "INSERT INTO series VALUES (?, ?, ?, ?, ?)",
                 (
                     arrival.series_instance_uid,
                     arrival.study_instance_uid,
                     arrival.patient_key,
+                    revision,
                     arrival.expected_instances,
                 ),
             )
-            self._begin_revision(arrival.series_instance_uid, 1)
-            return 1
+            self._begin_revision(arrival.series_instance_uid, revision)
+            return revision
         if arrival.expected_instances is not None:
             self._connection.execute(
                 "UPDATE series SET expected_instances = ? WHERE series_instance_uid = ?",
@@ -216,7 +219,7 @@ class Entry:
         if state == State.INCOMPLETE:
             self._reopen(arrival.series_instance_uid, revision)
         elif state not in (State.RECEIVING, State.QUIET):
-            revision += 1
+            revision = next_revision(self._connection, arrival.series_instance_uid)
             self._connection.execute(
                 "UPDATE series SET revision = ? WHERE series_instance_uid = ?",
                 (revision, arrival.series_instance_uid),

@@ -1,0 +1,239 @@
+"""The account of a plan: every series, by what became of it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.stopwatch import Stage
+
+LEFT_OUT: Final = "left-out"
+_RECENT: Final = 200
+
+_STATE: Final = "CASE WHEN plan_reason IS NULL THEN state ELSE 'left-out' END"
+_REASON: Final = "coalesce(plan_reason, reason, '')"
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesLine:
+    """One series in the account."""
+
+    number: int
+    series_instance_uid: str
+    study_instance_uid: str
+    source: str
+    state: str  #: of ``SeriesState``, or ``left-out``
+    reason: str
+    detail: str
+    instances: int
+    planes: int
+    source_bytes: int
+    findings: tuple[str, ...]
+    result: str
+    outputs: int
+    output_bytes: int
+    structures: int
+    seconds: Mapping[str, float]
+    peak_memory_bytes: int
+    model: str
+    model_digest: str
+    ended_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeCount:
+    """How many series have one outcome for one reason."""
+
+    state: str
+    reason: str
+    series: int
+    source_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """One run of the plan."""
+
+    started_at: str
+    seen_at: str
+    seconds: float
+    model: str
+    model_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A plan as a whole; the counts of ``outcomes`` add up to ``series``."""
+
+    series: int
+    source_bytes: int
+    outcomes: tuple[OutcomeCount, ...]
+    files: Mapping[str, int]  #: of those not used as they are, by reason; of all: ``all``
+    folders: int
+    unreadable_folders: int
+    seconds: Mapping[str, float]  #: by stage, of all series that were looked at
+    outputs: int
+    output_bytes: int
+    structures: int
+    findings: Mapping[str, int]  #: series by finding
+    models: tuple[tuple[str, str, int], ...]  #: name, digest, results
+    runs: tuple[RunLine, ...]
+    recent_an_hour: float | None  #: series that ended, of late
+    planned: int = 0
+    waiting: int = 0
+
+    @property
+    def run_seconds(self) -> float:
+        """Of all runs together."""
+        return sum(run.seconds for run in self.runs)
+
+    @property
+    def model_busy_share(self) -> float | None:
+        """Share of the time of all runs in which the model computed; None without a run."""
+        if not self.run_seconds:
+            return None
+        return min(1.0, self.seconds.get(Stage.SEGMENT, 0.0) / self.run_seconds)
+
+
+@dataclass(slots=True)
+class _Sums:
+    seconds: dict[str, float] = field(default_factory=dict)
+    findings: dict[str, int] = field(default_factory=dict)
+    models: dict[tuple[str, str], int] = field(default_factory=dict)
+    outputs: int = 0
+    output_bytes: int = 0
+    structures: int = 0
+
+    def add(self, line: SeriesLine) -> None:
+        for stage, seconds in line.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        for finding in line.findings:
+            self.findings[finding] = self.findings.get(finding, 0) + 1
+        if line.outputs:
+            key = (line.model, line.model_digest)
+            self.models[key] = self.models.get(key, 0) + 1
+        self.outputs += line.outputs
+        self.output_bytes += line.output_bytes
+        self.structures += line.structures
+
+
+def account_of(plan: PlanFile) -> Account:
+    """Everything about a plan; reads every series."""
+    sums = _Sums()
+    for line in series_lines(plan):
+        sums.add(line)
+    with plan.read() as connection:
+        outcomes = connection.execute(
+            f"SELECT {_STATE}, {_REASON}, count(*), sum(bytes) FROM series GROUP BY 1, 2"  # noqa: S608
+            " ORDER BY 1, 3 DESC"
+        ).fetchall()
+        runs = connection.execute(
+            "SELECT started_at, seen_at, seconds, model, model_digest FROM runs ORDER BY id"
+        ).fetchall()
+        files = dict(
+            connection.execute(
+                "SELECT reason, count(*) FROM files WHERE reason IS NOT NULL GROUP BY reason"
+            ).fetchall()
+        )
+        all_files = connection.execute("SELECT count(*) FROM files").fetchone()[0]
+        folders = connection.execute("SELECT count(*), count(reason) FROM folders").fetchone()
+        recent = _recent_an_hour(connection)
+    counts = tuple(OutcomeCount(*row) for row in outcomes)
+    by_state = {state: sum(c.series for c in counts if c.state == state) for state in
+                ("planned", "waiting")}  # fmt: skip
+    return Account(
+        series=sum(count.series for count in counts),
+        source_bytes=sum(count.source_bytes for count in counts),
+        outcomes=counts,
+        files={"all": all_files, **files},
+        folders=folders[0],
+        unreadable_folders=folders[1],
+        seconds={stage: round(sums.seconds[stage], 3) for stage in Stage if stage in sums.seconds},
+        outputs=sums.outputs,
+        output_bytes=sums.output_bytes,
+        structures=sums.structures,
+        findings=dict(sorted(sums.findings.items(), key=lambda item: -item[1])),
+        models=tuple((*key, number) for key, number in sums.models.items()),
+        runs=tuple(RunLine(*row) for row in runs),
+        recent_an_hour=recent,
+        planned=by_state["planned"],
+        waiting=by_state["waiting"],
+    )
+
+
+def outcome_counts(plan: PlanFile) -> tuple[OutcomeCount, ...]:
+    """How many series have which outcome."""
+    with plan.read() as connection:
+        rows = connection.execute(
+            f"SELECT {_STATE}, {_REASON}, count(*), sum(bytes) FROM series GROUP BY 1, 2"  # noqa: S608
+            " ORDER BY 1, 3 DESC"
+        ).fetchall()
+    return tuple(OutcomeCount(*row) for row in rows)
+
+
+def recent_an_hour(plan: PlanFile) -> float | None:
+    """How many series an hour ended of late; None if that cannot be said."""
+    with plan.read() as connection:
+        return _recent_an_hour(connection)
+
+
+def series_lines(plan: PlanFile) -> Iterator[SeriesLine]:
+    """Every series, in the order in which the plan met it."""
+    last = 0
+    while True:
+        with plan.read() as connection:
+            rows = connection.execute(
+                f"SELECT *, {_STATE} AS outcome, {_REASON} AS code FROM series"  # noqa: S608
+                " WHERE number > ? ORDER BY number LIMIT 1000",
+                (last,),
+            ).fetchall()
+        if not rows:
+            return
+        for row in rows:
+            yield _line(row)
+        last = rows[-1]["number"]
+
+
+def _line(row: sqlite3.Row) -> SeriesLine:
+    made: dict[str, Any] = json.loads(row["made"]) if row["made"] else {}
+    findings = dict.fromkeys([*json.loads(row["findings"]), *made.get("findings", ())])
+    return SeriesLine(
+        number=row["number"],
+        series_instance_uid=row["series"],
+        study_instance_uid=row["study_instance_uid"],
+        source=row["source"],
+        state=row["outcome"],
+        reason=row["code"],
+        detail=row["plan_detail"] if row["plan_reason"] else row["detail"],
+        instances=row["instances"],
+        planes=row["planes"],
+        source_bytes=row["bytes"],
+        findings=tuple(findings),
+        result=made.get("result", ""),
+        outputs=made.get("outputs", 0),
+        output_bytes=made.get("output_bytes", 0),
+        structures=made.get("structures", 0),
+        seconds=made.get("seconds", {}),
+        peak_memory_bytes=made.get("peak_memory_bytes", 0),
+        model=made.get("model", ""),
+        model_digest=made.get("model_digest", ""),
+        ended_at=row["ended_at"] or "",
+    )
+
+
+def _recent_an_hour(connection: sqlite3.Connection) -> float | None:
+    rows = connection.execute(
+        "SELECT ended_at FROM series WHERE ended_at IS NOT NULL AND state <> 'planned'"
+        " ORDER BY ended_at DESC LIMIT ?",
+        (_RECENT,),
+    ).fetchall()
+    if len(rows) < 2:
+        return None
+    span = datetime.fromisoformat(rows[0][0]) - datetime.fromisoformat(rows[-1][0])
+    seconds = span.total_seconds()
+    return round(3600 * (len(rows) - 1) / seconds, 1) if seconds > 0 else None

@@ -1,0 +1,181 @@
+"""What lies in a folder now against what the plan knows of it.
+
+A listing stands in a table of the database that is only there for its time: a folder of ten
+million files needs no more memory than one of ten.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from inference.reasons import Reason
+from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.reading import FileStamp
+from pacs_bridge.archive.walk import WalkedFolder
+
+_ROWS_AT_ONCE = 10_000
+
+_LISTING = """
+CREATE TEMP TABLE IF NOT EXISTS listing (
+    name BLOB PRIMARY KEY, size INTEGER, modified_ns INTEGER, problem TEXT
+) WITHOUT ROWID
+"""
+
+
+class FolderBook:
+    """The folders of a plan.
+
+    Parameters
+    ----------
+    plan
+        That has them.
+    """
+
+    def __init__(self, plan: PlanFile) -> None:
+        self._plan = plan
+
+    def begin(self) -> int:
+        """The number of a new walk."""
+        with self._plan.read() as connection:
+            connection.execute(_LISTING)
+            last = connection.execute("SELECT max(walk) FROM folders").fetchone()[0]
+        return int(last or 0) + 1
+
+    def is_as_it_was(self, folder: WalkedFolder, walk: int) -> bool:
+        """Whether a zip file is the same as last time; it is noted as met then."""
+        with self._plan.write() as connection:
+            return bool(
+                connection.execute(
+                    "UPDATE folders SET walk = ? WHERE path = ? AND is_zip AND size = ?"
+                    " AND modified_ns = ? AND reason IS NULL",
+                    (walk, folder.path, folder.size_bytes, folder.modified_ns),
+                ).rowcount
+            )
+
+    def file_count(self, folder: WalkedFolder) -> int:
+        """How many files of a folder the plan knows."""
+        with self._plan.read() as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM files WHERE folder = (SELECT id FROM folders WHERE path = ?)",
+                (folder.path,),
+            ).fetchone()
+        return int(row[0])
+
+    def forget_unmet(self, walk: int, roots: Sequence[bytes]) -> None:
+        """Forget the folders of these trees that a walk has not met.
+
+        What lies below a folder that could not be looked into this time stays known.
+        """
+        with self._plan.write() as connection:
+            for row in connection.execute(
+                "SELECT path FROM folders WHERE walk = ? AND reason IS NOT NULL", (walk,)
+            ).fetchall():
+                low, high = _below(row["path"])
+                connection.execute(
+                    "UPDATE folders SET walk = ? WHERE path >= ? AND path < ?", (walk, low, high)
+                )
+            for root in roots:
+                low, high = _below(root)
+                gone = connection.execute(
+                    "SELECT id FROM folders WHERE walk < ?"
+                    " AND (path = ? OR path >= ? AND path < ?)",
+                    (walk, root, low, high),
+                ).fetchall()
+                for folder in gone:
+                    forget_files(connection, folder["id"], "1")
+                    connection.execute("DELETE FROM folders WHERE id = ?", (folder["id"],))
+
+
+class Listing:
+    """The files of one folder as they are now; what vanished from it is forgotten at once.
+
+    Parameters
+    ----------
+    plan, book
+        What is known.
+    folder
+        As the walk met it.
+    walk
+        Its number.
+    """
+
+    def __init__(self, plan: PlanFile, book: FolderBook, folder: WalkedFolder, walk: int) -> None:
+        self._plan = plan
+        self.id = 0
+        self.met = 0  #: files
+        self._is_known = folder.is_zip and book.is_as_it_was(folder, walk)
+        if self._is_known:
+            self.met = book.file_count(folder)
+            return
+        with plan.write() as connection:
+            connection.execute("DELETE FROM temp.listing")
+            while rows := list(islice(folder.files, _ROWS_AT_ONCE)):
+                self.met += len(rows)
+                connection.executemany(
+                    "INSERT OR REPLACE INTO temp.listing VALUES (?, ?, ?, ?)",
+                    [(each.name, each.size_bytes, each.modified_ns, each.problem) for each in rows],
+                )
+            self.id = _entered(connection, folder, walk)
+            if not (folder.problem or folder.is_part):
+                forget_files(connection, self.id, "name NOT IN (SELECT name FROM temp.listing)")
+
+    def changed(self, most: int) -> Iterator[tuple[FileStamp, ...]]:
+        """The files that are new, or other than they were, so many at a time."""
+        last = b""
+        while not self._is_known:
+            with self._plan.read() as connection:
+                rows = connection.execute(
+                    "SELECT l.* FROM temp.listing l LEFT JOIN files f"
+                    " ON f.folder = ? AND f.name = l.name"
+                    " WHERE l.name > ? AND (f.name IS NULL OR f.size <> l.size"
+                    " OR f.modified_ns <> l.modified_ns) ORDER BY l.name LIMIT ?",
+                    (self.id, last, most),
+                ).fetchall()
+            if not rows:
+                return
+            last = rows[-1]["name"]
+            with self._plan.write() as connection:  # what they were is of no series any more
+                for row in rows:
+                    forget_files(connection, self.id, "name = ?", row["name"])
+            yield tuple(FileStamp(*row) for row in rows)
+
+
+def forget_files(
+    connection: sqlite3.Connection, folder: int, condition: str, *values: object
+) -> None:
+    """Forget files of a folder, and have the series examined that they were of."""
+    of_folder = f"folder = ? AND {condition}"
+    connection.execute(
+        "INSERT OR IGNORE INTO unexamined SELECT DISTINCT p.series FROM files f"  # noqa: S608
+        f" JOIN parts p ON p.id = f.part WHERE {of_folder}",
+        (folder, *values),
+    )
+    connection.execute(f"DELETE FROM files WHERE {of_folder}", (folder, *values))  # noqa: S608
+
+
+def _entered(connection: sqlite3.Connection, folder: WalkedFolder, walk: int) -> int:
+    reason = Reason.UNREADABLE_FILE if folder.problem else None
+    row = connection.execute(
+        "INSERT INTO folders (path, is_zip, size, modified_ns, walk, reason, detail)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET"
+        " is_zip = excluded.is_zip, size = excluded.size, modified_ns = excluded.modified_ns,"
+        " walk = excluded.walk, reason = excluded.reason, detail = excluded.detail RETURNING id",
+        (
+            folder.path,
+            folder.is_zip,
+            folder.size_bytes,
+            folder.modified_ns,
+            walk,
+            reason,
+            folder.problem,
+        ),
+    ).fetchone()
+    return int(row[0])
+
+
+def _below(path: bytes) -> tuple[bytes, bytes]:
+    """The range of paths of what lies in a folder."""
+    inside = path.rstrip(b"/") + b"/"
+    return inside, inside[:-1] + b"0"  # the character after the slash

@@ -1,0 +1,67 @@
+"""The configuration of a run that works in its own process, and sends nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dicom_seg.read.examination import SeriesRules
+from pacs_bridge.config.bridge import BridgeConfig
+
+ROUTE: Final = "archive"
+_OUT: Final = "out"
+_MEGA: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWork:
+    """What a run works with that feeds itself."""
+
+    model: str
+    models_folder: Path | None
+    kinds: tuple[str, ...]
+    device: str = "auto"
+    precision: str = "auto"
+
+
+def own_config(run_folder: Path, work: OwnWork, rules: SeriesRules) -> BridgeConfig:
+    """A bridge in the run folder with one route; its listener and its destination are never used.
+
+    Parameters
+    ----------
+    run_folder
+        Of the run: ledger, scratch and results that are not finished lie in it.
+    work
+        What the user chose.
+    rules
+        Those that the plan was made with.
+    """
+    table: dict[str, object] = {
+        "data_folder": str(run_folder / "work"),
+        "listener": {"port": 0, "peers": [{"ae_title": "*", "addresses": ["127.0.0.1/32"]}]},
+        "series": {
+            "min_slices": rules.min_slices,
+            "max_gap_mm": rules.max_gap_mm,
+            "max_gap_ratio": rules.max_gap_ratio,
+            "max_matrix": rules.max_matrix,
+            "max_megavoxels": rules.max_voxels / _MEGA,
+        },
+        "workers": {
+            "devices": [work.device],
+            "precision": work.precision,
+            "retry": {"first_wait_s": 5.0, "max_wait_s": 600.0},
+        },
+        "log": {"file": str(run_folder / "run.log")},
+        "destinations": [
+            {"name": _OUT, "ae_title": "NOBODY", "host": "localhost", "port": 104}
+            | {"kinds": list(work.kinds)}
+        ],
+        "routes": [{"name": ROUTE, "model": work.model, "destinations": [_OUT]}],
+    }
+    if work.models_folder is not None:
+        table["models"] = {"folder": str(work.models_folder)}
+    return BridgeConfig.model_validate_json(
+        json.dumps(table), context={"folder": run_folder.resolve()}
+    )

@@ -1,0 +1,170 @@
+"""The files of a job that a plan names: on a disk that this machine sees, or in a zip file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from inference.reasons import Reason
+from pacs_bridge.archive.examining import KnownFile
+from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.zip_members import ZipMembers
+from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.job_source import earlier_results
+from pacs_bridge.process import SeriesSource
+from pacs_bridge.queue import JobClaim
+from pacs_bridge.report import LeftOutInstance
+
+#: What a disk or share says that is away, and not the file alone.
+_AWAY: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN,
+                errno.ENODEV, errno.ENXIO)  # fmt: skip
+_ROOTS: Final = "roots"
+
+
+class PlanSources:
+    """The files of series as a plan found them; a ``JobSources``, for any number of threads.
+
+    Parameters
+    ----------
+    run_folder
+        Holds the plan.
+    data_folder
+        Of the bridge: earlier results are named relative to it.
+    """
+
+    def __init__(self, run_folder: Path, data_folder: Path) -> None:
+        self._run_folder = run_folder
+        self._data_folder = data_folder
+
+    def fetch(self, claim: JobClaim, scratch: Path, check: Callable[[], None]) -> SeriesSource:
+        """See ``JobSources.fetch``: looks whether the files are those that were planned.
+
+        Raises
+        ------
+        TransientError
+            ``source-unreachable`` while the disk or share is away.
+        PermanentError
+            ``source-missing`` if a file is gone or another one: plan again.
+        """
+        request = claim.request
+        plan = PlanFile(self._run_folder)
+        try:
+            files = _files(plan, request.series_instance_uid)
+            set_aside = _set_aside(plan, request.series_instance_uid)
+            roots = [Path(root) for root in plan.setting(_ROOTS) or ()]
+        finally:
+            plan.close()
+        if not files:
+            raise PermanentError(Reason.SOURCE_MISSING, "the plan has no files of the series")
+        try:
+            paths = _on_disk(files, scratch, check)
+        except OSError as error:
+            raise _told(error, roots) from error
+        except PermanentError as error:
+            if error.reason is Reason.SOURCE_MISSING and _are_away(roots):
+                raise _unreachable() from error
+            raise
+        return SeriesSource(
+            paths=paths,
+            created=claim.created,
+            revision=request.revision,
+            predecessors=earlier_results(claim.predecessors, self._data_folder),
+            set_aside=set_aside,
+        )
+
+
+def _files(plan: PlanFile, series: str) -> tuple[KnownFile, ...]:
+    with plan.read() as connection:
+        rows = connection.execute(
+            "SELECT f.folder, d.path, d.is_zip, f.name, f.size, f.modified_ns"
+            " FROM parts p JOIN files f ON f.part = p.id JOIN folders d ON d.id = f.folder"
+            " WHERE p.series = ? AND f.reason IS NULL ORDER BY d.path, f.name",
+            (series,),
+        ).fetchall()
+    return tuple(KnownFile(*row) for row in rows)
+
+
+def _set_aside(plan: PlanFile, series: str) -> tuple[LeftOutInstance, ...]:
+    with plan.read() as connection:
+        rows = connection.execute(
+            "SELECT f.sop_instance_uid, f.reason FROM parts p JOIN files f ON f.part = p.id"
+            " WHERE p.series = ? AND f.reason IS NOT NULL ORDER BY f.sop_instance_uid",
+            (series,),
+        ).fetchall()
+    return tuple(
+        LeftOutInstance("", uid, None, Reason(reason), "a further file of the archive")
+        for uid, reason in rows
+    )
+
+
+def _on_disk(
+    files: Sequence[KnownFile], scratch: Path, check: Callable[[], None]
+) -> tuple[Path, ...]:
+    paths: list[Path] = []
+    for is_zip, group in groupby(files, key=lambda file: file.folder if file.is_zip else b""):
+        check()
+        if is_zip:
+            paths += _unzipped(list(group), scratch, len(paths), check)
+        else:
+            paths += [_unchanged(file) for file in group]
+    return tuple(paths)
+
+
+def _unchanged(file: KnownFile) -> Path:
+    path = file.path
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise PermanentError(Reason.SOURCE_MISSING, "a planned file is gone") from None
+    if (status.st_size, status.st_mtime_ns) != (file.size_bytes, file.modified_ns):
+        raise PermanentError(Reason.SOURCE_MISSING, "a file has changed since it was planned")
+    return path
+
+
+def _unzipped(
+    files: Sequence[KnownFile], scratch: Path, first: int, check: Callable[[], None]
+) -> list[Path]:
+    scratch.mkdir(parents=True, exist_ok=True)
+    paths = []
+    try:
+        members = ZipMembers(Path(os.fsdecode(files[0].folder)))
+    except FileNotFoundError:
+        raise PermanentError(Reason.SOURCE_MISSING, "a planned zip file is gone") from None
+    with members:
+        known = {each.number: each.checksum for each in members}
+        for number, file in enumerate(files, first):
+            if known.get(int(file.name)) != file.modified_ns:
+                raise PermanentError(
+                    Reason.SOURCE_MISSING, "a zip file has changed since it was planned"
+                )
+            path = scratch / f"{number:06d}"
+            members.extract(int(file.name), path, check)
+            paths.append(path)
+    return paths
+
+
+def _told(error: OSError, roots: Sequence[Path]) -> Exception:
+    """What an error of the file system means for the job."""
+    if error.errno in _AWAY or _are_away(roots):
+        return _unreachable()
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return PermanentError(Reason.UNREADABLE_FILE, error.strerror or "not allowed")
+    return error  # of the scratch folder, such as a full disk
+
+
+def _are_away(roots: Sequence[Path]) -> bool:
+    """Whether a root of the archive cannot be seen, or is as empty as where it is mounted."""
+    try:
+        return any(
+            not root.exists() or (root.is_dir() and not any(root.iterdir())) for root in roots
+        )
+    except OSError:
+        return True
+
+
+def _unreachable() -> TransientError:
+    return TransientError(Reason.SOURCE_UNREACHABLE, "the folder of the archive is away")

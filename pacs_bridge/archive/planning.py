@@ -1,0 +1,136 @@
+"""What one call of ``archive plan`` does, from its inputs to a plan that is up to date."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dicom_seg.read.examination import SeriesRules
+from inference.reasons import Reason
+from pacs_bridge.archive.manifest import read_manifest
+from pacs_bridge.archive.plan_file import FILES, PlanFile
+from pacs_bridge.archive.planner import Planner, PlanProgress, PlanTally
+from pacs_bridge.archive.pool import header_readers
+from pacs_bridge.archive.remote_plan import missing, plan_found, plan_listed
+from pacs_bridge.errors import PermanentError
+from pacs_bridge.identity_hash import KEY_NAME, IdentityHash
+from pacs_bridge.sources.remote_archive import RemoteArchive, SeriesQuery
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteInput:
+    """Series of an archive."""
+
+    name: str  #: of the source in the configuration
+    archive: RemoteArchive
+    query: SeriesQuery
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInputs:
+    """What is to be planned; nothing: what was planned before, brought up to date."""
+
+    paths: tuple[Path, ...] = ()
+    manifest: Path | None = None
+    remote: RemoteInput | None = None
+    leave_out: tuple[Path, ...] = ()  #: folders that are no part of the archive
+    processes: int | None = None
+
+
+def make_plan(
+    run_folder: Path, inputs: PlanInputs, rules: SeriesRules, progress: PlanProgress
+) -> PlanTally:
+    """Make a plan in the folder of a run, or bring it up to date.
+
+    Raises
+    ------
+    TransientError
+        If the plan cannot be written, or the archive cannot be asked, now.
+    PermanentError
+        ``source-missing`` if there is nothing to plan or a path is not there,
+        ``unreadable-file`` for the list, and what the archive refuses.
+    """
+    plan = PlanFile(run_folder, must_exist=False)
+    try:
+        _follow_rules(plan, rules)
+        manifest = None if inputs.manifest is None else read_manifest(inputs.manifest)
+        paths = [*inputs.paths, *(manifest.paths if manifest else ())]
+        roots = _roots(plan, paths)
+        if not (roots or manifest or inputs.remote):
+            raise PermanentError(Reason.SOURCE_MISSING, "nothing to plan: name a folder")
+        listed = manifest.series if manifest else {}
+        tally = PlanTally()
+        if inputs.remote is not None:
+            tally.series_examined += _plan_remote(plan, inputs.remote, listed, rules)
+        if roots:
+            IdentityHash.load(run_folder)
+            key = (run_folder / KEY_NAME).read_bytes()
+            with header_readers(inputs.processes) as executor:
+                planner = Planner(plan, rules, key, executor, progress)
+                planner.take_in(roots, (run_folder, *inputs.leave_out))
+            tally = planner.tally
+        if manifest is not None and inputs.remote is None and listed:
+            _select(plan, listed)
+        return tally
+    finally:
+        plan.close()
+
+
+def rules_of(plan: PlanFile) -> SeriesRules:
+    """The rules that a plan was made with."""
+    return SeriesRules(**(plan.setting("rules") or {}))
+
+
+def _follow_rules(plan: PlanFile, rules: SeriesRules) -> None:
+    """With other rules than last time every series is examined anew."""
+    known: dict[str, Any] = plan.setting("rules") or {}
+    now = asdict(rules)
+    if known == now:
+        return
+    with plan.write() as connection:
+        if any(known.get(name) != now[name] for name in ("max_matrix", "max_voxels")):
+            connection.execute("DELETE FROM files")  # a header was read by them
+        connection.execute("INSERT OR IGNORE INTO unexamined SELECT DISTINCT series FROM parts")
+    plan.set("rules", now)
+
+
+def _roots(plan: PlanFile, paths: list[Path]) -> list[Path]:
+    """Where files are looked for: here and now, and in earlier calls."""
+    for path in paths:
+        if not path.exists() and not path.is_symlink():
+            raise PermanentError(Reason.SOURCE_MISSING, f"no {path.name} there")
+    known = [Path(text) for text in plan.setting("roots") or ()]
+    roots = list(dict.fromkeys([*known, *(path.absolute() for path in paths)]))
+    plan.set("roots", [str(root) for root in roots])
+    return roots
+
+
+def _plan_remote(
+    plan: PlanFile, remote: RemoteInput, listed: dict[str, str], rules: SeriesRules
+) -> int:
+    if listed:
+        return plan_listed(plan, remote.name, remote.archive, listed, remote.query, rules)
+    return plan_found(plan, remote.name, remote.archive.find(remote.query), rules)
+
+
+def _select(plan: PlanFile, listed: dict[str, str]) -> None:
+    """Of what lies in the folders only what is listed runs; what lies nowhere is coded."""
+    with plan.write() as connection:
+        connection.execute("CREATE TEMP TABLE IF NOT EXISTS listed (series TEXT PRIMARY KEY)")
+        connection.execute("DELETE FROM temp.listed")
+        connection.executemany(
+            "INSERT OR IGNORE INTO temp.listed VALUES (?)", [(uid,) for uid in listed]
+        )
+        connection.execute(
+            "UPDATE series SET plan_reason = ?, plan_detail = 'not listed' WHERE source = ?"
+            " AND plan_reason IS NULL AND series NOT IN (SELECT series FROM temp.listed)",
+            (Reason.NOT_SELECTED, FILES),
+        )
+        known = {
+            row[0]
+            for row in connection.execute(
+                "SELECT series FROM series WHERE series IN (SELECT series FROM temp.listed)"
+            )
+        }
+    missing(plan, FILES, {uid: study for uid, study in listed.items() if uid not in known})

@@ -1,0 +1,282 @@
+"""The account of a run as one page of HTML that needs nothing else.
+
+It can be shown to anybody: no name of a patient, a file or a folder is in it, and no UID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from typing import Final
+
+from inference.reasons import Reason, describe
+from pacs_bridge.archive.accounts import Account, OutcomeCount
+from pacs_bridge.report import software_version
+
+_NAMES: Final = {
+    "done": "Segmented",
+    "planned": "Still to run",
+    "waiting": "At work",
+    "left-out": "Left out by their headers",
+    "skipped": "Skipped when looked at",
+    "refused": "Refused when looked at",
+    "failed": "Failed",
+    "superseded": "Replaced by something newer",
+}
+_COLOURS: Final = {
+    "done": "#2f7d4f",
+    "planned": "#9aa5b1",
+    "waiting": "#5b8db8",
+    "left-out": "#c9b458",
+    "skipped": "#b8a13c",
+    "refused": "#c77d3a",
+    "failed": "#b3403a",
+    "superseded": "#7d6b99",
+}
+_STAGE_COLOURS: Final = (
+    "#7ea6c9",
+    "#9cb8a3",
+    "#5b8db8",
+    "#2f7d4f",
+    "#c9b458",
+    "#c77d3a",
+    "#7d6b99",
+)
+_STYLE: Final = """
+:root { --ink: #1d2733; --quiet: #5c6b7a; --line: #dfe5ea; --paper: #ffffff; --back: #f4f6f8; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 1040px; margin: 0 auto; padding: 32px 24px 48px; }
+h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 0 0 14px; }
+.quiet { color: var(--quiet); } .small { font-size: 13px; }
+section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
+  padding: 20px 22px; margin-top: 18px; break-inside: avoid; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
+  margin-top: 18px; }
+.figure { background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
+  padding: 14px 16px; }
+.figure b { display: block; font-size: 25px; font-weight: 600; line-height: 1.2;
+  font-variant-numeric: tabular-nums; }
+.bar { display: flex; height: 26px; border-radius: 6px; overflow: hidden; background: var(--line); }
+.bar i { display: block; height: 100%; min-width: 2px; }
+.key { display: flex; flex-wrap: wrap; gap: 6px 18px; margin-top: 10px; font-size: 13px; }
+.key i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: 7px 10px 7px 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+th { font-size: 12px; color: var(--quiet); font-weight: 600; }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+tr:last-child td { border-bottom: 0; } code { font-size: 13px; overflow-wrap: anywhere; }
+tfoot td { font-weight: 600; border-top: 2px solid var(--line); }
+@media print { body { background: #fff; } main { padding: 0; } }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PageText:
+    """What the account itself does not know."""
+
+    title: str
+    now: datetime
+    cost_an_hour: float | None  #: of the machine, in any money
+
+
+def page(account: Account, text: PageText) -> str:
+    """The account as HTML."""
+    title = escape(text.title or "Archive segmentation")
+    parts = [
+        f"<h1>{title}</h1>",
+        f"<p class='quiet'>Account of {text.now:%d %B %Y, %H:%M}. Results are investigational.</p>",
+        _figures(account, text),
+        _outcomes(account),
+        _reasons(account.outcomes),
+        _stages(account),
+        _findings(account.findings),
+        _inputs(account),
+        _models(account),
+        f"<p class='quiet small'>PACS Bridge {escape(software_version())}. No names of patients,"
+        " files or folders are on this page.</p>",
+    ]
+    return (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><main>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</main></body></html>\n"
+    )
+
+
+def _figures(account: Account, text: PageText) -> str:
+    ended = sum(c.series for c in account.outcomes if c.state not in ("planned", "waiting"))
+    done = sum(c.series for c in account.outcomes if c.state == "done")
+    figures = [
+        (f"{account.series:,}", "series in all"),
+        (_share(ended, account.series), "accounted for"),
+        (f"{done:,}", "segmented"),
+        (_bytes(account.output_bytes), f"in {account.outputs:,} results"),
+    ]
+    if account.run_seconds:
+        figures.append((_hours(account.run_seconds), "of runs"))
+        if done:
+            figures.append((f"{3600 * done / account.run_seconds:,.0f}", "results an hour"))
+    if text.cost_an_hour is not None and account.run_seconds:
+        cost = text.cost_an_hour * account.run_seconds / 3600
+        figures.append((f"{cost:,.2f}", "cost of the machine"))
+        if done:
+            figures.append((f"{cost / done:,.4f}", "of it a result"))
+    cells = "".join(
+        f"<div class='figure'><b>{value}</b><span class='quiet'>{name}</span></div>"
+        for value, name in figures
+    )
+    return f"<div class='figures'>{cells}</div>"
+
+
+def _outcomes(account: Account) -> str:
+    totals = {
+        state: sum(c.series for c in account.outcomes if c.state == state) for state in _NAMES
+    }
+    shown = [(state, number) for state, number in totals.items() if number]
+    return _section(
+        "What became of the series",
+        _bar([(_COLOURS[state], _NAMES[state], number) for state, number in shown], "{:,.0f}"),
+    )
+
+
+def _reasons(outcomes: Iterable[OutcomeCount]) -> str:
+    rows = []
+    total = 0
+    total_bytes = 0
+    for count in sorted(outcomes, key=lambda c: (list(_NAMES).index(c.state), -c.series)):
+        total += count.series
+        total_bytes += count.source_bytes
+        meaning = describe(Reason(count.reason)).meaning if count.reason else ""
+        code = f"<code>{escape(count.reason)}</code>" if count.reason else ""
+        rows.append(
+            f"<tr><td>{_NAMES[count.state]}</td><td>{code}</td>"
+            f"<td class='quiet'>{escape(meaning)}</td><td class='n'>{count.series:,}</td>"
+            f"<td class='n'>{_bytes(count.source_bytes)}</td></tr>"
+        )
+    return _section(
+        "Every series by outcome and reason",
+        "<table><thead><tr><th>Outcome</th><th>Reason</th><th></th><th class='n'>Series</th>"
+        "<th class='n'>Source</th></tr></thead><tbody>"
+        + "".join(rows)
+        + f"</tbody><tfoot><tr><td>All</td><td></td><td></td><td class='n'>{total:,}</td>"
+        f"<td class='n'>{_bytes(total_bytes)}</td></tr></tfoot></table>",
+    )
+
+
+def _stages(account: Account) -> str:
+    if not account.seconds:
+        return ""
+    bars = [
+        (colour, stage, seconds)
+        for colour, (stage, seconds) in zip(_STAGE_COLOURS, account.seconds.items(), strict=False)
+    ]
+    share = account.model_busy_share
+    said = "Stages of different series overlap."
+    if share is not None:
+        said += f" The model was busy for {share:.0%} of the time of the runs."
+    return _section(
+        "Where the time went", _bar(bars, "{:,.0f} s") + f"<p class='quiet small'>{said}</p>"
+    )
+
+
+def _findings(findings: Mapping[str, int]) -> str:
+    if not findings:
+        return ""
+    rows = "".join(
+        f"<tr><td><code>{escape(code)}</code></td>"
+        f"<td class='quiet'>{escape(describe(Reason(code)).meaning)}</td>"
+        f"<td class='n'>{number:,}</td></tr>"
+        for code, number in findings.items()
+    )
+    return _section(
+        "Remarks on series",
+        "<table><thead><tr><th>Remark</th><th></th><th class='n'>Series</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>",
+    )
+
+
+def _inputs(account: Account) -> str:
+    total = account.files.get("all", 0)
+    if not total:
+        return ""
+    rows = "".join(
+        f"<tr><td><code>{escape(code)}</code></td>"
+        f"<td class='quiet'>{escape(describe(Reason(code)).meaning)}</td>"
+        f"<td class='n'>{number:,}</td></tr>"
+        for code, number in sorted(account.files.items(), key=lambda item: -item[1])
+        if code != "all"
+    )
+    table = (
+        "<table><thead><tr><th>Files of no series, or there twice</th><th></th>"
+        f"<th class='n'>Files</th></tr></thead><tbody>{rows}</tbody></table>"
+    )
+    unreadable = (
+        f", {account.unreadable_folders:,} of which could not be looked into"
+        if account.unreadable_folders
+        else ""
+    )
+    said = f"<p>{total:,} files in {account.folders:,} folders{unreadable}.</p>"
+    return _section("What was met", said + (table if rows else ""))
+
+
+def _models(account: Account) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td><code>{escape(digest)}</code></td>"
+        f"<td class='n'>{number:,}</td></tr>"
+        for name, digest, number in account.models
+    )
+    if not rows:
+        return ""
+    return _section(
+        "Models",
+        "<table><thead><tr><th>Model</th><th>SHA-256 of its weights</th><th class='n'>Series</th>"
+        f"</tr></thead><tbody>{rows}</tbody></table>",
+    )
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>{content}</section>"
+
+
+def _bar(parts: Iterable[tuple[str, str, float]], number: str) -> str:
+    shown = list(parts)
+    total = sum(size for _, _, size in shown) or 1.0
+    bar = "".join(
+        f"<i style='width:{100 * size / total:.3f}%;background:{colour}' title='{escape(name)}'></i>"
+        for colour, name, size in shown
+    )
+    key = "".join(
+        f"<span><i style='background:{colour}'></i>{escape(name)}"
+        f" <b>{number.format(size)}</b> <span class='quiet'>{_share(size, total)}</span></span>"
+        for colour, name, size in shown
+    )
+    return f"<div class='bar'>{bar}</div><div class='key'>{key}</div>"
+
+
+def _share(part: float, whole: float) -> str:
+    if not whole:
+        return "–"
+    percent = 100 * part / whole
+    return f"{percent:.0f} %" if percent in (0, 100) else f"{min(percent, 99.9):.1f} %"
+
+
+def _hours(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 1000 or unit == "TB":
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    raise AssertionError("unreachable")

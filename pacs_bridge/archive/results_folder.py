@@ -1,0 +1,159 @@
+"""The results of a run: a folder for each series, under a name that tells nobody's.
+
+What lies there says itself what it rests on, so that a result is recognised whatever became of
+the plan. A folder is whole or not there at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from inference.durable import flush
+from inference.reasons import Reason
+from pacs_bridge.archive.series_book import Made, PlannedSeries
+from pacs_bridge.errors import TransientError, disk_reason
+from pacs_bridge.report import REPORT_NAME, SeriesReport
+
+RECORD_NAME: Final = "record.json"
+_SCHEMA: Final = "pacs-bridge/archive-result/1"
+_STAGING: Final = ".staging"
+_REPLACED: Final = ".replaced"
+
+
+def made_of(report: SeriesReport, result: str) -> Made:
+    """What a report says that the account of a run needs."""
+    outputs = [output for stack in report.stacks for output in stack.outputs]
+    findings = [finding.reason for stack in report.stacks for finding in stack.findings]
+    return Made(
+        result=result,
+        outputs=len(outputs),
+        output_bytes=sum(output.size_bytes for output in outputs),
+        structures=sum(len(stack.structures) for stack in report.stacks),
+        findings=tuple(dict.fromkeys(findings)),
+        seconds={str(stage): seconds for stage, seconds in report.timings_s.items()},
+        peak_memory_bytes=report.peak_memory_bytes,
+        model=report.model.name if report.model else "",
+        model_digest=report.model.digest if report.model else "",
+    )
+
+
+class ResultsFolder:
+    """Where results lie.
+
+    Parameters
+    ----------
+    folder
+        Of all of them; it is made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def name(self, series: PlannedSeries) -> str:
+        """Of the folder of a series, relative to that of all: SHA-256 of its UIDs."""
+        text = json.dumps([series.study_instance_uid, series.series])
+        word = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return f"{word[:2]}/{word}"
+
+    def find(self, series: PlannedSeries, recipe: str) -> Made | None:
+        """The result of a series that rests on these files and this recipe, if there is one."""
+        self._mend(series)
+        try:
+            record = json.loads((self._path(series) / RECORD_NAME).read_bytes())
+        except (OSError, ValueError):
+            return None
+        rests_on = (record.get("schema"), record.get("contents"), record.get("recipe"))
+        if rests_on != (_SCHEMA, series.contents, recipe):
+            return None
+        made = record["made"]
+        made["findings"] = tuple(Reason(code) for code in made["findings"])
+        return Made(**made)
+
+    def place(self, series: PlannedSeries, recipe: str, folder: Path) -> Made:
+        """Move a finished result here, in the place of an older one.
+
+        Parameters
+        ----------
+        folder
+            With the result and its report; gone afterwards. Where it is gone already, an
+            earlier call was ended after it had been moved.
+
+        Raises
+        ------
+        TransientError
+            ``disk-full``, or another error of the disk.
+        """
+        try:
+            return self._place(series, recipe, folder)
+        except OSError as error:
+            raise TransientError(disk_reason(error), f"results: {error.strerror}") from error
+
+    def _place(self, series: PlannedSeries, recipe: str, folder: Path) -> Made:
+        staged = self._folder / _STAGING / self._word(series)
+        if folder.exists():
+            shutil.rmtree(staged, ignore_errors=True)
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            _move(folder, staged)
+        elif not staged.exists() and (done := self.find(series, recipe)) is not None:
+            return done
+        made = made_of(SeriesReport.read(staged / REPORT_NAME), self.name(series))
+        record = {
+            "schema": _SCHEMA,
+            "series_instance_uid": series.series,
+            "contents": series.contents,
+            "recipe": recipe,
+            "made": asdict(made),
+        }
+        path = staged / RECORD_NAME
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        flush(path)
+        flush(staged)
+        self._put(series, staged)
+        return made
+
+    def _put(self, series: PlannedSeries, staged: Path) -> None:
+        final = self._path(series)
+        replaced = self._folder / _REPLACED / self._word(series)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            replaced.parent.mkdir(parents=True, exist_ok=True)
+            final.rename(replaced)
+        staged.rename(final)
+        flush(final.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+    def _mend(self, series: PlannedSeries) -> None:
+        """Finish what was ended between two moves."""
+        staged = self._folder / _STAGING / self._word(series)
+        if (staged / RECORD_NAME).exists() and not self._path(series).exists():
+            self._put(series, staged)
+
+    def _path(self, series: PlannedSeries) -> Path:
+        return self._folder / self.name(series)
+
+    def _word(self, series: PlannedSeries) -> str:
+        return self.name(series).rpartition("/")[2]
+
+
+def _move(folder: Path, target: Path) -> None:
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        partial = target.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(folder, partial)
+        for path in partial.iterdir():
+            flush(path)
+        os.replace(partial, target)  # noqa: PTH105 - a folder that is not there
+        shutil.rmtree(folder)

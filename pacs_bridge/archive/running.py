@@ -1,0 +1,219 @@
+"""Running a plan: in this process with a warm model, or by the workers of a service."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from inference.engine.heap import keep_heap
+from inference.windows import Precision
+from pacs_bridge.archive.feeder import Feeder, FeedOrder, FeedState
+from pacs_bridge.archive.own_bridge import ROUTE
+from pacs_bridge.archive.plan_file import FILES, PlanFile
+from pacs_bridge.archive.plan_source import PlanSources
+from pacs_bridge.archive.recipe import Recipe
+from pacs_bridge.archive.results_folder import ResultsFolder
+from pacs_bridge.archive.run_log import RunClock
+from pacs_bridge.archive.series_book import SeriesBook
+from pacs_bridge.archive.window import Rate, TimeWindow
+from pacs_bridge.child import open_log, process_name
+from pacs_bridge.clock import Clock
+from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.errors import TransientError
+from pacs_bridge.job_source import JobSources
+from pacs_bridge.ledger.archive_jobs import ArchiveJobs
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.log import Log
+from pacs_bridge.models import WarmSegmenters, model_stores
+from pacs_bridge.pipeline import Pipeline
+from pacs_bridge.sources.configured_sources import ConfiguredSources
+from pacs_bridge.worker import Worker
+
+_POLL_S: Final = 0.5
+_WAIT_S: Final = 2.0
+_MOST_WAITING: Final = 12
+
+#: Told how the run stands, and the seconds that it has worked.
+RunProgress = Callable[[FeedState, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When series may be begun, and how many."""
+
+    window: TimeWindow | None = None
+    rate: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """How a run is told to end."""
+
+    stop: threading.Event  #: begin nothing more, finish what is in hand
+    leave: threading.Event  #: give back what is in hand
+
+
+class OwnRun:
+    """A run in this process. For the main thread.
+
+    Parameters
+    ----------
+    run_folder
+        With the plan; held by ``alone``.
+    config
+        From ``own_config``.
+    recipe
+        Of its route.
+    out
+        Folder for the results.
+    remote
+        Sources beside the plan's files, by name.
+    """
+
+    def __init__(
+        self,
+        run_folder: Path,
+        config: BridgeConfig,
+        recipe: Recipe,
+        out: Path,
+        remote: dict[str, JobSources],
+    ) -> None:
+        self._run_folder = run_folder
+        self._config = config
+        self._recipe = recipe
+        self._out = out
+        self._sources = {FILES: PlanSources(run_folder, config.data_folder), **remote}
+
+    def work(self, pace: Pace, leaving: Leaving, clock: Clock, progress: RunProgress) -> FeedState:
+        """Work until all is done or the run is told to end; gives how it stands then.
+
+        Raises
+        ------
+        ModelError
+            If the model is not whole.
+        UnknownDeviceError
+            If this machine has no such device.
+        BridgeError
+            If plan or ledger cannot be opened.
+        BrokenDeviceError
+            If the device computes no more: run again.
+        """
+        config = self._config
+        keep_heap()
+        log = open_log(config)
+        segmenters = self._warm()
+        plan = PlanFile(self._run_folder)
+        ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
+        for name in ArchiveJobs(ledger.database).working():
+            ledger.jobs.presume_dead(name)  # the run folder is ours: they are gone
+        order = FeedOrder(ROUTE, (), self._recipe, FILES, _MOST_WAITING, pace.window, pace.rate)
+        results = ResultsFolder(self._out)
+        feeder = Feeder(SeriesBook(plan), ledger, order, config.data_folder, clock, results)
+        sources = ConfiguredSources(self._sources)
+        worker = Worker(config, ledger.jobs, sources, segmenters, log, leaving.leave)
+        pipeline = Pipeline(worker)
+        run = RunClock(plan, self._recipe, clock)
+        try:
+            state = _loop(feeder, run, leaving, log, progress, pipeline)
+            pipeline.drain()
+            with_drained = _settled(feeder, state, log)
+            run.tick(is_working=True, is_last=True)
+            progress(with_drained, run.seconds)
+        finally:
+            ledger.close()
+            plan.close()
+        return with_drained
+
+    def _warm(self) -> WarmSegmenters:
+        config = self._config
+        stores = model_stores(config.models.folder)
+        asked = config.workers.precision
+        precision = None if asked == "auto" else Precision(asked)
+        segmenters = WarmSegmenters(stores, config.workers.devices[0], precision)
+        segmenters.get(self._recipe.model, config.routes[0].postprocessing)
+        return segmenters
+
+
+def _loop(
+    feeder: Feeder,
+    run: RunClock,
+    leaving: Leaving,
+    log: Log,
+    progress: RunProgress,
+    pipeline: Pipeline,
+) -> FeedState:
+    state = FeedState(0, False, True, 0)
+    while not leaving.stop.is_set():
+        try:
+            state = feeder.step(lambda: not leaving.stop.is_set())
+            busy = state.is_window_open and pipeline.work_one(process_name())
+        except TransientError as error:  # plan, ledger or results; nothing is lost
+            log.warning("run-waits", reason=error.reason, detail=error.detail)
+            leaving.stop.wait(_WAIT_S)
+            continue
+        run.tick(is_working=state.is_window_open)
+        progress(state, run.seconds)
+        if state.is_over:
+            break
+        if not busy:
+            leaving.stop.wait(_POLL_S)
+    return state
+
+
+def _settled(feeder: Feeder, state: FeedState, log: Log) -> FeedState:
+    """Take down what has ended since, and feed nothing."""
+    try:
+        return feeder.step(lambda: False)
+    except TransientError as error:  # the next run does it
+        log.warning("run-waits", reason=error.reason, detail=error.detail)
+        return state
+
+
+class FedRun:
+    """A run whose work the workers of a service do, beside what it receives.
+
+    Parameters
+    ----------
+    run_folder
+        With the plan; held by ``alone``.
+    config
+        Of the service.
+    order
+        What is made of the series.
+    """
+
+    def __init__(self, run_folder: Path, config: BridgeConfig, order: FeedOrder) -> None:
+        self._run_folder = run_folder
+        self._config = config
+        self._order = order
+
+    def work(self, leaving: Leaving, clock: Clock, progress: RunProgress) -> FeedState:
+        """Feed until all is done or the run is told to end; gives how it stands then.
+
+        What was fed goes on when the run has ended. Raises as ``OwnRun.work``.
+        """
+        plan = PlanFile(self._run_folder)
+        ledger = Ledger.open(self._config.ledger_path)
+        feeder = Feeder(SeriesBook(plan), ledger, self._order, self._config.data_folder, clock)
+        run = RunClock(plan, self._order.recipe, clock)
+        state = FeedState(0, False, True, 0)
+        try:
+            while not leaving.stop.is_set():
+                try:
+                    state = feeder.step(lambda: not leaving.stop.is_set())
+                except TransientError:
+                    leaving.stop.wait(_WAIT_S)
+                    continue
+                run.tick(is_working=state.is_window_open)
+                progress(state, run.seconds)
+                if state.is_over:
+                    break
+                leaving.stop.wait(_POLL_S)
+            run.tick(is_working=True, is_last=True)
+        finally:
+            ledger.close()
+            plan.close()
+        return state

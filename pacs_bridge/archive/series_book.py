@@ -1,0 +1,186 @@
+"""The series of a plan: which are to be run, which are at work, and what came of them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from inference.reasons import Reason
+from pacs_bridge.archive.plan_file import PlanFile
+
+
+class SeriesState(StrEnum):
+    """Where a series of a plan stands that is to be run."""
+
+    PLANNED = "planned"
+    WAITING = "waiting"  #: its job was made, and is not over
+    DONE = "done"  #: there is a result
+    SKIPPED = "skipped"  #: looked at with its pixels: not for us, with its reason
+    REFUSED = "refused"  #: the same: not fit, with its reason
+    FAILED = "failed"  #: not the fault of the series, with its reason
+    SUPERSEDED = "superseded"  #: something newer of the series took the place of the job
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came of a series beside its outcome, and what it cost."""
+
+    result: str = ""  #: folder of the result, relative to that of all results
+    outputs: int = 0  #: Segmentations
+    output_bytes: int = 0
+    structures: int = 0
+    findings: tuple[Reason, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)  #: by stage
+    peak_memory_bytes: int = 0
+    model: str = ""
+    model_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSeries:
+    """A series as the feeder needs it."""
+
+    number: int
+    series: str
+    study_instance_uid: str
+    source: str
+    contents: str
+    revision: int | None
+    job: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesEnding:
+    """How a job of a series ended."""
+
+    state: SeriesState
+    reason: Reason | None = None
+    detail: str = ""
+    made: Made = field(default_factory=Made)
+
+
+_COLUMNS = "number, series, study_instance_uid, source, contents, revision, job"
+
+
+class SeriesBook:
+    """The series.
+
+    Parameters
+    ----------
+    plan
+        That has them.
+    """
+
+    def __init__(self, plan: PlanFile) -> None:
+        self._plan = plan
+
+    def refresh(self, recipe: str, again: Sequence[SeriesState] = ()) -> int:
+        """Plan everything anew whose outcome rests on other files or another recipe.
+
+        Parameters
+        ----------
+        recipe
+            Digest of that of today.
+        again
+            States whose series are planned anew in any case, such as failed ones.
+        """
+        marks = ", ".join("?" * len(again))
+        with self._plan.write() as connection:
+            return connection.execute(
+                "UPDATE series SET state = 'planned', reason = NULL, detail = '', job = NULL,"  # noqa: S608
+                " revision = NULL WHERE plan_reason IS NULL"
+                " AND state NOT IN ('planned', 'waiting')"
+                f" AND (done_contents <> contents OR done_recipe <> ? OR state IN ({marks}))",
+                (recipe, *again),
+            ).rowcount
+
+    def next_planned(self) -> PlannedSeries | None:
+        """The first series that is to be run and has no job."""
+        rows = self._rows("plan_reason IS NULL AND state = 'planned' ORDER BY number LIMIT 1")
+        return rows[0] if rows else None
+
+    def waiting(self) -> tuple[PlannedSeries, ...]:
+        """Series whose job was made and is not over, as far as the plan knows."""
+        return self._rows("state = 'waiting' ORDER BY number")
+
+    def by_uid(self, series_instance_uid: str) -> PlannedSeries | None:
+        """The series of a UID."""
+        rows = self._rows("series = ?", series_instance_uid)
+        return rows[0] if rows else None
+
+    def intend(self, series: PlannedSeries, revision: int) -> None:
+        """Note which job is about to be made: it is found again if this process dies there."""
+        with self._plan.write() as connection:
+            connection.execute(
+                "UPDATE series SET revision = ? WHERE number = ?", (revision, series.number)
+            )
+
+    def fed(self, series: PlannedSeries, job: int, recipe: str, now: datetime) -> None:
+        """Note that the job of a series was made, and what its result will rest on."""
+        with self._plan.write() as connection:
+            connection.execute(
+                "UPDATE series SET state = 'waiting', job = ?, fed_at = ?, done_contents = ?,"
+                " done_recipe = ? WHERE number = ?",
+                (job, now.isoformat(), series.contents, recipe, series.number),
+            )
+
+    def found_done(
+        self, series: PlannedSeries, recipe: str, ending: SeriesEnding, now: datetime
+    ) -> None:
+        """Note that there is a result already that rests on these files and this recipe."""
+        with self._plan.write() as connection:
+            connection.execute(
+                "UPDATE series SET done_contents = ?, done_recipe = ? WHERE number = ?",
+                (series.contents, recipe, series.number),
+            )
+            _end(connection, series, ending, now)
+
+    def end(self, series: PlannedSeries, ending: SeriesEnding, now: datetime) -> None:
+        """Note how the job of a series ended."""
+        with self._plan.write() as connection:
+            _end(connection, series, ending, now)
+
+    def last_fed(self) -> datetime | None:
+        """When the last job was made."""
+        with self._plan.read() as connection:
+            text = connection.execute("SELECT max(fed_at) FROM series").fetchone()[0]
+        return None if text is None else datetime.fromisoformat(text)
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """How many series there are by state and reason; one that will not run is ``left-out``."""
+        with self._plan.read() as connection:
+            rows = connection.execute(
+                "SELECT CASE WHEN plan_reason IS NULL THEN state ELSE 'left-out' END,"
+                " coalesce(plan_reason, reason, ''), count(*) FROM series GROUP BY 1, 2"
+                " ORDER BY 1, 2"
+            ).fetchall()
+        return {(row[0], row[1]): row[2] for row in rows}
+
+    def _rows(self, condition: str, *values: object) -> tuple[PlannedSeries, ...]:
+        with self._plan.read() as connection:
+            rows = connection.execute(
+                f"SELECT {_COLUMNS} FROM series WHERE {condition}",  # noqa: S608 - constants
+                values,
+            ).fetchall()
+        return tuple(PlannedSeries(*row) for row in rows)
+
+
+def _end(
+    connection: sqlite3.Connection, series: PlannedSeries, ending: SeriesEnding, now: datetime
+) -> None:
+    connection.execute(
+        "UPDATE series SET state = ?, reason = ?, detail = ?, ended_at = ?, made = ?"
+        " WHERE number = ?",
+        (
+            ending.state,
+            ending.reason,
+            ending.detail,
+            now.isoformat(),
+            json.dumps(asdict(ending.made)),
+            series.number,
+        ),
+    )

@@ -1,0 +1,117 @@
+"""Files inside a zip file, read without trust.
+
+The name of a member is never a path here: what is taken out lies under a number. Links, names
+that lead elsewhere and encrypted members are not taken out; sizes are believed no further than
+the bytes that come.
+"""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from inference.reasons import Reason
+from pacs_bridge.errors import PermanentError
+
+_MOST_MEMBERS: Final = 1_000_000
+_MOST_MEMBER_BYTES: Final = 2 << 30
+#: A header of zeros packs well; pictures of a body do not.
+_MOST_RATIO: Final = 1000
+_RATIO_MATTERS_BYTES: Final = 64 << 20
+_ENCRYPTED: Final = 0x1
+_STEP_BYTES: Final = 1 << 20
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError)
+
+
+@dataclass(frozen=True, slots=True)
+class ZipMember:
+    """A file in a zip file."""
+
+    number: int  #: in the order of the central directory, from 0
+    size_bytes: int  #: as the directory says
+    checksum: int  #: CRC-32
+    problem: str  #: why it is not taken out; empty if it may be
+
+
+class ZipMembers:
+    """The members of one zip file. A context manager; for one thread.
+
+    Parameters
+    ----------
+    path
+        Of the zip file.
+
+    Raises
+    ------
+    PermanentError
+        ``unreadable-file`` if it is none, or ``too-large`` if it has too many members.
+    OSError
+        If it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except _DAMAGE as error:
+            raise PermanentError(Reason.UNREADABLE_FILE, "a damaged zip file") from error
+        self._members = self._zip.infolist()
+        if len(self._members) > _MOST_MEMBERS:
+            self._zip.close()
+            raise PermanentError(Reason.TOO_LARGE, f"a zip file of {len(self._members)} members")
+
+    def __enter__(self) -> ZipMembers:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._zip.close()
+
+    def __iter__(self) -> Iterator[ZipMember]:
+        for number, member in enumerate(self._members):
+            if not member.is_dir():
+                yield ZipMember(number, member.file_size, member.CRC, _problem(member))
+
+    def extract(self, number: int, path: Path, check: Callable[[], None] = lambda: None) -> None:
+        """Write a member to ``path``; ``check`` may raise between two pieces of it.
+
+        Raises
+        ------
+        PermanentError
+            ``unreadable-file`` if the member is damaged or not to be taken out, ``too-large``
+            if it is more than it says, ``source-missing`` if there is none of that number.
+        OSError
+            If a file cannot be read or written.
+        """
+        if not 0 <= number < len(self._members):
+            raise PermanentError(Reason.SOURCE_MISSING, "the zip file has other members now")
+        member = self._members[number]
+        if problem := _problem(member):
+            raise PermanentError(Reason.UNREADABLE_FILE, problem)
+        written = 0
+        try:
+            with self._zip.open(member) as source, path.open("wb") as target:
+                while piece := source.read(_STEP_BYTES):
+                    check()
+                    written += len(piece)
+                    if written > member.file_size:
+                        raise PermanentError(Reason.TOO_LARGE, "a member is more than it says")
+                    target.write(piece)
+        except _DAMAGE as error:
+            raise PermanentError(Reason.UNREADABLE_FILE, "a damaged member") from error
+
+
+def _problem(member: zipfile.ZipInfo) -> str:
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return "a link in a zip file"
+    if member.flag_bits & _ENCRYPTED:
+        return "an encrypted member of a zip file"
+    if member.file_size > _MOST_MEMBER_BYTES:
+        return f"a member of {member.file_size} bytes"
+    packed = max(1, member.compress_size)
+    if member.file_size > _RATIO_MATTERS_BYTES and member.file_size > _MOST_RATIO * packed:
+        return f"a member that unpacks to {member.file_size // packed} times its size"
+    return ""

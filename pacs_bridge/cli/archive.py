@@ -1,0 +1,349 @@
+"""``pacs-bridge archive``: many series, from a plan to its account."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pacs_bridge.cli.archive_progress import plan_progress, run_progress
+from pacs_bridge.cli.archive_work import opened, work_by_service, work_here
+from pacs_bridge.cli.configuration import CONFIG_VARIABLE, loaded
+from pacs_bridge.cli.outcome import FAILED, coded_failures, end_wrong_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pacs_bridge.archive.accounts import Account, OutcomeCount
+    from pacs_bridge.archive.planning import RemoteInput
+    from pacs_bridge.archive.running import Leaving, Pace
+    from pacs_bridge.config.bridge import BridgeConfig
+
+_DAY = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
+
+
+@click.group()
+def archive() -> None:
+    """Segment many series: plan, run, status, report.
+
+    The four commands share the folder of a run, --run DIR. A plan looks at headers alone and
+    says of every series whether it will run, or for which reason it will not. A run can be
+    ended at any moment and begun again. The report accounts for every series.
+    """
+
+
+def _run_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--run",
+        "run_folder",
+        metavar="DIR",
+        required=True,
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of the run: the plan and what is under way; made by plan.",
+    )(command)
+
+
+def _config_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--config",
+        "config_path",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        envvar=CONFIG_VARIABLE,
+        help=f"{help_text} Also from ${CONFIG_VARIABLE}.",
+    )
+
+
+@archive.command()
+@click.argument("inputs", metavar="[INPUT]...", nargs=-1, type=click.Path(path_type=Path))
+@_run_option
+@click.option(
+    "--manifest",
+    metavar="FILE.csv",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="List of series UIDs, or of folders and files: only these.",
+)
+@click.option("--source", metavar="NAME", help="One of the configuration's [[sources]]: query it.")
+@_config_option("Has the sources and the limits for series.")
+@click.option("--from", "from_date", type=_DAY, help="Query: studies of this day or later.")
+@click.option("--to", "to_date", type=_DAY, help="Query: studies of this day or earlier.")
+@click.option("--study-description", default="", help="Query: * and ? stand for any characters.")
+@click.option("--series-description", default="", help="Query: the same.")
+@click.option("--body-part", default="", help="Query: Body Part Examined.")
+@click.option("--min-slices", type=click.IntRange(min=2), help="Skip stacks with fewer slices.")
+@click.option("--processes", type=click.IntRange(min=1), help="That read headers; default: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def plan(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Say what will run of an archive and what will not, from headers alone.
+
+    INPUT is any number of folders, zip files and files, searched to the bottom; names do not
+    matter. Called again, without INPUT too, it reads only what is new or changed since.
+    """
+    from pacs_bridge.archive.accounts import outcome_counts
+    from pacs_bridge.archive.plan_file import PlanFile
+    from pacs_bridge.archive.planning import PlanInputs, make_plan
+    from pacs_bridge.archive.run_log import alone
+
+    config = _optional(options["config_path"])
+    run_folder: Path = options["run_folder"]
+    with coded_failures(as_json, name_files=False):
+        with alone(run_folder, "plan"), plan_progress(quiet) as progress:
+            inputs = PlanInputs(
+                paths=options["inputs"],
+                manifest=options["manifest"],
+                remote=_remote(config, options),
+                processes=options["processes"],
+            )
+            tally = make_plan(run_folder, inputs, _rules(config, options["min_slices"]), progress)
+        known = PlanFile(run_folder)
+        counts = outcome_counts(known)
+        known.close()
+    if as_json:
+        click.echo(json.dumps(asdict(tally) | _counted(counts), indent=2))
+        return
+    _print_counts(counts)
+    click.echo(
+        f"{tally.files_met} files met, {tally.files_read} read,"
+        f" {tally.series_examined} series examined"
+    )
+
+
+@archive.command()
+@_run_option
+@click.option(
+    "--out",
+    "out_folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Work in this process, and put the results here.",
+)
+@_config_option("Without --out: the service whose workers do the work. With it: the sources.")
+@click.option("--route", metavar="NAME", help="Without --out: of the service; default: its only.")
+@click.option("--model", "model_name", metavar="NAME", help="One of `pacs-bridge model list`.")
+@click.option(
+    "--models",
+    "models_folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the model store.",
+)
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["binary", "labelmap"]),
+    help="Kind of Segmentation; give it twice for both, which is the default.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the network; auto: what the device does fast.",
+)
+@click.option("--between", metavar="HH:MM-HH:MM", help="Begin series at these local hours only.")
+@click.option("--rate", metavar="N/h", help="Begin no more than so many; also N/min, N/d.")
+@click.option("--retry-failed", is_flag=True, help="Run again what failed, not what was refused.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def run(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Run a plan; go on where an earlier run ended.
+
+    With --out the series are segmented in this process, and the results lie in DIR. Without it
+    they are fed, a few at a time, to the service of --config, which works them off after all
+    that it receives and delivers the results by its route.
+
+    What has a result already is not run again, unless its files, the model or a setting have
+    changed since. The first SIGTERM or ctrl-C lets what is in hand be finished, a second one
+    gives it back.
+    """
+    from pacs_bridge.archive.run_log import alone
+
+    leaving, pace = _leaving(), _pace(options["between"], options["rate"])
+    run_folder: Path = options["run_folder"]
+    with coded_failures(as_json, name_files=False):
+        with alone(run_folder), run_progress(run_folder, quiet) as progress:
+            work = work_by_service if options["out_folder"] is None else work_here
+            state = work(run_folder, options, pace, leaving, progress)
+        counts = _known_counts(run_folder)
+    if as_json:
+        click.echo(json.dumps({"is_over": state.is_over} | _counted(counts), indent=2))
+    else:
+        _print_counts(counts)
+    if not state.is_over:
+        click.echo("ended before all was done: run it again", err=True)
+        raise click.exceptions.Exit(FAILED)
+
+
+@archive.command()
+@_run_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(run_folder: Path, as_json: bool) -> None:
+    """Say how far a plan has been run; beside a run, too."""
+    from pacs_bridge.archive.accounts import recent_an_hour
+    from pacs_bridge.archive.plan_file import PlanFile
+
+    with coded_failures(as_json, name_files=False):
+        known = PlanFile(run_folder)
+        speed = recent_an_hour(known)
+        known.close()
+        counts = _known_counts(run_folder)
+    left = sum(count.series for count in counts if count.state in ("planned", "waiting"))
+    if as_json:
+        told = {"left": left, "series_an_hour": speed}
+        click.echo(json.dumps(told | _counted(counts), indent=2))
+        return
+    _print_counts(counts)
+    if speed and left:
+        click.echo(f"{left} left; of late {speed:g} an hour: {left / speed:.1f} hours")
+
+
+@archive.command()
+@_run_option
+@click.option("--csv", "csv_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--parquet", "parquet_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path)
+)
+@click.option(
+    "--html", "html_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path)
+)
+@click.option("--title", default="", help="Of the page; do not name a patient.")
+@click.option("--cost-an-hour", type=click.FloatRange(min=0), help="Of the machine; in any money.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def report(run_folder: Path, as_json: bool, **options: Any) -> None:
+    """Account for every series of a plan, by outcome and reason.
+
+    --csv and --parquet write a row a series, --html a page that needs nothing else. No name of
+    a patient, a file or a folder is in them; series are named by UID in the tables.
+    """
+    from pacs_bridge.archive.accounts import account_of, series_lines
+    from pacs_bridge.archive.plan_file import PlanFile
+    from pacs_bridge.archive.report_page import PageText, page
+    from pacs_bridge.archive.report_table import ParquetMissingError, write_csv, write_parquet
+
+    with coded_failures(as_json):
+        known = PlanFile(run_folder)
+        account = account_of(known)
+        if options["csv_path"]:
+            write_csv(series_lines(known), options["csv_path"])
+        if options["parquet_path"]:
+            try:
+                write_parquet(series_lines(known), options["parquet_path"])
+            except ParquetMissingError as error:
+                end_wrong_call(f"--parquet: {error}")
+        if options["html_path"]:
+            text = PageText(options["title"], datetime.now().astimezone(), options["cost_an_hour"])
+            options["html_path"].write_text(page(account, text), encoding="utf-8")
+        known.close()
+    if as_json:
+        click.echo(json.dumps(_plain(account), indent=2))
+    else:
+        _print_account(account)
+
+
+def _optional(config_path: Path | None) -> BridgeConfig | None:
+    return None if config_path is None else loaded(config_path)
+
+
+def _rules(config: BridgeConfig | None, min_slices: int | None) -> Any:
+    from dataclasses import replace
+
+    from dicom_seg.read.examination import SeriesRules
+
+    rules = SeriesRules() if config is None else config.series.rules()
+    return rules if min_slices is None else replace(rules, min_slices=min_slices)
+
+
+def _remote(config: BridgeConfig | None, options: dict[str, Any]) -> RemoteInput | None:
+    from pacs_bridge.archive.planning import RemoteInput
+    from pacs_bridge.sources.remote_archive import SeriesQuery
+
+    name = options["source"]
+    if name is None:
+        return None
+    if config is None:
+        end_wrong_call("--source: name the configuration with --config FILE")
+    from_date, to_date = options["from_date"], options["to_date"]
+    query = SeriesQuery(
+        from_date=from_date.date() if from_date else None,
+        to_date=to_date.date() if to_date else None,
+        study_description=options["study_description"],
+        series_description=options["series_description"],
+        body_part=options["body_part"],
+    )
+    return RemoteInput(name, opened(config, name), query)
+
+
+def _leaving() -> Leaving:
+    """The first signal stops, the second one leaves; in the main thread."""
+    from pacs_bridge.archive.running import Leaving
+
+    leaving = Leaving(threading.Event(), threading.Event())
+
+    def told(_number: int, _frame: object) -> None:
+        if leaving.stop.is_set():
+            leaving.leave.set()
+        leaving.stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, told)
+    return leaving
+
+
+def _pace(between: str | None, rate: str | None) -> Pace:
+    from pacs_bridge.archive.running import Pace
+    from pacs_bridge.archive.window import Rate, TimeWindow
+
+    try:
+        return Pace(
+            None if between is None else TimeWindow.parse(between),
+            None if rate is None else Rate.parse(rate),
+        )
+    except ValueError as error:
+        end_wrong_call(str(error))
+
+
+def _counted(counts: Iterable[OutcomeCount]) -> dict[str, Any]:
+    rows = [asdict(count) for count in counts]
+    return {"series": sum(row["series"] for row in rows), "outcomes": rows}
+
+
+def _known_counts(run_folder: Path) -> tuple[OutcomeCount, ...]:
+    from pacs_bridge.archive.accounts import outcome_counts
+    from pacs_bridge.archive.plan_file import PlanFile
+
+    known = PlanFile(run_folder)
+    counts = outcome_counts(known)
+    known.close()
+    return counts
+
+
+def _print_counts(counts: Iterable[OutcomeCount]) -> None:
+    total = 0
+    for count in counts:
+        total += count.series
+        what = f"{count.state}: {count.reason}" if count.reason else count.state
+        click.echo(f"{count.series:9} {what}")
+    click.echo(f"{total:9} series in all")
+
+
+def _print_account(account: Account) -> None:
+    _print_counts(account.outcomes)
+    for stage, seconds in account.seconds.items():
+        click.echo(f"{seconds:11.1f} s {stage}")
+    click.echo(f"{account.outputs} results, {account.output_bytes / 1e6:.1f} MB")
+    if (share := account.model_busy_share) is not None:
+        click.echo(f"{account.run_seconds:.0f} s of runs, the model busy for {share:.0%} of them")
+
+
+def _plain(account: Account) -> dict[str, Any]:
+    derived = {"run_seconds": account.run_seconds, "model_busy_share": account.model_busy_share}
+    return asdict(account) | derived
