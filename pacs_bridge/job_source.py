@@ -10,7 +10,8 @@ from dicom_seg.provenance import SourceInstance
 from dicom_seg.segmentation import Predecessor, SegKind
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError
-from pacs_bridge.ledger.instances import InstanceBook
+from pacs_bridge.ledger.instances import SetAside
+from pacs_bridge.ledger.sources import SpooledInstance
 from pacs_bridge.process import EarlierResult, SeriesSource
 from pacs_bridge.queue import JobClaim, ResultFile
 from pacs_bridge.report import REPORT_NAME, LeftOutInstance, SeriesReport
@@ -42,6 +43,18 @@ class JobSources(Protocol):
         ...
 
 
+class SeriesInstances(Protocol):
+    """Knows the files of the series that were received."""
+
+    def sources(self, series_instance_uid: str, revision: int, /) -> tuple[SpooledInstance, ...]:
+        """The instances of a series up to a revision, by SOP Instance UID."""
+        ...
+
+    def set_aside(self, series_instance_uid: str, /) -> tuple[SetAside, ...]:
+        """The instances of a series that lie in quarantine."""
+        ...
+
+
 class SpoolSources:
     """The files that were received here.
 
@@ -53,7 +66,7 @@ class SpoolSources:
         Of the bridge: names of files in it may be told.
     """
 
-    def __init__(self, instances: InstanceBook, data_folder: Path) -> None:
+    def __init__(self, instances: SeriesInstances, data_folder: Path) -> None:
         self._instances = instances
         self._data_folder = data_folder
 

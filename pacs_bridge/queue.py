@@ -62,6 +62,9 @@ _FINAL = frozenset({State.SENT, State.COMMITTED, State.DEAD, State.SKIPPED, Stat
 #: The source of what was received here.
 SPOOL = "spool"
 
+#: Has in the ledger what was handed over to workers elsewhere, whichever process does that.
+DISPATCHER = "dispatcher"
+
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:

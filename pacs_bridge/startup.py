@@ -11,7 +11,9 @@ from inference.errors import InferenceError
 from inference.model_store import locate
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.load import ConfigFault, check_models
+from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.models import known_models, model_stores
+from pacs_bridge.queue import DISPATCHER
 from pacs_bridge.supervisor import ChildSpec
 
 
@@ -37,18 +39,41 @@ def demonstration_routes(config: BridgeConfig) -> tuple[tuple[str, str], ...]:
 
 
 def child_specs(config: BridgeConfig, config_path: Path) -> tuple[ChildSpec, ...]:
-    """The processes of one machine: listener, a worker a device, sender, perhaps control."""
+    """The processes of one machine: listener, workers, sender, perhaps dispatcher and control.
+
+    There is a worker a device, but on a machine whose jobs are handed over.
+    """
 
     def child(name: str, command: str, *options: str) -> ChildSpec:
         program = (sys.executable, "-m", "pacs_bridge", command)
         return ChildSpec(name, (*program, "--config", str(config_path), *options))
 
+    queue = config.queue
     workers = (
-        child(f"worker{number}", "work", "--device", device)
-        for number, device in enumerate(config.workers.devices)
+        ()
+        if queue is not None and not queue.local_workers
+        else tuple(
+            child(f"worker{number}", "work", "--device", device)
+            for number, device in enumerate(config.workers.devices)
+        )
     )
     control = () if config.control is None else (child("control", "control"),)
-    return (child("listener", "listen"), *workers, child("sender", "send"), *control)
+    dispatcher = () if queue is None else (child("dispatcher", "dispatch"),)
+    return (child("listener", "listen"), *workers, *dispatcher, child("sender", "send"), *control)
+
+
+def keep_handed_over(ledger: Ledger, config: BridgeConfig) -> None:
+    """What was handed over stays so while this machine starts again, or comes back for good.
+
+    Raises
+    ------
+    TransientError
+        If the ledger cannot be written.
+    """
+    if config.queue is None:
+        ledger.jobs.give_back(DISPATCHER)
+    else:
+        ledger.jobs.prolong(DISPATCHER, config.workers.lease_s)
 
 
 def _model_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:

@@ -10,8 +10,7 @@ from inference.windows import Precision
 from pacs_bridge.child import leave_on_signals, open_log, process_name
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import TransientError
-from pacs_bridge.job_source import SpoolSources
-from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.job_place import JobPlace, own_ledger
 from pacs_bridge.models import WarmSegmenters, model_stores
 from pacs_bridge.pipeline import Pipeline
 from pacs_bridge.time_limit import EX_SOFTWARE
@@ -21,7 +20,10 @@ _POLL_S = 0.5
 
 
 def run_worker(
-    config: BridgeConfig, device: str, announce: Callable[[], None] = lambda: None
+    config: BridgeConfig,
+    device: str,
+    announce: Callable[[], None] = lambda: None,
+    jobs: Callable[[BridgeConfig], JobPlace] = own_ledger,
 ) -> None:
     """Work until SIGTERM or SIGINT; the job in hand is given back. In the main thread.
 
@@ -33,11 +35,13 @@ def run_worker(
         auto, cpu, cuda or cuda:N.
     announce
         Called once jobs are worked off: the model of the first route is loaded by then.
+    jobs
+        Opens the place where jobs come from.
 
     Raises
     ------
     BridgeError
-        If the ledger cannot be opened.
+        If the place of jobs cannot be opened, or is not for this worker.
     ModelError
         If the model of a route is not whole.
     UnknownDeviceError
@@ -58,16 +62,15 @@ def run_worker(
     if not segmenters.device_computes():
         log.error("device-broken", device=device)
         raise SystemExit(EX_SOFTWARE)
-    ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
-    sources = SpoolSources(ledger.instances, config.data_folder)
-    worker = Worker(config, ledger.jobs, sources, segmenters, log, leave)
+    place = jobs(config)
+    worker = Worker(config, place.queue, place.sources, segmenters, log, leave)
     pipeline = Pipeline(worker)
     work_one = pipeline.work_one if config.workers.overlap else worker.work_one
     announce()
     while not leave.is_set():
         try:
             busy = work_one(process_name())
-        except TransientError as error:  # the ledger; what was claimed runs out by itself
+        except TransientError as error:  # the queue; what was claimed runs out by itself
             log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
             busy = False
         except BrokenDeviceError as error:
@@ -76,4 +79,4 @@ def run_worker(
         if not busy:
             leave.wait(_POLL_S)
     pipeline.drain()
-    ledger.close()
+    place.close()

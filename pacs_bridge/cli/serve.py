@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,12 @@ def serve(config_path: Path, until_stdin_closes: bool) -> None:
     """
     from pacs_bridge.child import leave_on_closed_stdin, leave_on_signals, open_log
     from pacs_bridge.ledger.ledger import Ledger
-    from pacs_bridge.startup import child_specs, demonstration_routes, startup_faults
+    from pacs_bridge.startup import (
+        child_specs,
+        demonstration_routes,
+        keep_handed_over,
+        startup_faults,
+    )
     from pacs_bridge.supervisor import Supervisor, WrongConfigurationError
 
     config = loaded(config_path)
@@ -48,6 +54,7 @@ def serve(config_path: Path, until_stdin_closes: bool) -> None:
     with coded_failures(False):
         ledger = Ledger.open(config.ledger_path)
         unfit = demonstration_routes(config)
+        keep_handed_over(ledger, config)
     for route, model in unfit:
         log.warning("demonstration-model", route=route, model=model)
     supervisor = Supervisor(
@@ -60,9 +67,10 @@ def serve(config_path: Path, until_stdin_closes: bool) -> None:
 
     def announce(said: dict[str, str]) -> None:
         workers = sum(name.startswith("worker") for name in said)
+        queue = "" if config.queue is None else f", jobs to queue {config.queue.name}"
         click.echo(
             f"ready: {config.listener.ae_title} at {config.listener.bind}:{said['listener']},"
-            f" {workers} worker{'s' if workers > 1 else ''},"
+            f" {workers} worker{'' if workers == 1 else 's'}{queue},"
             f" to {', '.join(each.name for each in config.destinations)}"
             + (f"; control at port {said['control']}" if "control" in said else "")
             + "".join(f"; route {route}: {model} is for demonstration" for route, model in unfit)
@@ -91,14 +99,44 @@ def listen(config_path: Path, ready_fd: int | None) -> None:
 @click.command()
 @config_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--queue",
+    "url",
+    metavar="URL",
+    help="Jobs of a bridge elsewhere: postgresql://... (password: PGPASSFILE, or a service).",
+)
+@click.option("--queue-name", help="In the database; by default as configured, or 'default'.")
 @_ready_option
-def work(config_path: Path, device: str, ready_fd: int | None) -> None:
-    """Run one more worker beside those of `serve`."""
+def work(
+    config_path: Path, device: str, url: str | None, queue_name: str | None, ready_fd: int | None
+) -> None:
+    """Run one more worker: beside those of `serve`, or for a bridge elsewhere."""
+    from pacs_bridge.job_place import own_ledger
     from pacs_bridge.worker_service import run_worker
 
     config = loaded(config_path)
+    jobs = own_ledger
+    if url is not None:
+        from pacs_bridge.postgres.place import handed_over_jobs
+
+        configured = "default" if config.queue is None else config.queue.name
+        jobs = partial(handed_over_jobs, url=url, name=queue_name or configured)
     with _configuration_faults():
-        run_worker(config, device, lambda: _tell_ready(ready_fd))
+        run_worker(config, device, lambda: _tell_ready(ready_fd), jobs)
+
+
+@click.command(hidden=True)
+@config_option
+@_ready_option
+def dispatch(config_path: Path, ready_fd: int | None) -> None:
+    """Hand jobs over to workers elsewhere."""
+    config = loaded(config_path)
+    if config.queue is None:
+        end_wrong_call(f"{config_path}: queue: missing")
+    from pacs_bridge.postgres.service import run_dispatcher
+
+    with _configuration_faults():
+        run_dispatcher(config, config.queue, lambda: _tell_ready(ready_fd))
 
 
 @click.command(hidden=True)

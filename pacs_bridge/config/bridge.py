@@ -12,6 +12,7 @@ from pacs_bridge.config.control import TOKEN_NAME, ControlConfig
 from pacs_bridge.config.destinations import DestinationConfig, RetryConfig
 from pacs_bridge.config.listener import ListenerConfig
 from pacs_bridge.config.processing import ResultsConfig, SeriesConfig
+from pacs_bridge.config.queue import QueueConfig
 from pacs_bridge.config.routes import RouteConfig
 from pacs_bridge.config.section import NotEmpty, Section, resolved
 from pacs_bridge.config.sources import SourceConfig
@@ -128,6 +129,8 @@ class BridgeConfig(Section):
     log: LogConfig = LogConfig()
     #: None: the service tells its state to nobody.
     control: ControlConfig | None = None
+    #: None: this machine segments by itself.
+    queue: QueueConfig | None = None
     destinations: Annotated[tuple[DestinationConfig, ...], NotEmpty]
     routes: Annotated[tuple[RouteConfig, ...], NotEmpty]
     sources: tuple[SourceConfig, ...] = ()

@@ -138,6 +138,41 @@ class JobQueue:
             _LEASES.let_go(connection, claim.job_id)
             self._set_state(connection, claim.job_id, State.READY)
 
+    def claim_this(self, job_id: int, worker: str, lease_s: float) -> JobClaim | None:
+        """Lease one job, if it waits and is due. Counts as an attempt."""
+        steady_s = self._database.clock.steady_s()
+        with self._database.write() as connection:
+            row = _next_job(connection, steady_s, job_id)
+            if row is None or row["worker"] is not None:
+                return None
+            return self._lease(connection, row, worker, steady_s + lease_s)
+
+    def most_urgent(self) -> Priority | None:
+        """Of the jobs that ``claim`` would lease now; None if there is none."""
+        with self._database.read() as connection:
+            row = _next_job(connection, self._database.clock.steady_s())
+        return None if row is None else _PRIORITY[row["priority"]]
+
+    def held_by(self, worker: str) -> tuple[JobClaim, ...]:
+        """The claims of a worker, as it was given them: for one that has lost its memory."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT * FROM jobs INDEXED BY jobs_leased"
+                " WHERE worker IS NOT NULL AND worker = ?",
+                (worker,),
+            ).fetchall()
+            return tuple(_claim(connection, row, worker) for row in rows)
+
+    def prolong(self, worker: str, lease_s: float) -> int:
+        """Prolong all leases of a worker from now on; gives how many."""
+        until_s = self._database.clock.steady_s() + lease_s
+        with self._database.write() as connection:
+            return connection.execute(
+                "UPDATE jobs INDEXED BY jobs_leased SET lease_until_s = ?"
+                " WHERE worker IS NOT NULL AND worker = ?",
+                (until_s, worker),
+            ).rowcount
+
     def presume_dead(self, worker: str) -> int:
         """End the leases of a worker that is known to be gone; gives how many."""
         with self._database.write() as connection:
@@ -157,24 +192,13 @@ class JobQueue:
     def _lease(
         self, connection: sqlite3.Connection, row: sqlite3.Row, worker: str, until_s: float
     ) -> JobClaim:
-        connection.execute(
+        leased = connection.execute(
             "UPDATE jobs SET worker = ?, lease_until_s = ?, fence = fence + 1,"
-            " attempts = attempts + 1, deaths = deaths + ? WHERE id = ?",
+            " attempts = attempts + 1, deaths = deaths + ? WHERE id = ? RETURNING *",
             (worker, until_s, int(row["worker"] is not None), row["id"]),
-        )
+        ).fetchone()
         self._set_state(connection, row["id"], State.CLAIMED)
-        request = _request(row)
-        return JobClaim(
-            job_id=row["id"],
-            fence=row["fence"] + 1,
-            request=request,
-            attempt=row["attempts"] + 1,
-            worker=worker,
-            created=datetime.fromisoformat(row["created_at"]),
-            predecessors=sent_results_before(
-                connection, request.series_instance_uid, request.revision, request.route
-            ),
-        )
+        return _claim(connection, leased, worker)
 
     def _end(
         self,
@@ -248,10 +272,32 @@ def set_job_state(
     note(connection, now, Change(row[0], row[1], state, reason, detail, job_id))
 
 
-def _next_job(connection: sqlite3.Connection, steady_s: float) -> sqlite3.Row | None:
-    """The most urgent job that is due: one that waits, or one whose worker is presumed dead."""
+def _claim(connection: sqlite3.Connection, row: sqlite3.Row, worker: str) -> JobClaim:
+    """The claim that a leased row stands for."""
+    request = _request(row)
+    return JobClaim(
+        job_id=row["id"],
+        fence=row["fence"],
+        request=request,
+        attempt=row["attempts"],
+        worker=worker,
+        created=datetime.fromisoformat(row["created_at"]),
+        predecessors=sent_results_before(
+            connection, request.series_instance_uid, request.revision, request.route
+        ),
+    )
+
+
+def _next_job(
+    connection: sqlite3.Connection, steady_s: float, job_id: int | None = None
+) -> sqlite3.Row | None:
+    """The most urgent job that is due: one that waits, or one whose worker is presumed dead.
+
+    With an id that job only, if it is one of these.
+    """
     waits = f"({IS_JOB_OVERTAKEN} OR {IS_EARLIER_UNDER_WAY})"
-    free = f"NOT {waits} ORDER BY priority, id LIMIT 1"
+    which = "" if job_id is None else "AND id = :id "
+    free = f"NOT {waits} {which}ORDER BY priority, id LIMIT 1"
     row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM ("  # noqa: S608 - constants
         "SELECT * FROM (SELECT * FROM jobs INDEXED BY jobs_waiting"
@@ -260,7 +306,7 @@ def _next_job(connection: sqlite3.Connection, steady_s: float) -> sqlite3.Row | 
         "SELECT * FROM (SELECT * FROM jobs INDEXED BY jobs_leased"
         f" WHERE worker IS NOT NULL AND lease_until_s <= :now AND {free})"
         ") ORDER BY priority, id LIMIT 1",
-        {"now": steady_s},
+        {"now": steady_s, "id": job_id},
     ).fetchone()
     return row
 

@@ -48,19 +48,22 @@ class PostgresQueue:
     name
         Of the queue in it.
     owner
-        The bridge whose queue it is.
+        Tells which bridge's queue it is; raises ``TransientError`` when its data folder is away,
+        and then nothing is claimed.
     max_failures
         A job is ``DEAD`` after so many failures that count, the death of its worker among them.
     """
 
-    def __init__(self, server: Server, name: str, owner: str, max_failures: int = 3) -> None:
+    def __init__(
+        self, server: Server, name: str, owner: Callable[[], str], max_failures: int = 3
+    ) -> None:
         self._server = server
         self._name = name
         self._owner = owner
         self._max_failures = max_failures
         self._tasks = Tasks(name)
         self._presence = _Presence(server, self._tasks)
-        self._is_ours = False
+        self._known_owner = ""
         self._in_doubt: set[tuple[int, int]] = set()
 
     def submit(self, request: JobRequest) -> int:
@@ -204,10 +207,11 @@ class PostgresQueue:
         self._server.close()
 
     def _look_whose_it_is(self) -> None:
-        if not self._is_ours:
+        owner = self._owner()
+        if owner != self._known_owner:
             with self._server.transaction() as connection:
-                check(connection, self._name, self._owner)
-            self._is_ours = True
+                check(connection, self._name, owner)
+            self._known_owner = owner
 
     def _known(self, connection: Connection, request: JobRequest) -> DictRow:
         row = connection.execute(

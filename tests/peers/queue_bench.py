@@ -67,7 +67,7 @@ class PostgresBench:
         self._others: list[PostgresBench] = []
         self.server = Server(url)
         prepare(self.server, QUEUE_NAME, OWNER)
-        self.queue = PostgresQueue(self.server, QUEUE_NAME, OWNER)
+        self.queue = PostgresQueue(self.server, QUEUE_NAME, lambda: OWNER)
         self.clock = ServerClock(url)
 
     def state(self, job_id: int) -> State:

@@ -1,0 +1,38 @@
+"""The queue on PostgreSQL, for workers on other machines."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import AfterValidator, Field
+
+from pacs_bridge.config.section import Name, Section
+
+
+def checked_url(value: str) -> str:
+    """A ``postgresql://`` URL without a password.
+
+    Raises
+    ------
+    ValueError
+        If it is another kind of URL, or holds a password.
+    """
+    parts = urlsplit(value)
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError("a queue is at postgresql://")
+    if parts.password or "password" in parse_qs(parts.query):
+        raise ValueError("a password belongs into libpq's password file (?passfile=/path)")
+    return value
+
+
+class QueueConfig(Section):
+    """Where jobs are handed over to workers on other machines; without this table nowhere."""
+
+    url: Annotated[str, AfterValidator(checked_url)]
+    #: Of the queue in the database: each bridge needs one of its own.
+    name: Name = "default"
+    #: Handed over ahead of a free worker; a more urgent job is handed over at once.
+    waiting_jobs: Annotated[int, Field(ge=1, le=10_000)] = 32
+    #: Whether this machine segments as well, as listed under ``workers``.
+    local_workers: bool = False

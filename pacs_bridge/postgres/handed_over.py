@@ -1,0 +1,170 @@
+"""The bridge's side of the queue: jobs handed over, and outcomes to be taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.rows import DictRow
+
+from inference.finding import Finding
+from inference.reasons import Reason
+from pacs_bridge.errors import PermanentError
+from pacs_bridge.postgres.payload import job_payload, parsed_outcome
+from pacs_bridge.postgres.queue import RANK, request_key
+from pacs_bridge.postgres.server import Connection, Server
+from pacs_bridge.postgres.tasks import Tasks
+from pacs_bridge.postgres.ticket import first_fence
+from pacs_bridge.queue import JobClaim, Priority, ResultFile, State
+
+_PRIORITY = {rank: priority for priority, rank in RANK.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A job that is in the queue, and under which fence of the ledger."""
+
+    job_id: int
+    ledger_fence: int
+    is_settled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a job."""
+
+    job_id: int
+    ledger_fence: int
+    state: State  #: ``SENDING``: it has results; ``SKIPPED`` or ``DEAD``
+    reason: Reason
+    detail: str
+    results: tuple[ResultFile, ...]
+    findings: tuple[Finding, ...]
+
+
+class HandedOver:
+    """Jobs of the ledger that are in the queue; all methods raise ``TransientError``.
+
+    Parameters
+    ----------
+    server
+        The database.
+    name
+        Of the queue in it.
+    """
+
+    def __init__(self, server: Server, name: str) -> None:
+        self._server = server
+        self._name = name
+        self._tasks = Tasks(name)
+
+    def all(self) -> tuple[Handed, ...]:
+        """Every job that is in the queue."""
+        with self._server.transaction() as connection:
+            rows = connection.execute(
+                "SELECT id, ledger_fence, task_id IS NULL AS is_settled FROM pacs_bridge_jobs"
+                " WHERE queue = %s",
+                (self._name,),
+            ).fetchall()
+        return tuple(Handed(row["id"], row["ledger_fence"], row["is_settled"]) for row in rows)
+
+    def waiting(self) -> dict[Priority, int]:
+        """How many jobs nobody has, by priority."""
+        with self._server.transaction() as connection:
+            rows = connection.execute(
+                "SELECT priority, count(*) AS jobs FROM pacs_bridge_jobs"
+                " WHERE queue = %s AND task_id IS NOT NULL AND worker IS NULL GROUP BY priority",
+                (self._name,),
+            ).fetchall()
+        return {_PRIORITY[row["priority"]]: row["jobs"] for row in rows}
+
+    def hand_over(self, claims: Sequence[JobClaim]) -> None:
+        """Put claims of the ledger into the queue, all or none.
+
+        Raises
+        ------
+        PermanentError
+            ``bad-payload`` if something of a request is no id.
+        """
+        payloads = [
+            (
+                RANK[claim.request.priority],
+                job_payload(claim.job_id, claim.request, claim.created.isoformat()),
+            )
+            for claim in claims
+        ]
+        with self._server.transaction() as connection:
+            tasks = self._tasks.defer(connection, payloads)
+            connection.cursor().executemany(
+                "INSERT INTO pacs_bridge_jobs (queue, id, request_key, priority, ledger_fence,"
+                " task_id, state, fence, attempts)"
+                " VALUES (%s, %s, %s, %s, %s, %s, 'ready', %s, %s)",
+                [
+                    (
+                        self._name,
+                        claim.job_id,
+                        request_key(claim.request),
+                        RANK[claim.request.priority],
+                        claim.fence,
+                        task,
+                        first_fence(claim.fence),
+                        claim.attempt - 1,
+                    )
+                    for claim, task in zip(claims, tasks, strict=True)
+                ],
+            )
+
+    def adopt(self, claim: JobClaim) -> None:
+        """Let a job that is in the queue already be that of a later claim of the ledger."""
+        with self._server.transaction() as connection:
+            connection.execute(
+                "UPDATE pacs_bridge_jobs SET ledger_fence = %s WHERE queue = %s AND id = %s",
+                (claim.fence, self._name, claim.job_id),
+            )
+
+    def settled(self, most: int) -> tuple[Settled, ...]:
+        """What became of jobs that are over; each until it is withdrawn."""
+        with self._server.transaction() as connection:
+            rows = connection.execute(
+                "SELECT * FROM pacs_bridge_jobs WHERE queue = %s AND task_id IS NULL"
+                " ORDER BY id LIMIT %s",
+                (self._name, most),
+            ).fetchall()
+        return tuple(_settled(row) for row in rows)
+
+    def withdraw(self, job_ids: Sequence[int]) -> None:
+        """Take jobs out of the queue, whoever has them: what is still reported is refused."""
+        with self._server.transaction() as connection:
+            self._end_tasks(connection, job_ids)
+            connection.execute(
+                "DELETE FROM pacs_bridge_jobs WHERE queue = %s AND id = ANY(%s)",
+                (self._name, list(job_ids)),
+            )
+
+    def strike_off_dead(self, after_s: float) -> int:
+        """Forget workers that have not been heard of for so long; gives how many."""
+        with self._server.transaction() as connection:
+            return self._tasks.prune(connection, after_s)
+
+    def _end_tasks(self, connection: Connection, job_ids: Sequence[int]) -> None:
+        rows = connection.execute(
+            "SELECT task_id FROM pacs_bridge_jobs WHERE queue = %s AND id = ANY(%s)"
+            " AND task_id IS NOT NULL ORDER BY id FOR UPDATE",
+            (self._name, list(job_ids)),
+        ).fetchall()
+        for row in rows:
+            self._tasks.finish(connection, row["task_id"], has_succeeded=False)
+
+
+def _settled(row: DictRow) -> Settled:
+    """What became of a job; one whose row others wrote is dead."""
+    job_id, fence = row["id"], row["ledger_fence"]
+    try:
+        state = State(row["state"])
+        results, findings = parsed_outcome(row["outcome"]) if state is State.SENDING else ((), ())
+        reason = Reason(row["reason"] or Reason.INTERNAL_ERROR)
+    except PermanentError as error:
+        return Settled(job_id, fence, State.DEAD, error.reason, error.detail, (), ())
+    except ValueError:
+        return Settled(job_id, fence, State.DEAD, Reason.BAD_PAYLOAD, "state or reason", (), ())
+    return Settled(job_id, fence, state, reason, row["detail"], results, findings)

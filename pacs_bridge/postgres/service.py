@@ -1,0 +1,68 @@
+"""The dispatcher as a process of its own, and the place of jobs of a worker elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pacs_bridge.child import leave_on_signals, open_log
+from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.config.queue import QueueConfig
+from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.postgres.dispatcher import Dispatcher, DispatchRules
+from pacs_bridge.postgres.handed_over import HandedOver
+from pacs_bridge.postgres.server import Server
+from pacs_bridge.postgres.tables import prepare
+from pacs_bridge.postgres.ticket import made_identity
+
+_POLL_S = 0.25
+_TROUBLE_WAIT_S = 2.0
+
+
+def run_dispatcher(
+    config: BridgeConfig, queue: QueueConfig, announce: Callable[[], None] = lambda: None
+) -> None:
+    """Hand over until SIGTERM or SIGINT; what was handed over stays so. In the main thread.
+
+    Parameters
+    ----------
+    config
+        The whole configuration.
+    queue
+        Where the jobs go.
+    announce
+        Called once it runs; PostgreSQL may still be away.
+
+    Raises
+    ------
+    PermanentError
+        ``wrong-queue`` if the queue is another bridge's, or the URL cannot be read.
+    TransientError
+        If the ledger cannot be opened.
+    """
+    leave = leave_on_signals()
+    log = open_log(config)
+    ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
+    server = Server(queue.url, "pacs-bridge dispatcher")
+    rules = DispatchRules(
+        config.workers.lease_s, queue.waiting_jobs, config.workers.retry.policy(None)
+    )
+    dispatcher = Dispatcher(ledger, HandedOver(server, queue.name), config.data_folder, rules, log)
+    is_prepared = False
+    announce()
+    while not leave.is_set():
+        try:
+            if not is_prepared:
+                prepare(server, queue.name, made_identity(config.data_folder))
+                is_prepared = True
+            if not dispatcher.step():
+                leave.wait(_POLL_S)
+        except TransientError as error:
+            log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
+            leave.wait(_TROUBLE_WAIT_S)
+            is_prepared = False
+        except PermanentError as error:
+            log.error("queue-unusable", reason=error.reason, detail=error.detail)
+            raise
+    server.close()
+    ledger.close()
