@@ -16,7 +16,7 @@ from pacs_bridge.cli.doctor import doctor
 from pacs_bridge.cli.jobs import jobs, retry
 from pacs_bridge.cli.model import model
 from pacs_bridge.cli.segment import segment
-from pacs_bridge.cli.serve import control, listen, send, serve, work
+from pacs_bridge.cli.serve import control, dispatch, listen, send, serve, work
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -34,6 +34,7 @@ for command in (
     control,
     demo,
     demo_archive,
+    dispatch,
     doctor,
     jobs,
     listen,
