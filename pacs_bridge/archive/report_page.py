@@ -248,7 +248,8 @@ def _bar(parts: Iterable[tuple[str, str, float]], number: str) -> str:
     shown = list(parts)
     total = sum(size for _, _, size in shown) or 1.0
     bar = "".join(
-        f"<i style='width:{100 * size / total:.3f}%;background:{colour}' title='{escape(name)}'></i>"
+        f"<i style='width:{100 * size / total:.3f}%;background:{colour}'"
+        f" title='{escape(name)}'></i>"
         for colour, name, size in shown
     )
     key = "".join(

@@ -48,6 +48,7 @@ class Walk:
 
     def __init__(self, root: Path, leave_out: tuple[Path, ...] = ()) -> None:
         self._root = os.fsencode(root)
+        self._real_root = os.path.realpath(self._root)
         self._leave_out = {os.fsencode(path.resolve()) for path in leave_out}
         #: Folders behind links that were followed: a link may lead back.
         self._followed: set[tuple[int, int]] = set()
@@ -107,7 +108,7 @@ class Walk:
             problem = "a broken link" if link else error.strerror or type(error).__name__
             return FileStamp(entry.name, 0, 0, problem)
         if stat.S_ISDIR(status.st_mode):
-            if not entry.is_symlink() or self._is_new(status):
+            if not entry.is_symlink() or self._leads_elsewhere(entry.path, status):
                 below.append(entry.path)
             return None
         if stat.S_ISREG(status.st_mode) and entry.name.lower().endswith(_ZIP_SUFFIX):
@@ -117,9 +118,12 @@ class Walk:
             return None
         return FileStamp(entry.name, status.st_size, status.st_mtime_ns)
 
-    def _is_new(self, status: os.stat_result) -> bool:
+    def _leads_elsewhere(self, link: bytes, status: os.stat_result) -> bool:
+        """Whether a link shows a folder that this walk does not meet by itself."""
         key = (status.st_dev, status.st_ino)
-        if key in self._followed:
+        real = os.path.realpath(link)
+        inside = real == self._real_root or real.startswith(self._real_root.rstrip(b"/") + b"/")
+        if inside or key in self._followed:
             return False
         self._followed.add(key)
         return True

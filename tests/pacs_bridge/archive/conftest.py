@@ -5,13 +5,18 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from dicom_seg.read.examination import SeriesRules
+from pacs_bridge.archive.accounts import outcome_counts
+from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.planner import Planner, PlanTally
 
 _SERIES = "1.2.826.0.1.3680043.8.498.1.100000000"
 _STUDY = "1.2.826.0.1.3680043.8.498.2.100000000"
@@ -83,6 +88,21 @@ def instances(template: bytes, series: int, planes: range) -> Iterator[bytes]:
         yield of_series.replace(_INSTANCE.encode(), instance).replace(_Z.encode(), place)
 
 
+#: Attributes for which a series will not run, by the reason.
+UNFIT: dict[str, dict[str, object]] = {
+    "localizer": {"ImageType": "ORIGINAL\\PRIMARY\\LOCALIZER"},
+    "not-ct": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4", "Modality": "MR"},
+    "derived": {"ImageType": "DERIVED\\SECONDARY\\MIP"},
+    "missing-geometry": {"PixelSpacing": None},
+    "no-rescale": {"RescaleSlope": None},
+    "corrupt-pixel-data": {"Rows": 16},
+    "too-large": {"Rows": 4096},
+    "missing-identity": {"PatientID": ""},
+    "unsupported-syntax": {"TransferSyntaxUID": "1.2.840.10008.1.2.7"},
+}
+KINDS = (*UNFIT, "too-few-slices", "split", "twice", "two-patients", "gap")
+
+
 @dataclass
 class ArchiveTree:
     """A folder tree that is filled by templates; counts what is put in."""
@@ -90,21 +110,65 @@ class ArchiveTree:
     root: Path
     series: int = 0
     expected: dict[str, int] = field(default_factory=dict)
+    templates: dict[object, bytes] = field(default_factory=dict)
 
     def add(
-        self, outcome: str, folder: str, planes: int = 12, uid: int = 0, first: int = 0, **attributes: object
+        self,
+        outcome: str,
+        folder: str,
+        planes: range = range(12),
+        uid: int = 0,
+        **attributes: object,
     ) -> int:
-        """A series of which ``outcome`` is expected: ``run`` or a reason code; gives its number."""
-        self.series += 1
-        number = uid or self.series
+        """A series of which ``outcome`` is expected: ``run`` or a reason code; gives its number.
+
+        With ``uid``, the number of another one, it is more of that one.
+        """
+        number = uid or self.series + 1
+        self.series = max(number, self.series)
         place = self.root / folder
         place.mkdir(parents=True, exist_ok=True)
-        template = header_bytes(**attributes)
-        for plane, content in enumerate(instances(template, number, range(first, first + planes))):
-            (place / f"{number:06d}-{first + plane}").write_bytes(content)
+        key = tuple(sorted(attributes.items(), key=str))
+        if key not in self.templates:
+            self.templates[key] = header_bytes(**attributes)
+        for plane, content in zip(
+            planes, instances(self.templates[key], number, planes), strict=True
+        ):
+            (place / f"{number:06d}-{plane}").write_bytes(content)
         if outcome:
             self.expected[outcome] = self.expected.get(outcome, 0) + 1
         return number
+
+    def fill(self, count: int) -> None:
+        """So many series: of every ten seven that will run, and one of every other kind in turn."""
+        for each in range(count):
+            folder = f"patient{each // 20}/study{each // 4}/series{each}"
+            if each % 10 < 7:
+                self.add("run", folder)
+            else:
+                number = each - 7 * (each // 10 + 1)
+                self.add_other(KINDS[number % len(KINDS)], folder)
+
+    def add_other(self, kind: str, folder: str) -> int:
+        """A series that is something special."""
+        match kind:
+            case "split":
+                number = self.add("run", f"{folder}/a", range(6))
+                return self.add("", f"{folder}/b", range(6, 12), uid=number)
+            case "twice":
+                number = self.add("run", folder)
+                return self.add("", f"{folder}/copy", uid=number)
+            case "two-patients":
+                number = self.add("mixed-identity", folder, range(6))
+                more = {"PatientID": "PID-2", "PatientName": "Roe^Rick"}
+                return self.add("", f"{folder}/other", range(6, 12), uid=number, **more)
+            case "gap":
+                number = self.add("missing-slice", folder, range(10))
+                return self.add("", folder, range(30, 34), uid=number)
+            case "too-few-slices":
+                return self.add(kind, folder, range(5))
+            case _:
+                return self.add(kind, folder, **UNFIT[kind])
 
 
 @pytest.fixture
@@ -114,10 +178,52 @@ def tree(ram_folder) -> ArchiveTree:
     return ArchiveTree(root)
 
 
+class InlineExecutor(Executor):
+    """Works at once, in this process: what is tested is not the pool."""
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        future: Future[object] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
 @pytest.fixture
-def executor() -> Iterator[Executor]:
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
+def plan_of(ram_folder) -> Iterator[Callable[..., PlannedArchive]]:
+    """Plan folders, into one run folder; again with what is there by then."""
+    plan = PlanFile(ram_folder / "run", must_exist=False)
+
+    def run(*roots: Path, rules: SeriesRules | None = None) -> PlannedArchive:
+        planner = Planner(plan, rules or SeriesRules(), b"key", InlineExecutor())
+        planner.take_in(roots)
+        return PlannedArchive(plan, planner.tally)
+
+    yield run
+    plan.close()
+
+
+@dataclass
+class PlannedArchive:
+    """A plan, and what the last call did."""
+
+    plan: PlanFile
+    tally: PlanTally
+
+    def outcomes(self) -> dict[str, int]:
+        """Series by reason; ``run`` for those that will."""
+        found: dict[str, int] = {}
+        for count in outcome_counts(self.plan):
+            name = count.reason or "run"
+            found[name] = found.get(name, 0) + count.series
+        return found
+
+    def files(self) -> dict[str, int]:
+        """Files that are not used, by reason."""
+        with self.plan.read() as connection:
+            return dict(
+                connection.execute(
+                    "SELECT reason, count(*) FROM files WHERE reason IS NOT NULL GROUP BY reason"
+                ).fetchall()
+            )
 
 
 @pytest.fixture

@@ -1,0 +1,199 @@
+"""What a plan says of an archive, with exact counts by reason."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+
+import pytest
+
+
+def test_every_series_of_a_mixture_is_counted_by_its_reason(tree, plan_of):
+    tree.fill(200)
+    planned = plan_of(tree.root)
+    assert planned.outcomes() == tree.expected
+    assert planned.tally.series_examined == 200
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_every_series_of_ten_thousand_is_counted_by_its_reason(tree, plan_of):
+    tree.fill(10_000)
+    assert plan_of(tree.root).outcomes() == tree.expected
+
+
+def test_planned_again_nothing_is_read_and_nothing_changes(tree, plan_of):
+    tree.fill(30)
+    first = plan_of(tree.root).outcomes()
+    again = plan_of(tree.root)
+    assert (again.tally.files_read, again.tally.series_examined) == (0, 0)
+    assert again.outcomes() == first
+
+
+def test_only_what_is_new_changed_or_gone_is_looked_at_again(tree, plan_of):
+    for number in range(5):
+        tree.add("run", f"s{number}")
+    plan_of(tree.root)
+    tree.add("run", "s5")
+    tree.add("", "s0", range(12, 15), uid=1)
+    for path in sorted((tree.root / "s1").iterdir())[:6]:
+        path.unlink()
+    changed = next((tree.root / "s2").iterdir())
+    changed.write_bytes(changed.read_bytes() + b"\0\0")
+
+    planned = plan_of(tree.root)
+
+    assert planned.tally.files_read == 12 + 3 + 1
+    assert planned.tally.series_examined == 4
+    assert planned.outcomes() == {"run": 5, "too-few-slices": 1}
+
+
+def test_a_series_that_is_split_over_folders_and_names_is_one(tree, plan_of):
+    number = tree.add("run", "a/b", range(4))
+    tree.add("", "c", range(4, 8), uid=number)
+    tree.add("", "c/d/e", range(8, 12), uid=number)
+    planned = plan_of(tree.root)
+    assert planned.outcomes() == {"run": 1}
+    with planned.plan.read() as connection:
+        assert connection.execute("SELECT instances, planes FROM series").fetchone()[:] == (12, 12)
+
+
+def test_the_same_instance_under_several_names_is_used_once_and_counted(tree, plan_of):
+    number = tree.add("run", "a")
+    tree.add("", "b", uid=number)
+    tree.add("", "c", range(3), uid=number)
+    planned = plan_of(tree.root)
+    assert planned.outcomes() == {"run": 1}
+    assert planned.files() == {"duplicate-instance": 15}
+
+
+def test_other_bytes_of_one_instance_are_a_conflict_and_the_first_is_used(tree, plan_of):
+    number = tree.add("run", "a")
+    tree.add("", "b", range(2), uid=number, PixelSpacing="2\\2")
+    planned = plan_of(tree.root)
+    assert planned.outcomes() == {"run": 1}
+    assert planned.files() == {"conflicting-instance": 2}
+
+
+def test_two_patients_with_one_series_uid_do_not_run(tree, plan_of):
+    number = tree.add("", "hospital1")
+    tree.add("", "hospital2", range(20, 32), uid=number, PatientID="PID-1", PatientName="Roe^R",
+             PatientBirthDate="19800202")  # fmt: skip
+    assert plan_of(tree.root).outcomes() == {"mixed-identity": 1}
+
+
+def test_other_files_broken_links_and_pipes_are_counted_and_never_fatal(tree, plan_of):
+    tree.add("run", "a")
+    (tree.root / "notes.txt").write_text("nothing")
+    (tree.root / "empty").write_bytes(b"")
+    (tree.root / "slice.dcm").write_text("not what its name says")
+    (tree.root / "a" / "nowhere").symlink_to("gone")
+    (tree.root / "a" / "loop").symlink_to(tree.root)
+    (tree.root / "DICOMDIR").write_bytes(b"whatever")
+    os.mkfifo(tree.root / "pipe")
+    os.link(tree.root / "notes.txt", os.fsencode(tree.root) + b"/\xff\xfe not text")
+
+    planned = plan_of(tree.root)
+
+    assert planned.outcomes() == {"run": 1}
+    assert planned.files()["unreadable-file"] == 2
+    assert planned.files()["no-dicom"] == 4
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_folder_that_may_not_be_read_is_counted_and_what_was_known_below_it_stays(
+    tree, plan_of, ram_folder
+):
+    tree.add("run", "open")
+    tree.add("run", "closed/below")
+    ram_folder.chmod(0o777)
+    (ram_folder / "run").chmod(0o777)
+    for path in (ram_folder / "run").iterdir():
+        path.chmod(0o666)
+    plan_of(tree.root)
+    (tree.root / "closed").chmod(0o700)
+    os.seteuid(65534)
+    try:
+        planned = plan_of(tree.root)
+    finally:
+        os.seteuid(0)
+    assert planned.outcomes() == {"run": 2}
+    with planned.plan.read() as connection:
+        rows = connection.execute("SELECT detail FROM folders WHERE reason IS NOT NULL").fetchall()
+    assert [row[0] for row in rows] == ["Permission denied"]
+
+
+def test_a_file_that_ends_too_early_refuses_its_series(tree, plan_of):
+    tree.add("run", "whole")
+    tree.add("", "cut")
+    path = sorted((tree.root / "cut").iterdir())[-1]
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"1.2.826.0.1.3680043.8.498.1.") + 80])
+    assert plan_of(tree.root).outcomes() == {"run": 1, "unreadable-file": 1}
+
+
+def test_a_deflated_series_is_refused_by_its_uid_without_inflating_it(tree, plan_of):
+    number = tree.add("", "deflated")
+    for path in (tree.root / "deflated").iterdir():
+        content = path.read_bytes()
+        at = content.index(b"\x08\x00\x08\x00CS")
+        packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        meta = content[:at].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+        meta = meta.replace(b"\x02\0\x10\0UI\x14\0", b"\x02\0\x10\0UI\x16\0")
+        path.write_bytes(meta + packer.compress(content[at:]) + packer.flush())
+    planned = plan_of(tree.root)
+    assert planned.outcomes() == {"unsupported-syntax": 1}
+    with planned.plan.read() as connection:
+        (uid,) = connection.execute("SELECT series FROM series").fetchone()
+    assert uid.endswith(str(number))
+
+
+def test_series_in_zip_files_are_planned_and_joined_with_those_outside(
+    tree, plan_of, zip_tree, ram_folder
+):
+    number = tree.add("", "a", range(6))
+    tree.add("", "b", range(6, 12), uid=number)
+    tree.add("", "few", range(3))
+    inside = ram_folder / "inside"
+    inside.mkdir()
+    for name in ("b", "few"):
+        (tree.root / name).rename(inside / name)
+    zip_tree(inside, tree.root / "deep.ZIP")
+
+    planned = plan_of(tree.root)
+
+    assert planned.outcomes() == {"run": 1, "too-few-slices": 1}
+    assert plan_of(tree.root).tally.files_read == 0
+
+
+def test_zip_files_that_are_damaged_or_mean_harm_are_counted_and_write_nothing(
+    tree, plan_of, ram_folder
+):
+    tree.add("run", "a")
+    (tree.root / "damaged.zip").write_bytes(b"PK\3\4 and no more")
+    with zipfile.ZipFile(tree.root / "evil.zip", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("../../../escaped.dcm", b"DICM" * 100)
+        target.writestr("/absolute", b"x")
+        target.writestr("bomb", bytes(200 << 20))
+        link = zipfile.ZipInfo("link")
+        link.external_attr = 0o120777 << 16
+        target.writestr(link, "/etc/passwd")
+    before = sorted(ram_folder.parent.glob("escaped*"))
+
+    planned = plan_of(tree.root)
+
+    assert planned.outcomes() == {"run": 1}
+    assert planned.files() == {"no-dicom": 1, "unreadable-file": 3}
+    assert sorted(ram_folder.parent.glob("escaped*")) == before
+    with planned.plan.read() as connection:
+        assert connection.execute("SELECT count(reason) FROM folders").fetchone()[0] == 1
+
+
+def test_no_identity_of_a_patient_is_in_a_plan(tree, plan_of, ram_folder):
+    tree.fill(20)
+    plan_of(tree.root).plan.close()
+    for path in (ram_folder / "run").iterdir():
+        content = path.read_bytes()
+        for word in (b"Doe", b"Roe", b"PID-1", b"19700101"):
+            assert word not in content, path.name
