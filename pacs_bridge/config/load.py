@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pacs_bridge.config.bridge import BridgeConfig
-from pacs_bridge.config.section import SECRET
+from pacs_bridge.config.section import UNREPEATED
 from pacs_bridge.queue import SPOOL
 
 
@@ -135,7 +135,7 @@ def _problem(kind: str, message: str, value: object) -> str:
         return "unknown key"
     if kind == "missing":
         return "missing"
-    if kind == SECRET:
+    if kind == UNREPEATED:
         return message
     text = message.removeprefix("Value error, ")
     return f"{text} (is {value!r})" if isinstance(value, str | int | float) else text

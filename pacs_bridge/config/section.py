@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 AE_TITLE_MAX_BYTES = 16
 #: Type of a fault whose value is not repeated.
-SECRET = "secret"
+UNREPEATED = "unrepeated"
 #: PS3.5 6.2: default character repertoire without the backslash and control characters.
 _AE_TITLE_CHARACTERS = re.compile(r"[ -\[\]-~]*")
 _Values = TypeVar("_Values", bound=tuple[object, ...])

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pacs_bridge.config.section import SECRET, Section, resolved
+from pacs_bridge.config.section import UNREPEATED, Section, resolved
 
 
 def checked_url(value: str) -> str:
@@ -28,9 +28,9 @@ def checked_url(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http or https address")
     if parts.username is not None or parts.password is not None:
-        raise PydanticCustomError(SECRET, "no user or password belongs into it: see auth")
+        raise PydanticCustomError(UNREPEATED, "no user or password belongs into it: see auth")
     if parts.query or parts.fragment:
-        raise PydanticCustomError(SECRET, "no query belongs into it")
+        raise PydanticCustomError(UNREPEATED, "no query belongs into it")
     _ = parts.port  # raises ValueError, if it is not a number
     return value.rstrip("/")
 

@@ -46,29 +46,47 @@ class Line:
         ]
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """End the connection if nothing moves for the time limit while the body runs."""
+    def watched(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """End the connection if nothing moves for the time limit while the body runs.
+
+        Parameters
+        ----------
+        check
+            Called now and then; what it raises ends the connection, and is raised here in place
+            of what the body makes of that.
+        """
         self._last_s = time.monotonic()
         done = threading.Event()
+        faults: list[BaseException] = []
 
         def watch() -> None:
             while not done.wait(_WATCH_INTERVAL_S):
-                if self._is_silent():
-                    self._shut()
+                try:
+                    check()
+                except BaseException as error:
+                    faults.append(error)
+                if faults or self._is_silent():
+                    self.cut()
                     return
 
-        thread = threading.Thread(target=watch, name="send-watchdog", daemon=True)
+        thread = threading.Thread(target=watch, name="line-watchdog", daemon=True)
         thread.start()
         try:
             yield
         finally:
             done.set()
             thread.join()
+            if faults:
+                raise faults[0]
+
+    def stir(self) -> None:
+        """Note that something moves which belongs to this, over another connection."""
+        self._last_s = time.monotonic()
 
     def close(self) -> None:
         """Give the socket back; the library leaves one open whose connection was refused."""
         if self._socket is not None:
-            self._shut()
+            self.cut()
             self._socket.close()
 
     def _keep_socket(self, event: evt.Event) -> None:
@@ -97,7 +115,7 @@ class Line:
             return int.from_bytes(answer, sys.byteorder)
         return 0
 
-    def _shut(self) -> None:
+    def cut(self) -> None:
         """End the connection under whatever thread reads or writes it."""
         if self._socket is not None:
             with suppress(OSError):

@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from pacs_bridge.config.listener import MIB, ListenerConfig
-from pacs_bridge.ledger.associations import AssociationOutcome
+from pacs_bridge.ledger.associations import AssociationOutcome, AssociationRecord
 from pacs_bridge.log import Log
 from pacs_bridge.receive import sop_classes
 from pacs_bridge.receive.dimse import (
@@ -32,7 +32,7 @@ from pacs_bridge.receive.negotiation import (
     decode_request,
 )
 from pacs_bridge.receive.status import Status
-from pacs_bridge.receive.storage import DataSetSink, StorageSession
+from pacs_bridge.receive.storage import DataSetSink, Tally
 from pacs_bridge.receive.upper_layer import (
     CALLING_AE_TITLE_UNKNOWN,
     RELEASE_RP,
@@ -55,18 +55,44 @@ _PDU_SLACK_BYTES = 1024
 _CLOSE_WAIT_S = 2.0
 
 
-class Host(Protocol):
+class Session(Protocol):
+    """Takes what an association sends."""
+
+    @property
+    def association(self) -> AssociationRecord:
+        """Who sends."""
+        ...
+
+    @property
+    def tally(self) -> Tally:
+        """What came of the messages so far."""
+        ...
+
+    @property
+    def log(self) -> Log:
+        """For the association's beginning and end."""
+        ...
+
+    def begin(self, command: Command, context: Context) -> DataSetSink:
+        """Prepare for the data set of a C-STORE request."""
+        ...
+
+
+_Session = TypeVar("_Session", bound=Session)
+
+
+class Host(Protocol[_Session]):
     """What an association asks of the listener that accepted it."""
 
     def admit(self, request: AssociationRequest) -> Rejection | None:
         """Why there is no room for it now; None if there is, and it is taken."""
         ...
 
-    def open_association(self, request: AssociationRequest, address: str) -> StorageSession:
+    def open_association(self, request: AssociationRequest, address: str) -> _Session:
         """Give it its place in the order of opening."""
         ...
 
-    def end_association(self, session: StorageSession, outcome: AssociationOutcome) -> None:
+    def end_association(self, session: _Session, outcome: AssociationOutcome) -> None:
         """Note how it ended; called once for each that was opened."""
         ...
 
@@ -82,7 +108,7 @@ class _Message:
     data_bytes: int = 0
 
 
-class Acceptor:
+class Acceptor(Generic[_Session]):
     """Serves one connection.
 
     Parameters
@@ -104,7 +130,7 @@ class Acceptor:
         connection: Connection,
         config: ListenerConfig,
         negotiator: Negotiator,
-        host: Host,
+        host: Host[_Session],
         log: Log,
     ) -> None:
         self._connection = connection
@@ -164,14 +190,14 @@ class Acceptor:
         self._log.warning("aborted-by-us", address=self._connection.address, why=error.what)
 
 
-class _Established:
+class _Established(Generic[_Session]):
     """An association in data transfer."""
 
     def __init__(
         self,
         connection: Connection,
         config: ListenerConfig,
-        session: StorageSession,
+        session: _Session,
         acceptance: Acceptance,
     ) -> None:
         self._connection = connection
@@ -193,7 +219,7 @@ class _Established:
             refused_results=len(set(acceptance.refused_sop_classes) & set(sop_classes.RESULTS)),
         )
 
-    def run(self, host: Host) -> None:
+    def run(self, host: Host[_Session]) -> None:
         """Serve until the end; a release is noted before it is answered."""
         outcome, why = AssociationOutcome.ABORTED, ""
         try:

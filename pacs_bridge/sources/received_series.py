@@ -40,10 +40,6 @@ class SizeLimits:
         return cls(max_instance_mib * _MIB, max_series_gib * 1024 * _MIB)
 
 
-class ForeignInstanceError(PermanentError):
-    """The instance belongs to another series than the one that was asked for."""
-
-
 class ReceivedSeries:
     """Files of one series; for any number of threads.
 
@@ -103,46 +99,61 @@ class ReceivedSeries:
     def take(self, pieces: Iterable[bytes]) -> str:
         """Write one Part 10 stream to a file; gives its SOP Instance UID.
 
-        One that is there already is not kept twice. An error of ``pieces`` leaves nothing.
+        An error of ``pieces`` leaves nothing.
+
+        Raises
+        ------
+        TransientError, PermanentError
+            As ``IncomingFile.write`` and ``IncomingFile.keep``.
+        """
+        incoming = self.begin()
+        try:
+            for piece in pieces:
+                incoming.write(piece)
+            return incoming.keep()
+        finally:
+            incoming.discard()
+
+    def begin(self) -> IncomingFile:
+        """A file for one instance.
+
+        Raises
+        ------
+        TransientError
+            ``disk-full`` or ``internal-error`` if it cannot be made.
+        """
+        return IncomingFile(self, self._folder / f"{next(self._numbers):06d}.dcm")
+
+    def count(self, piece_bytes: int, instance_bytes: int) -> None:
+        """Count a piece of an instance that has so many bytes with it.
 
         Raises
         ------
         PermanentError
-            ``too-large``, or ``bad-answer`` if it is no DICOM file or of another series.
-        TransientError
-            ``disk-full`` or ``internal-error`` if it cannot be written.
+            ``too-large``.
         """
-        path = self._folder / f"{next(self._numbers):06d}.dcm"
-        part = path.with_suffix(".part")
-        try:
-            self._write(part, pieces)
-            uid, series = _identity(part)
-            if series != self._series_instance_uid:
-                raise ForeignInstanceError(
-                    Reason.BAD_ANSWER, f"an instance of another series: {series}"
-                )
-            with self._lock:
-                if uid not in self._paths:
-                    part.rename(path)
-                    self._paths[uid] = path
-            return uid
-        except OSError as error:
-            raise _disk_error(error) from error
-        finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+        with self._lock:
+            self._total_bytes += piece_bytes
+            is_too_large = self._total_bytes > self._limits.max_series_bytes
+        if is_too_large or instance_bytes > self._limits.max_instance_bytes:
+            raise self._too_large()
 
-    def _write(self, part: Path, pieces: Iterable[bytes]) -> None:
-        size_bytes = 0
-        with part.open("xb") as file:
-            for piece in pieces:
-                size_bytes += len(piece)
-                with self._lock:
-                    self._total_bytes += len(piece)
-                    is_too_large = self._total_bytes > self._limits.max_series_bytes
-                if size_bytes > self._limits.max_instance_bytes or is_too_large:
-                    raise self._too_large()
-                file.write(piece)
+    def enter(self, part: Path, path: Path) -> str:
+        """Give a whole file its name, unless its instance is there already; gives its UID.
+
+        Raises
+        ------
+        PermanentError
+            ``bad-answer`` if it is no DICOM file or of another series.
+        """
+        uid, series = _identity(part)
+        if series != self._series_instance_uid:
+            raise PermanentError(Reason.BAD_ANSWER, f"an instance of another series: {series}")
+        with self._lock:
+            if uid not in self._paths:
+                part.rename(path)
+                self._paths[uid] = path
+        return uid
 
     def _too_large(self) -> PermanentError:
         instance_mib = self._limits.max_instance_bytes // _MIB
@@ -151,6 +162,69 @@ class ReceivedSeries:
             Reason.TOO_LARGE,
             f"an instance of over {instance_mib} MiB, or a series of over {series_mib} MiB",
         )
+
+
+class IncomingFile:
+    """One instance being written.
+
+    Parameters
+    ----------
+    series
+        That it belongs to.
+    path
+        Its name, once it is whole.
+    """
+
+    def __init__(self, series: ReceivedSeries, path: Path) -> None:
+        self._series = series
+        self._path = path
+        self._part = path.with_suffix(".part")
+        self._size_bytes = 0
+        try:
+            self._file = self._part.open("xb")
+        except OSError as error:
+            raise _disk_error(error) from error
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Append to the Part 10 stream.
+
+        Raises
+        ------
+        TransientError
+            ``disk-full`` or ``internal-error``.
+        PermanentError
+            ``too-large``.
+        """
+        self._size_bytes += len(piece)
+        self._series.count(len(piece), self._size_bytes)
+        try:
+            self._file.write(piece)
+        except OSError as error:
+            raise _disk_error(error) from error
+
+    def keep(self) -> str:
+        """It is whole; gives its SOP Instance UID. One that is there already is not kept twice.
+
+        Raises
+        ------
+        TransientError
+            ``disk-full`` or ``internal-error``.
+        PermanentError
+            ``bad-answer`` if it is no DICOM file or of another series, ``unsupported-syntax`` if
+            it is deflated.
+        """
+        try:
+            self._file.close()
+            return self._series.enter(self._part, self._path)
+        except OSError as error:
+            raise _disk_error(error) from error
+
+    def discard(self) -> None:
+        """Leave nothing behind of what was not kept."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._part.unlink(missing_ok=True)
 
 
 def _identity(path: Path) -> tuple[str, str]:

@@ -176,3 +176,82 @@ def make_original(
         return Original.of(paths)
 
     return make
+
+
+@dataclass
+class Dcmqrscp:
+    """A running dcmqrscp."""
+
+    port: int
+    move_port: int
+
+    def put(self, paths: list[Path]) -> None:
+        command = [STORESCU, "-R", "-aec", "QRSCP", "127.0.0.1", str(self.port), *map(str, paths)]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+_DCMQRSCP = """
+NetworkTCPPort = {port}
+MaxPDUSize = 16384
+MaxAssociations = 16
+HostTable BEGIN
+fetch = ({title}, 127.0.0.1, {move_port})
+HostTable END
+VendorTable BEGIN
+VendorTable END
+AETable BEGIN
+QRSCP {folder} RW (200, 1024mb) ANY
+AETable END
+"""
+
+
+@pytest.fixture(scope="session")
+def dcmqrscp(
+    tmp_path_factory: pytest.TempPathFactory, wait_for: Callable[..., None]
+) -> Iterator[Dcmqrscp]:
+    """DCMTK's archive; each test brings a study of its own."""
+    _need(DCMQRSCP, STORESCU)
+    folder = tmp_path_factory.mktemp("dcmqrscp")
+    port, move_port = _free_ports(2)
+    (folder / "archive").mkdir()
+    config = folder / "dcmqrscp.cfg"
+    config.write_text(
+        _DCMQRSCP.format(
+            port=port, move_port=move_port, title=MOVE_AE_TITLE, folder=folder / "archive"
+        )
+    )
+    with (folder / "dcmqrscp.log").open("w") as log:
+        process = subprocess.Popen([DCMQRSCP, "-c", config], stdout=log, stderr=log, cwd=folder)
+    try:
+        wait_for(lambda: _listens(port))
+        yield Dcmqrscp(port, move_port)
+    finally:
+        _end(process)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+class KeptLog:
+    """A log that a test can look at."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, object]]] = []
+
+    def debug(self, event: str, **fields: object) -> None:
+        self.lines.append((event, fields))
+
+    info = warning = error = debug
+
+    def fault(self, event: str, error: BaseException, **fields: object) -> None:
+        self.lines.append((event, {"error": repr(error), **fields}))
+
+
+@pytest.fixture
+def kept_log() -> KeptLog:
+    return KeptLog()

@@ -1,0 +1,139 @@
+"""Query and retrieve from archives that others wrote: Orthanc and DCMTK's dcmqrscp."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.reasons import Reason
+from pacs_bridge.config.sources import DimseSourceConfig
+from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.sources.dimse_archive import DimseArchive
+from pacs_bridge.sources.remote_archive import SeriesQuery
+
+pytestmark = pytest.mark.pacs
+
+AE_TITLES = {"orthanc": "ORTHANC", "dcmqrscp": "QRSCP"}
+
+
+def _nothing() -> None:
+    pass
+
+
+@pytest.fixture(params=["orthanc", "dcmqrscp"])
+def peer(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    return AE_TITLES[request.param], request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def open_archive(kept_log: Any) -> Callable[..., DimseArchive]:
+    def make(title: str, port: int, **settings: object) -> DimseArchive:
+        table = {
+            "name": "pacs",
+            "kind": "dimse",
+            "ae_title": title,
+            "host": "127.0.0.1",
+            "port": port,
+            "response_timeout_s": 20,
+        }
+        config = DimseSourceConfig.model_validate_json(json.dumps(table | settings))
+        return DimseArchive(config, "PACSBRIDGE", kept_log)
+
+    return make
+
+
+def _by(retrieve: str, peer: Any) -> dict[str, object]:
+    if retrieve == "c-get":
+        return {"retrieve": "c-get"}
+    return {"retrieve": "c-move", "move_ae_title": "BRIDGEFETCH", "move_port": peer.move_port}
+
+
+def test_a_series_is_found_by_its_study_with_what_routes_need(
+    peer: tuple[str, Any],
+    open_archive: Callable[..., DimseArchive],
+    make_original: Callable[..., Any],
+) -> None:
+    title, archive = peer
+    original = make_original(3, SeriesDescription="Thorax 1.0")
+    archive.put(original.paths)
+
+    query = SeriesQuery(study_instance_uids=(original.study_uid,))
+    (found,) = open_archive(title, archive.port).find(query)
+
+    assert found.series_instance_uid == original.series_uid
+    assert found.study_instance_uid == original.study_uid
+    assert (found.modality, found.study_date) == ("CT", "20260301")
+    # DCMTK's index holds no description of a series
+    assert found.facts.series_description == ("Thorax 1.0" if title == "ORTHANC" else "")
+    assert found.facts.study_description == "Whole body"
+
+
+def test_a_search_over_days_finds_each_series_once(
+    peer: tuple[str, Any],
+    open_archive: Callable[..., DimseArchive],
+    make_original: Callable[..., Any],
+) -> None:
+    title, archive = peer
+    wanted = set()
+    for day in ("20240101", "20240102", "20240104"):
+        original = make_original(1, StudyDate=day)
+        archive.put(original.paths)
+        if day < "20240104":
+            wanted.add(original.series_uid)
+    archive.put(make_original(1, StudyDate="20240102", Modality="MR").paths)
+
+    query = SeriesQuery(date(2024, 1, 1), date(2024, 1, 3))
+    found = [each.series_instance_uid for each in open_archive(title, archive.port).find(query)]
+
+    assert sorted(found) == sorted(wanted)
+
+
+@pytest.mark.parametrize("retrieve", ["c-get", "c-move"])
+def test_a_fetched_series_is_the_one_that_was_stored(
+    peer: tuple[str, Any],
+    open_archive: Callable[..., DimseArchive],
+    make_original: Callable[..., Any],
+    tmp_path: Path,
+    retrieve: str,
+) -> None:
+    title, archive = peer
+    original = make_original(7)
+    archive.put(original.paths)
+
+    paths = open_archive(title, archive.port, **_by(retrieve, archive)).fetch(
+        original.study_uid, original.series_uid, tmp_path / "got", _nothing
+    )
+
+    original.assert_is(paths)
+    assert len(list((tmp_path / "got").iterdir())) == 7
+
+
+def test_a_series_that_the_archive_does_not_have_is_missing(
+    peer: tuple[str, Any], open_archive: Callable[..., DimseArchive], tmp_path: Path
+) -> None:
+    title, archive = peer
+    with pytest.raises(PermanentError) as missing:
+        open_archive(title, archive.port).fetch("1.2.3", "1.2.3.4", tmp_path, _nothing)
+    assert missing.value.reason is Reason.SOURCE_MISSING
+
+
+def test_an_archive_is_asked_whether_it_is_there(
+    peer: tuple[str, Any], open_archive: Callable[..., DimseArchive]
+) -> None:
+    title, archive = peer
+    assert "C-FIND answers" in open_archive(title, archive.port).ask()
+
+
+def test_nobody_at_the_port_is_unreachable(open_archive: Callable[..., DimseArchive]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    with pytest.raises(TransientError) as nobody:
+        open_archive("NOBODY", port).ask()
+    assert nobody.value.reason is Reason.SOURCE_UNREACHABLE
