@@ -132,7 +132,8 @@ class Routes:
         action = match[2] if match else None
         wanted = "GET" if action is None else "POST"
         if method != wanted:
-            return refusal(405, RouteFault.METHOD, f"use {wanted}")
+            # 405 would come without a word: Orthanc lets plugins say nothing with it
+            return refusal(400, RouteFault.METHOD, f"use {wanted}")
         if match is None:
             return Answer(200, {**self._status(), "bridge": self._asked(BridgeClient.status)})
         series = self._server.find(f"/series/{match[1]}")

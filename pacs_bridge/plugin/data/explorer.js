@@ -37,6 +37,10 @@
       return null;
     }
     if (!facts.transfer && facts.bridge.state) {
+      var latest = facts.bridge.revisions[facts.bridge.revisions.length - 1];
+      if (latest.job_id === null && /^(dead|skipped)$/.test(facts.bridge.state)) {
+        return ['force', 'Look at it again, as it is'];
+      }
       return ACTIONS[facts.bridge.state] || null;
     }
     return ['start', 'Segment this series'];

@@ -236,7 +236,7 @@ def orthanc(make_site: Callable[..., OrthancWithPlugin]) -> Iterator[OrthancWith
     """An Orthanc of one test; nothing is started yet."""
     site = make_site()
     yield site
-    site.end()
+    site.kill()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ def site(make_site: Callable[..., Any], serving: Callable[..., Any]) -> Iterator
     with serving(made.bridge_config):
         made.start()
         yield made
-        made.end()
+        made.kill()
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +45,129 @@ def test_both_kinds_appear_in_the_study_of_the_ct(site: Any, done: Any) -> None:
         (referenced,) = ds.ReferencedSeriesSequence
         assert referenced.SeriesInstanceUID == done.series_uid
         assert len(referenced.ReferencedInstanceSequence) == len(done.paths)
+
+
+def test_the_state_of_a_series_is_told_by_orthanc(site: Any, done: Any) -> None:
+    state = site.state(done)
+    assert (state["series_instance_uid"], state["is_ct"]) == (done.series_uid, True)
+    assert state["transfer"] is None
+    (revision,) = state["bridge"]["revisions"]
+    assert {each["state"] for each in revision["deliveries"]} == {"sent"}
+    assert {each["destination"] for each in revision["deliveries"]} == {"label-maps", "bit-maps"}
+
+
+def test_results_are_not_sent_to_the_bridge(site: Any, done: Any, wait_for: Wait) -> None:
+    with site.web as web:
+        study = {"StudyInstanceUID": done.study_uid}
+        query = {"Level": "Series", "Query": study, "Expand": True}
+        series = web.post("/tools/find", json=query).json()
+        ids = {one["ID"]: one["MainDicomTags"]["Modality"] for one in series}
+        assert sorted(ids.values()) == ["CT", "SEG", "SEG"]
+
+        def stable() -> dict[str, int]:
+            changes = web.get("/changes", params={"limit": 100_000}).json()["Changes"]
+            return {c["ID"]: c["Seq"] for c in changes if c["ChangeType"] == "StableSeries"}
+
+        wait_for(lambda: ids.keys() <= stable().keys(), LIMIT_S)
+        wait_for(lambda: site.status()["position"] >= max(stable()[one] for one in ids), LIMIT_S)
+        assert site.status()["transfers"] == {}
+        resources = [job["Content"]["ParentResources"] for job in _stores(web)]
+        assert [one for one in resources if set(one) & ids.keys()] == [[site.id_of(done)]]
+
+
+def _stores(web: Any) -> list[dict[str, Any]]:
+    return [
+        job
+        for job in web.get("/jobs", params={"expand": ""}).json()
+        if job["Type"] == "DicomModalityStore"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        ("GET", "/pacs-bridge/no", 404, "unknown-route"),
+        ("GET", "/pacs-bridge/series/" + "g" * 44, 404, "unknown-route"),
+        ("GET", f"/pacs-bridge/series/{'0' * 44}", 404, "unknown-series"),
+        ("POST", "/pacs-bridge/status", 400, "method"),
+        ("GET", "/pacs-bridge/series/{ct}/start", 400, "method"),
+        ("POST", "/pacs-bridge/series/{ct}/force", 409, "not-held"),
+        ("POST", "/pacs-bridge/series/{ct}/retry", 409, "nothing-to-retry"),
+        ("POST", "/pacs-bridge/series/{seg}/start", 409, "not-ct"),
+        ("POST", "/pacs-bridge/series/{seg}/repeat", 404, "unknown-series"),
+    ],
+)
+def test_what_cannot_be_done_is_said_as_json_with_a_code(
+    site: Any, done: Any, method: str, path: str, status: int, reason: str
+) -> None:
+    with site.web as web:
+        study = {"StudyInstanceUID": done.study_uid, "Modality": "SEG"}
+        seg = web.post("/tools/find", json={"Level": "Series", "Query": study}).json()[0]
+        answer = web.request(method, path.format(ct=site.id_of(done), seg=seg))
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["reason"] == reason
+
+
+def test_results_that_were_deleted_are_sent_again_on_demand(
+    site: Any, done: Any, wait_for: Wait
+) -> None:
+    before = {str(ds.SOPInstanceUID) for ds in site.results(done)}
+    with site.web as web:
+        study = {"StudyInstanceUID": done.study_uid, "Modality": "SEG"}
+        for one in web.post("/tools/find", json={"Level": "Series", "Query": study}).json():
+            web.delete(f"/series/{one}")
+        assert site.results(done) == []
+        answer = web.post(f"/pacs-bridge/series/{site.id_of(done)}/repeat")
+    assert (answer.status_code, answer.json()["state"]) == (200, "sending")
+    wait_for(lambda: len(site.results(done)) == 2, LIMIT_S)
+    assert {str(ds.SOPInstanceUID) for ds in site.results(done)} == before
+
+
+def test_a_late_slice_gives_a_second_revision(
+    site: Any, ct_series: Callable[..., Any], wait_for: Wait
+) -> None:
+    series = ct_series()
+    site.store(series.paths[:-1])
+    wait_for(lambda: site.bridge_state(series) == ("sent", 1), LIMIT_S)
+    first = site.results(series)
+
+    site.store(series.paths[-1:])
+
+    wait_for(lambda: site.bridge_state(series) == ("sent", 2), LIMIT_S)
+    known = {str(ds.SOPInstanceUID) for ds in first}
+    later = [ds for ds in site.results(series) if str(ds.SOPInstanceUID) not in known]
+    assert (len(first), len(later)) == (2, 2)
+    for ds in later:
+        referenced = {str(one.SeriesInstanceUID): one for one in ds.ReferencedSeriesSequence}
+        assert len(referenced[series.series_uid].ReferencedInstanceSequence) == len(series.paths)
+
+
+def test_orthanc_answers_at_once_while_a_series_is_segmented(
+    site: Any, ct_series: Callable[..., Any], wait_for: Wait, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series = ct_series(count=150, size=160)
+    site.store(series.paths)
+    wait_for(lambda: site.bridge_state(series)[0] in ("claimed", "sent"), LIMIT_S)
+    began = time.monotonic()
+    paths = ["/system", "/studies", f"/pacs-bridge/series/{site.id_of(series)}"]
+    took_s: dict[str, list[float]] = {path: [] for path in paths}
+    with site.web as web:
+        while site.bridge_state(series)[0] == "claimed":
+            for path in paths:
+                asked = time.monotonic()
+                assert web.get(path).status_code == 200
+                took_s[path].append(time.monotonic() - asked)
+    inference_s = time.monotonic() - began
+    with capsys.disabled():
+        print(f"\nOrthanc's answers during an inference of {inference_s:.1f} s, ms:")
+        for path, times in took_s.items():
+            name = path.rpartition("series/")[0] or path
+            median_ms, longest_ms = statistics.median(times) * 1e3, max(times) * 1e3
+            print(
+                f"  {name:22} {len(times):4} times, median {median_ms:5.1f}, max {longest_ms:5.1f}"
+            )
+    for times in took_s.values():
+        assert len(times) >= 10
+        assert statistics.median(times) < inference_s / 20
+    wait_for(lambda: site.bridge_state(series) == ("sent", 1), LIMIT_S)
