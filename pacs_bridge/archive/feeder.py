@@ -200,7 +200,8 @@ class Feeder:
     def _folder(self, series: PlannedSeries, standing: JobStanding) -> Path:
         if standing.result_path:
             return (self._data_folder / standing.result_path).parent
-        return self._data_folder / "results" / f"{series.job:08d}" / f"{standing.fence:04d}"
+        claim = standing.fence - 1  # it rose once more when the job ended
+        return self._data_folder / "results" / f"{series.job:08d}" / f"{claim:04d}"
 
 
 def _read(folder: Path) -> Made:

@@ -71,6 +71,8 @@ class OwnRun:
         Folder for the results.
     remote
         Sources beside the plan's files, by name.
+    segmenters
+        From ``warm_segmenters``.
     """
 
     def __init__(
@@ -80,11 +82,13 @@ class OwnRun:
         recipe: Recipe,
         out: Path,
         remote: dict[str, JobSources],
+        segmenters: WarmSegmenters,
     ) -> None:
         self._run_folder = run_folder
         self._config = config
         self._recipe = recipe
         self._out = out
+        self._segmenters = segmenters
         self._sources = {FILES: PlanSources(run_folder, config.data_folder), **remote}
 
     def work(self, pace: Pace, leaving: Leaving, clock: Clock, progress: RunProgress) -> FeedState:
@@ -92,10 +96,6 @@ class OwnRun:
 
         Raises
         ------
-        ModelError
-            If the model is not whole.
-        UnknownDeviceError
-            If this machine has no such device.
         BridgeError
             If plan or ledger cannot be opened.
         BrokenDeviceError
@@ -104,16 +104,14 @@ class OwnRun:
         config = self._config
         keep_heap()
         log = open_log(config)
-        segmenters = self._warm()
         plan = PlanFile(self._run_folder)
         ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
-        for name in ArchiveJobs(ledger.database).working():
-            ledger.jobs.presume_dead(name)  # the run folder is ours: they are gone
+        ArchiveJobs(ledger.database).take_back()  # the run folder is ours: nobody works there
         order = FeedOrder(ROUTE, (), self._recipe, FILES, _MOST_WAITING, pace.window, pace.rate)
         results = ResultsFolder(self._out)
         feeder = Feeder(SeriesBook(plan), ledger, order, config.data_folder, clock, results)
         sources = ConfiguredSources(self._sources)
-        worker = Worker(config, ledger.jobs, sources, segmenters, log, leaving.leave)
+        worker = Worker(config, ledger.jobs, sources, self._segmenters, log, leaving.leave)
         pipeline = Pipeline(worker)
         run = RunClock(plan, self._recipe, clock)
         try:
@@ -127,14 +125,23 @@ class OwnRun:
             plan.close()
         return with_drained
 
-    def _warm(self) -> WarmSegmenters:
-        config = self._config
-        stores = model_stores(config.models.folder)
-        asked = config.workers.precision
-        precision = None if asked == "auto" else Precision(asked)
-        segmenters = WarmSegmenters(stores, config.workers.devices[0], precision)
-        segmenters.get(self._recipe.model, config.routes[0].postprocessing)
-        return segmenters
+
+def warm_segmenters(config: BridgeConfig, recipe: Recipe) -> WarmSegmenters:
+    """The model of a run in this process, loaded.
+
+    Raises
+    ------
+    ModelError
+        If the model is not whole.
+    UnknownDeviceError
+        If this machine has no such device.
+    """
+    stores = model_stores(config.models.folder)
+    asked = config.workers.precision
+    precision = None if asked == "auto" else Precision(asked)
+    segmenters = WarmSegmenters(stores, config.workers.devices[0], precision)
+    segmenters.get(recipe.model, config.routes[0].postprocessing)
+    return segmenters
 
 
 def _loop(

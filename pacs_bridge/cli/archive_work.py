@@ -26,7 +26,7 @@ def work_here(
     from pacs_bridge.archive.plan_file import PlanFile
     from pacs_bridge.archive.planning import rules_of
     from pacs_bridge.archive.recipe import recipe_of
-    from pacs_bridge.archive.running import OwnRun
+    from pacs_bridge.archive.running import OwnRun, warm_segmenters
     from pacs_bridge.clock import SystemClock
     from pacs_bridge.models import (
         UnknownDeviceError,
@@ -56,11 +56,11 @@ def work_here(
     plan.close()
     remote = _remote_sources(options["config_path"], sources, config)
     try:
-        return OwnRun(run_folder, config, recipe, options["out_folder"], remote).work(
-            pace, leaving, SystemClock(), progress
-        )
+        segmenters = warm_segmenters(config, recipe)
     except UnknownDeviceError as error:
         end_wrong_call(f"--device {options['device']}: {error}")
+    run = OwnRun(run_folder, config, recipe, options["out_folder"], remote, segmenters)
+    return run.work(pace, leaving, SystemClock(), progress)
 
 
 def work_by_service(

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 from inference.reasons import Reason
 from pacs_bridge.ledger.database import Database
+from pacs_bridge.ledger.jobs import set_job_state
+from pacs_bridge.ledger.leases import LeaseTable
 from pacs_bridge.queue import State
+
+_LEASES = LeaseTable("jobs", "worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +66,24 @@ class ArchiveJobs:
             for row in rows
         }
 
-    def working(self) -> tuple[str, ...]:
-        """Names of the workers that hold a job."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT DISTINCT worker FROM jobs WHERE worker IS NOT NULL"
+    def take_back(self) -> int:
+        """Free the jobs of workers that are known to be gone; gives how many.
+
+        A job that was alone in hand may be what ended its worker: that counts against it. Where
+        there were several, each is tried again alone, and none is to blame yet.
+        """
+        now = self._database.now_text()
+        with self._database.write() as connection:
+            held = connection.execute(
+                "SELECT id, worker FROM jobs WHERE worker IS NOT NULL"
             ).fetchall()
-        return tuple(row[0] for row in rows)
+            if len(held) == 1:
+                return _LEASES.expire(connection, held[0]["worker"])
+            for row in held:
+                _LEASES.let_go(connection, row["id"])
+                detail = "its worker was ended"
+                set_job_state(connection, now, row["id"], State.READY, None, detail)
+        return len(held)
 
 
 def next_revision(connection: sqlite3.Connection, series_instance_uid: str) -> int:

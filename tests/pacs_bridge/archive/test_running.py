@@ -1,0 +1,132 @@
+"""Runs that are ended at any moment: what is done stays done, and is done once."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dicom_seg.synthetic.acquisition import stack
+from dicom_seg.synthetic.options import SeriesOptions
+from dicom_seg.synthetic.series import write_ct_series
+from inference.volume import Volume
+
+_SCRIPT = Path(__file__).with_name("fast_run.py")
+#: Jobs that a worker has in hand at a time, one a lane.
+_LANES = 4
+
+
+@dataclass
+class KilledRun:
+    """A run that is started again and again."""
+
+    folder: Path
+    in_hand: Counter[int] = field(default_factory=Counter)  #: kills by job that they met
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def start(self) -> subprocess.Popen[bytes]:
+        arguments = [self.folder / "run", self.out, self.folder / "inferences"]
+        process = subprocess.Popen([sys.executable, _SCRIPT, *arguments], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        return process
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        self.in_hand.update(
+            row[0] for row in self.ledger("SELECT id FROM jobs WHERE worker IS NOT NULL")
+        )
+
+    def ledger(self, query: str) -> list[tuple[int, ...]]:
+        path = self.folder / "run" / "work" / "ledger.sqlite"
+        if not path.exists():
+            return []
+        connection = sqlite3.connect(path)
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
+
+    def results(self) -> dict[str, set[str]]:
+        """SOP Instance UIDs of the results, by folder; each with its report and its files."""
+        found = {}
+        for path in self.out.glob("??/*/report.json"):
+            report = json.loads(path.read_text())
+            outputs = [one for stack in report["stacks"] for one in stack["outputs"]]
+            assert all((path.parent / one["file"]).stat().st_size for one in outputs)
+            found[path.parent.name] = {one["sop_instance_uid"] for one in outputs}
+        return found
+
+
+def write_archive(folder: Path, count: int) -> None:
+    """Small series with something bright in them."""
+    hu = np.full((12, 16, 20), -1000, dtype=np.int16)
+    hu[3:9, 4:12, 4:12] = 700
+    volume = Volume(hu, stack(hu.shape, (3.0, 4.0, 3.0)))
+    for number in range(count):
+        write_ct_series(volume, folder / f"patient{number}", SeriesOptions(seed=number + 1))
+
+
+def run_killed(tree_root, plan_of, ram_folder, rng, series: int, kills: int) -> None:
+    write_archive(tree_root, series)
+    plan_of(tree_root).plan.close()
+    run = KilledRun(ram_folder)
+    for _ in range(kills):
+        process = run.start()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(float(rng.uniform(0.1, 0.15 * series / kills)))
+        run.kill(process)
+    process = run.start()
+    assert process.wait(280) == 0
+    process.stdout.close()
+
+    # all accounted for: one result each, and no two of them the same
+    results = run.results()
+    assert len(results) == series
+    assert len(set().union(*results.values())) == series
+    assert run.ledger("SELECT count(*) FROM jobs WHERE state = 'sent'") == [(series,)]
+    # each was begun once, and once more for every kill that met it in hand
+    attempts = dict(run.ledger("SELECT id, attempts FROM jobs"))
+    assert attempts == {job: 1 + run.in_hand[job] for job in attempts}
+    assert 0 < run.in_hand.total() <= kills * _LANES
+    # no inference but those
+    inferences = (ram_folder / "inferences").stat().st_size
+    assert series <= inferences <= series + run.in_hand.total()
+    # and each was complete once
+    completed = run.ledger(
+        "SELECT job_id, count(*) FROM history WHERE state = 'sending' GROUP BY 1"
+    )
+    assert dict(completed) == dict.fromkeys(attempts, 1)
+    # run again, nothing happens
+    process = run.start()
+    assert process.wait(60) == 0
+    process.stdout.close()
+    assert (ram_folder / "inferences").stat().st_size == inferences
+    assert run.results() == results
+
+
+def test_a_run_that_is_killed_again_and_again_does_every_series_once(
+    tree, plan_of, ram_folder, rng
+):
+    run_killed(tree.root, plan_of, ram_folder, rng, series=24, kills=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_over_300_series_that_is_killed_ten_times_does_every_series_once(
+    tree, plan_of, ram_folder, rng
+):
+    run_killed(tree.root, plan_of, ram_folder, rng, series=300, kills=10)
