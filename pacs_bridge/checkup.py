@@ -13,12 +13,14 @@ from inference.errors import InferenceError
 from inference.model_store import locate
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.destinations import DestinationConfig, StowDestinationConfig
+from pacs_bridge.config.sources import PlanSourceConfig, SourceConfig
 from pacs_bridge.deliver.echo import ask
 from pacs_bridge.deliver.stow import StowClient
 from pacs_bridge.errors import BridgeError
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.library_settings import apply_library_settings
 from pacs_bridge.models import UnknownDeviceError, found_device, model_stores
+from pacs_bridge.sources.opening import remote_archive
 
 _GIB = 1024**3
 #: adjtimex(2): the clock is not synchronised.
@@ -54,6 +56,7 @@ def check_up(config: BridgeConfig) -> tuple[CheckResult, ...]:
         _ledger(config),
         _clock(),
         *(_destination(each, config) for each in config.destinations),
+        *(_source(each, config) for each in config.sources),
     )
 
 
@@ -147,3 +150,15 @@ def _stow_destination(subject: str, client: StowClient) -> CheckResult:
     finally:
         client.close()
     return CheckResult(subject, Health.GOOD if reply.is_sure else Health.DOUBT, reply.said)
+
+
+def _source(source: SourceConfig, config: BridgeConfig) -> CheckResult:
+    subject = f"source {source.name}"
+    if isinstance(source, PlanSourceConfig):
+        is_there = source.folder.is_dir()
+        detail = f"{source.folder}{'' if is_there else ': no such folder'}"
+        return CheckResult(subject, Health.GOOD if is_there else Health.BAD, detail)
+    try:
+        return CheckResult(subject, Health.GOOD, remote_archive(source, config).ask())
+    except BridgeError as error:
+        return CheckResult(subject, Health.BAD, str(error))

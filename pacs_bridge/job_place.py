@@ -10,6 +10,7 @@ from pacs_bridge.job_source import JobSources, SpoolSources
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.queue import SPOOL, Queue
 from pacs_bridge.sources.configured_sources import ConfiguredSources
+from pacs_bridge.sources.opening import job_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +32,5 @@ def own_ledger(config: BridgeConfig) -> JobPlace:
     """
     ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
     spool = SpoolSources(ledger.instances, config.data_folder)
-    return JobPlace(ledger.jobs, ConfiguredSources({SPOOL: spool}), ledger.close)
+    sources = ConfiguredSources({SPOOL: spool, **job_sources(config)})
+    return JobPlace(ledger.jobs, sources, ledger.close)

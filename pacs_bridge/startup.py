@@ -11,6 +11,7 @@ from inference.errors import InferenceError
 from inference.model_store import locate
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.load import ConfigFault, check_models
+from pacs_bridge.config.web_service import WebServiceConfig
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.models import known_models, model_stores
 from pacs_bridge.queue import DISPATCHER
@@ -18,8 +19,13 @@ from pacs_bridge.supervisor import ChildSpec
 
 
 def startup_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
-    """Everything that would keep the service from working: models, port, folders."""
-    return (*_model_faults(config), *_port_faults(config), *_folder_faults(config))
+    """Everything that would keep the service from working: models, port, folders, secrets."""
+    return (
+        *_model_faults(config),
+        *_port_faults(config),
+        *_folder_faults(config),
+        *_secret_faults(config),
+    )
 
 
 def demonstration_routes(config: BridgeConfig) -> tuple[tuple[str, str], ...]:
@@ -117,3 +123,19 @@ def _folder_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return (ConfigFault("data_folder", f"{folder}: cannot be written"),)
     return ()
+
+
+def _secret_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
+    """Files of secrets and certificates that cannot be read; what is in them is not looked at."""
+    tables = (
+        (f"{kind}[{number}]", table)
+        for kind, listed in (("destinations", config.destinations), ("sources", config.sources))
+        for number, table in enumerate(listed)
+    )
+    return tuple(
+        ConfigFault(f"{where}.{key}", f"{file}: cannot be read")
+        for where, table in tables
+        if isinstance(table, WebServiceConfig)
+        for key, file in table.files()
+        if not os.access(file, os.R_OK)
+    )

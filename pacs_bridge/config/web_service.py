@@ -116,3 +116,14 @@ class WebServiceConfig(Section):
         if is_exposed and not self.allow_plain_http:
             raise ValueError("url: http beyond this machine; use https, or allow_plain_http = true")
         return self
+
+    def files(self) -> tuple[tuple[str, Path], ...]:
+        """Every file that is named here, with its key."""
+        named = (
+            ("auth.token_file", self.auth.token_file),
+            ("auth.password_file", self.auth.password_file),
+            ("tls.ca_file", self.tls.ca_file),
+            ("tls.certificate_file", self.tls.certificate_file),
+            ("tls.key_file", self.tls.key_file),
+        )
+        return tuple((key, file) for key, file in named if file is not None)

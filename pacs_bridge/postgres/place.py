@@ -8,6 +8,7 @@ from pacs_bridge.postgres.queue import PostgresQueue
 from pacs_bridge.postgres.server import Server
 from pacs_bridge.postgres.ticket import TicketSources, identity
 from pacs_bridge.sources.configured_sources import ConfiguredSources
+from pacs_bridge.sources.opening import job_sources
 
 
 def handed_over_jobs(config: BridgeConfig, url: str, name: str) -> JobPlace:
@@ -33,5 +34,6 @@ def handed_over_jobs(config: BridgeConfig, url: str, name: str) -> JobPlace:
         return identity(config.data_folder)
 
     queue = PostgresQueue(server, name, owner, config.workers.max_attempts)
-    sources = TicketSources(config.data_folder, ConfiguredSources({}), owner)
+    elsewhere = ConfiguredSources(job_sources(config))
+    sources = TicketSources(config.data_folder, elsewhere, owner)
     return JobPlace(queue, sources, queue.close)
