@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pacs_bridge.job_source import JobSources
     from pacs_bridge.sources.remote_archive import RemoteArchive
 
+_GIB = 1 << 30
+
 
 def work_here(
     run_folder: Path, options: dict[str, Any], pace: Pace, leaving: Leaving, progress: RunProgress
@@ -172,4 +174,7 @@ def _remote_sources(
     if config_path is None:
         end_wrong_call(f"the plan has series at {', '.join(names)}: name the --config of them")
     config = loaded(config_path)
-    return {name: RemoteSources(opened(config, name), own.data_folder) for name in names}
+    reserve_bytes = int(config.disk.reserve_free_gib * _GIB)
+    return {
+        name: RemoteSources(opened(config, name), own.data_folder, reserve_bytes) for name in names
+    }
