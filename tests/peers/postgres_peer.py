@@ -62,7 +62,9 @@ class PostgresPeer:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        durable = () if is_durable else ("fsync=off", "synchronous_commit=off")
+        durable = (
+            () if is_durable else ("fsync=off",)
+        )  # a killed server loses nothing, a crashed disk would
         self._options = (
             f"port={self.port}",
             f"listen_addresses={','.join(('127.0.0.1', *addresses))}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ POLICY = RetryPolicy(first_wait_s=10, max_wait_s=40, give_up_after_s=1e6, max_at
 LEASE_S = 60.0
 QUEUE_NAME = "default"
 OWNER = "bridge-under-test"
+MANY = 1_000_000
 
 
 class QueueBench(Protocol):
@@ -32,6 +34,10 @@ class QueueBench(Protocol):
 
     def reopen(self) -> QueueBench:
         """The same queue, from another process's point of view."""
+        ...
+
+    def opener(self) -> Callable[[], Queue]:
+        """Opens the queue in another process, where no number of deaths ends a job."""
         ...
 
     def close(self) -> None: ...
@@ -55,6 +61,10 @@ class LedgerBench:
     def reopen(self) -> LedgerBench:
         return LedgerBench(self._path, self.clock)
 
+    def opener(self) -> Callable[[], Queue]:
+        path = self._path
+        return lambda: Ledger.open(path, max_failures=MANY).jobs
+
     def close(self) -> None:
         self.ledger.close()
 
@@ -63,7 +73,7 @@ class PostgresBench:
     """The queue on PostgreSQL; its clock lets every time in the database grow older."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
         self._others: list[PostgresBench] = []
         self.server = Server(url)
         prepare(self.server, QUEUE_NAME, OWNER)
@@ -74,8 +84,12 @@ class PostgresBench:
         return self.queue.state(job_id)
 
     def reopen(self) -> PostgresBench:
-        self._others.append(PostgresBench(self._url))
+        self._others.append(PostgresBench(self.url))
         return self._others[-1]
+
+    def opener(self) -> Callable[[], Queue]:
+        url = self.url
+        return lambda: PostgresQueue(Server(url), QUEUE_NAME, lambda: OWNER, MANY)
 
     def close(self) -> None:
         for each in self._others:
@@ -88,12 +102,12 @@ class ServerClock:
     """The clock of a PostgreSQL server, as far as a queue can see it."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
         #: Of a worker's machine.
         self.time = datetime.now(UTC)
 
     def pass_s(self, seconds: float) -> None:
-        with psycopg.connect(self._url) as connection:
+        with psycopg.connect(self.url) as connection:
             for table, column in (
                 ("pacs_bridge_jobs", "lease_until"),
                 ("procrastinate_jobs", "scheduled_at"),

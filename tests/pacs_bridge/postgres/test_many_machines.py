@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from pacs_bridge.demo_score import decode
 from pacs_bridge.ledger.ledger import Ledger
 
 LIMIT_S = 120.0
+
+#: A worker that notices within seconds that the network has swallowed its server.
+QUICK = (
+    "connect_timeout=2&tcp_user_timeout=1000"
+    "&keepalives_idle=1&keepalives_interval=1&keepalives_count=2"
+)
 
 SITE = """
 data_folder = "data"
@@ -56,14 +63,19 @@ def archive(tmp_path: Path) -> Iterator[tuple[Path, int]]:
 
 
 @contextmanager
-def remote_worker(folder: Path, site: Path, url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker whose machine has the site's data folder mounted at another place."""
+def remote_worker(
+    folder: Path, site: Path, url: str, inside: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker whose machine has the site's data folder mounted at another place.
+
+    ``inside`` is the beginning of the command that puts it there.
+    """
     folder.mkdir()
     (folder / "mounted").symlink_to(site.parent / "data")
     config = folder / "bridge.toml"
     text = site.read_text().replace('"data"', '"mounted"')
     config.write_text("\n".join(each for each in text.splitlines() if "queue" not in each))
-    command = [sys.executable, "-m", "pacs_bridge", "work", "--config", str(config)]
+    command = [*inside, sys.executable, "-m", "pacs_bridge", "work", "--config", str(config)]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([*command, "--device", "cpu", "--queue", url], stderr=log)
     try:
@@ -126,6 +138,114 @@ def test_a_series_is_segmented_elsewhere_and_its_result_sent_from_here_through_a
     states = [row["state"] for row in _rows(ledger, "SELECT state FROM jobs")]
     assert states == ["sent"]
     assert _rows(ledger, "SELECT deaths FROM jobs")[0]["deaths"] == 0
+    ledger.close()
+
+
+class Machine:
+    """A network namespace with a cable to this one.
+
+    Parameters
+    ----------
+    number
+        Of the machine: its network is 10.231.``number``.0/24, this side has .1.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._name = f"bridge{os.getpid()}n{number}"
+        self._cable = f"b{os.getpid() % 100_000}n{number}"
+        self.address = f"10.231.{number}.1"
+        for command in (
+            f"netns add {self._name}",
+            f"link add {self._cable} type veth peer name eth0 netns {self._name}",
+            f"addr add {self.address}/24 dev {self._cable}",
+            f"link set {self._cable} up",
+            f"-n {self._name} addr add 10.231.{number}.2/24 dev eth0",
+            f"-n {self._name} link set eth0 up",
+        ):
+            subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+        self.inside = ("ip", "netns", "exec", self._name)
+
+    def cut(self) -> None:
+        subprocess.run(["ip", "link", "set", self._cable, "down"], check=True)
+
+    def mend(self) -> None:
+        subprocess.run(["ip", "link", "set", self._cable, "up"], check=True)
+
+    def remove(self) -> None:
+        subprocess.run(["ip", "netns", "del", self._name], check=True)
+
+
+@pytest.fixture
+def machines() -> Iterator[list[Machine]]:
+    made: list[Machine] = []
+    try:
+        made.extend(Machine(number) for number in (1, 2))
+    except (OSError, subprocess.CalledProcessError) as error:
+        for machine in made:
+            machine.remove()
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no network namespaces can be made here: {error}")
+        pytest.skip("no network namespaces can be made here")
+    yield made
+    for machine in made:
+        machine.remove()
+
+
+@pytest.mark.pacs
+def test_the_job_of_a_machine_that_is_cut_off_is_taken_over_and_its_late_result_refused(
+    tmp_path: Path,
+    postgres: PostgresPeer,
+    machines: list[Machine],
+    archive: tuple[Path, int],
+    tiny_models: Path,
+    serving: Callable[[Path], Any],
+    wait_for: Callable[..., None],
+    send: Callable[..., list[int]],
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+) -> None:
+    received, port = archive
+    server = PostgresPeer(addresses=tuple(machine.address for machine in machines))
+    site = tmp_path / "bridge.toml"
+    site.write_text(
+        SITE.format(
+            models=json.dumps(str(tiny_models)),
+            url=json.dumps(server.url()),
+            title=AE_TITLE,
+            port=port,
+        )
+    )
+    logs = [tmp_path / f"machine{number}" / "log" for number in (0, 1)]
+
+    def claimed() -> list[int]:
+        return [n for n, log in enumerate(logs) if "job-claimed" in events(log)]
+
+    try:
+        with ExitStack() as stack:
+            served = stack.enter_context(serving(site))
+            for log, machine in zip(logs, machines, strict=True):
+                url = f"{server.url(host=machine.address)}?{QUICK}"
+                stack.enter_context(remote_worker(log.parent, site, url, machine.inside))
+            series = [pydicom.dcmread(path) for path in make_series(bright_volume)]
+            assert set(send(served.port, series)) == {0}
+            wait_for(claimed, LIMIT_S)
+            (first,) = claimed()
+            machines[first].cut()
+            wait_for(lambda: list(received.glob("*.dcm")), LIMIT_S)
+            assert set(claimed()) == {0, 1}
+            assert "job-complete" in events(logs[1 - first])
+            machines[first].mend()
+            wait_for(lambda: "job-lost" in events(logs[first]), LIMIT_S)
+            assert "job-complete" not in events(logs[first])
+            wait_for(lambda: "delivery-sent" in events(tmp_path / "serve.log"), LIMIT_S)
+            assert served.stop() == 0
+    finally:
+        server.remove()
+
+    assert len(list(received.glob("*.dcm"))) == 1
+    assert len(list((tmp_path / "data" / "results").glob("*/*"))) == 1
+    ledger = Ledger.open(tmp_path / "data" / "ledger.sqlite")
+    assert [row["state"] for row in _rows(ledger, "SELECT state FROM jobs")] == ["sent"]
     ledger.close()
 
 

@@ -1,0 +1,206 @@
+"""Between the ledger of a site and the queue: nothing lost, nothing blamed, nothing twice."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from queue_bench import LEASE_S, request_of, result_of
+
+from inference.finding import Finding
+from inference.reasons import Reason
+from pacs_bridge.queue import DISPATCHER, LeaseLostError, Priority, State
+
+
+def in_queue(site) -> set[int]:
+    return {each.job_id for each in site.handed.all()}
+
+
+def test_what_became_of_a_job_elsewhere_stands_in_the_ledger_and_the_queue_is_empty(site):
+    requests = [request_of(f"1.{n}", source="pacs", study_instance_uid="1.9") for n in range(3)]
+    done, skipped, dead = (site.ledger.jobs.submit(request) for request in requests)
+    assert site.dispatcher.step()
+    claims = {claim.job_id: claim for claim in (site.bench.queue.claim("w", 60) for _ in range(3))}
+    assert claims[done].request == requests[0]
+    result = site.result()
+    site.bench.queue.complete(claims[done], [result], [Finding(Reason.GANTRY_TILT, "12 degrees")])
+    site.bench.queue.skip(claims[skipped], Reason.TOO_FEW_SLICES, "3 slices")
+    site.bench.queue.park(claims[dead], Reason.CORRUPT_PIXEL_DATA, "2.25.1")
+
+    assert site.dispatcher.step()
+
+    assert site.job(done).state is State.SENDING
+    assert site.ledger.outbox.claim("s", 60).candidates == (result,)
+    assert (site.job(skipped).state, site.job(skipped).reason) == (
+        State.SKIPPED,
+        Reason.TOO_FEW_SLICES,
+    )
+    assert (site.job(dead).state, site.job(dead).detail) == (State.DEAD, "2.25.1")
+    assert in_queue(site) == set()
+    assert site.tickets() == []
+    assert not site.dispatcher.step()
+
+
+def test_results_of_a_job_never_share_a_folder_with_those_of_another_lease(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    first = site.bench.queue.claim("w", LEASE_S)
+    site.bench.clock.pass_s(LEASE_S + 1)
+    second = site.bench.queue.claim("w", LEASE_S)
+    here = site.ledger.jobs.held_by(DISPATCHER)[0]
+
+    assert {first.job_id, second.job_id, here.job_id} == {job_id}
+    assert len({first.fence, second.fence, here.fence}) == 3
+
+
+def test_a_new_process_takes_up_where_the_last_one_was(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    claim = site.bench.queue.claim("w", 60)
+
+    site.clock.pass_s(1e5)
+    site.new_dispatcher().step()
+    site.bench.queue.complete(claim, [site.result()], [])
+    site.new_dispatcher().step()
+
+    assert site.job(job_id).state is State.SENDING
+    assert site.deaths(job_id) == 0
+    assert site.job(job_id).attempts == 1
+
+
+def test_an_outcome_that_was_entered_before_the_process_died_is_entered_once(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    claim = site.bench.queue.claim("w", 60)
+    site.bench.queue.complete(claim, [site.result()], [])
+    held = site.ledger.jobs.held_by(DISPATCHER)[0]
+    site.ledger.jobs.complete(held, [site.result()], [])  # and then it dies
+
+    site.new_dispatcher().step()
+
+    assert in_queue(site) == set()
+    assert site.job(job_id).state is State.SENDING
+
+
+def test_a_boot_of_the_site_takes_no_work_from_those_elsewhere(site):
+    running = site.ledger.jobs.submit(request_of("1.1"))
+    finished = site.ledger.jobs.submit(request_of("1.2"))
+    site.dispatcher.step()
+    claims = {claim.job_id: claim for claim in (site.bench.queue.claim("w", 60) for _ in range(2))}
+    site.bench.queue.complete(claims[finished], [site.result()], [])
+
+    site.clock.boot = "second boot"
+    site.ledger = type(site.ledger).open(site.folder / "ledger.sqlite", site.clock)
+    assert site.job(running).state is State.READY
+    site.new_dispatcher().step()
+
+    assert site.job(finished).state is State.SENDING
+    assert site.job(running).state is State.CLAIMED
+    site.bench.queue.complete(claims[running], [site.result("b.dcm")], [])
+    site.dispatcher.step()
+    assert site.job(running).state is State.SENDING
+    assert site.deaths(running) == 0
+
+
+def test_a_job_that_the_ledger_has_taken_back_is_withdrawn_and_the_late_result_refused(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    late = site.bench.queue.claim("w", 60)
+    site.ledger.jobs.give_back(DISPATCHER)
+    local = site.ledger.jobs.claim("local", 60)
+
+    site.clock.pass_s(20)
+    site.dispatcher.step()
+
+    assert in_queue(site) == set()
+    with pytest.raises(LeaseLostError):
+        site.bench.queue.complete(late, [result_of()], [])
+    site.ledger.jobs.complete(local, [site.result()], [])
+    assert site.job(job_id).state is State.SENDING
+
+
+def test_a_queue_that_lost_everything_is_filled_again(site):
+    jobs = {site.ledger.jobs.submit(request_of(f"1.{n}")) for n in range(3)}
+    site.dispatcher.step()
+    site.handed.withdraw(sorted(jobs))
+
+    site.new_dispatcher().step()
+
+    assert in_queue(site) == jobs
+    assert len(site.tickets()) == 3
+    assert {site.bench.queue.claim("w", 60).job_id for _ in jobs} == jobs
+
+
+def test_no_more_is_handed_over_than_is_wanted_but_what_is_more_urgent_goes_at_once(site):
+    site.new_dispatcher(waiting_jobs=2)
+    for n in range(5):
+        site.ledger.jobs.submit(request_of(f"1.{n}", priority=Priority.ARCHIVE))
+    site.dispatcher.step()
+    assert len(in_queue(site)) == 2
+    assert not site.dispatcher.step()
+
+    stat = site.ledger.jobs.submit(request_of("1.9", priority=Priority.STAT))
+    site.dispatcher.step()
+
+    assert site.bench.queue.claim("w", 60).job_id == stat
+    assert not site.dispatcher.step()
+    assert site.bench.queue.claim("w", 60) is not None
+    assert site.dispatcher.step()
+
+
+def test_a_result_that_is_not_in_the_shared_folder_is_made_again(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    site.bench.queue.complete(site.bench.queue.claim("w", 60), [result_of()], [])
+
+    site.dispatcher.step()
+
+    view = site.job(job_id)
+    assert (view.state, view.reason) == (State.RETRY, Reason.QUEUE_UNAVAILABLE)
+    assert "is missing" in view.detail
+    site.clock.pass_s(11)
+    site.dispatcher.step()
+    claim = site.bench.queue.claim("w", 60)
+    assert (claim.job_id, claim.attempt) == (job_id, 2)
+
+
+def test_a_job_without_a_ticket_waits(site):
+    (site.folder / "tickets").write_text("in the way")
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+
+    assert site.job(job_id).state is State.RETRY
+    assert in_queue(site) == set()
+
+
+def test_a_request_that_is_not_made_of_ids_is_not_handed_over(site):
+    job_id = site.ledger.jobs.submit(request_of("../../etc/passwd"))
+    other = site.ledger.jobs.submit(request_of("1.2"))
+    site.dispatcher.step()
+
+    assert (site.job(job_id).state, site.job(job_id).reason) == (State.DEAD, Reason.BAD_PAYLOAD)
+    assert in_queue(site) == {other}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'sent-by-pigeon'",
+        'outcome = \'{"results": [], "findings": [], "code": "import os"}\'',
+        "outcome = jsonb_set(outcome, '{results,0,path}', '\"../../../etc/passwd\"')",
+        "outcome = jsonb_set(outcome, '{results,0,path}', '\"/etc/passwd\"')",
+        "outcome = '[1]'",
+        "outcome = NULL",
+    ],
+)
+def test_an_outcome_that_others_wrote_ends_the_job_and_nothing_of_it_is_used(site, change):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    site.bench.queue.complete(site.bench.queue.claim("w", 60), [site.result()], [])
+    with psycopg.connect(site.bench.url) as connection:
+        connection.execute(f"UPDATE pacs_bridge_jobs SET {change}")
+
+    site.dispatcher.step()
+
+    assert (site.job(job_id).state, site.job(job_id).reason) == (State.DEAD, Reason.BAD_PAYLOAD)
+    assert "passwd" not in site.job(job_id).detail
+    assert site.ledger.outbox.claim("s", 60) is None

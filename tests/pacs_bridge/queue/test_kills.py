@@ -1,0 +1,52 @@
+"""Workers that are killed at random moments: every job ends once, as it should.
+
+``make kills`` runs the same for longer.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from queue_bench import QueueBench, request_of
+from stub_worker import Stubs, destiny
+
+from pacs_bridge.queue import State
+
+#: Jobs of a run; `make kills` takes more.
+JOBS = int(os.environ.get("PACS_BRIDGE_KILL_JOBS", "60"))
+WORKERS = 3
+LEASE_S = 1.0
+WORK_S = 0.02
+KILL_EVERY_S = 0.12
+LIMIT_S = 60.0 + JOBS
+FINAL = (State.SENDING, State.SKIPPED, State.DEAD)
+
+
+@pytest.mark.timeout(600)
+def test_every_job_ends_once_and_rightly_whenever_workers_are_killed(
+    bench: QueueBench, tmp_path: Path
+) -> None:
+    jobs = {bench.queue.submit(request_of(f"1.2.{n}")): f"1.2.{n}" for n in range(JOBS)}
+    rng = random.Random(20261122)
+    open_jobs = set(jobs)
+    stubs = Stubs(bench.opener(), tmp_path, WORKERS, LEASE_S, WORK_S)
+    try:
+        deadline_s = time.monotonic() + LIMIT_S
+        while open_jobs:
+            assert time.monotonic() < deadline_s, {job: bench.state(job) for job in open_jobs}
+            time.sleep(rng.uniform(0, 2 * KILL_EVERY_S))
+            stubs.kill_one(rng)
+            open_jobs = {job for job in open_jobs if bench.state(job) not in FINAL}
+    finally:
+        stubs.end()
+
+    assert stubs.kills > 3
+    assert {job: bench.state(job) for job in jobs} == {
+        job: destiny(series)[0] for job, series in jobs.items()
+    }
+    assert stubs.accepted_twice() == []
+    assert bench.queue.claim("afterwards", LEASE_S) is None
