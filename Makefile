@@ -7,7 +7,7 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test lint unit peers bench bench-quick parity lock docs clean
+.PHONY: demo test lint unit peers images bench bench-quick parity lock docs clean
 
 demo: $(RUNTIME)  ## synthetic patient through listener, worker and sender into an archive
 	$(BIN)/pacs-bridge demo --out demo-output
@@ -29,6 +29,9 @@ peers:  ## Orthanc, DCMTK: installed where they are missing (Debian, as root)
 
 parity: $(DEV)  ## the published chain against ours, whole volumes
 	$(PYTEST) -s -m slow tests/inference/test_parity.py
+
+images: $(DEV)  ## the commands of the Dockerfiles, in a bare environment; downloads all libraries anew
+	$(PYTEST) -s -m slow tests/docker
 
 BENCH_OUT ?= build/bench
 BENCH_PEERS := build/bench-peers
