@@ -15,7 +15,7 @@ from pacs_bridge.deliver.store_status import Verdict
 from pacs_bridge.deliver.stow_answer import InstanceOutcome, outcome_of
 from pacs_bridge.dicomweb.media_type import DICOM, DICOM_JSON
 from pacs_bridge.dicomweb.multipart import new_boundary
-from pacs_bridge.dicomweb.peer import WebAnswer, WebPeer, WebPeerError, WebRequest
+from pacs_bridge.dicomweb.peer import RedirectError, WebAnswer, WebPeer, WebPeerError, WebRequest
 from pacs_bridge.errors import BridgeError, PermanentError, TransientError
 from pacs_bridge.queue import ResultFile
 
@@ -123,8 +123,8 @@ class StowClient:
                 if answer.status in _OF_OUR_RIGHTS or answer.status >= _FAULT:
                     raise self._refusal(answer)
                 return StowReply(False, f"GET /studies: status {answer.status}")
-        except WebPeerError as error:
-            raise UnreachableError(error.reason, error.detail, error.wait_s) from error
+        except (WebPeerError, RedirectError, TransientError) as error:
+            raise _as_a_whole(error) from error
 
     @property
     def _name(self) -> str:
@@ -138,8 +138,8 @@ class StowClient:
                 self._peer.asked(_request(path)) as answer,
             ):
                 return self._outcome(answer, offer.result.sop_instance_uid)
-        except WebPeerError as error:
-            raise UnreachableError(error.reason, error.detail, error.wait_s) from error
+        except (WebPeerError, RedirectError, TransientError) as error:
+            raise _as_a_whole(error) from error
 
     def _outcome(self, answer: WebAnswer, sop_instance_uid: str) -> InstanceOutcome | str:
         if answer.status in _TOLD:
@@ -176,6 +176,17 @@ class StowClient:
         if status >= _FAULT and status not in (501, 505, _STORAGE_FULL):
             return TransientError(Reason.SEND_REFUSED, said)
         return UnreachableError(Reason.SEND_REFUSED, said, answer.wait_s)
+
+
+def _as_a_whole(error: WebPeerError | RedirectError | TransientError) -> BridgeError:
+    """The same error, as one of the destination and not of a result, where it is that."""
+    if isinstance(error, WebPeerError):
+        return UnreachableError(error.reason, error.detail, error.wait_s)
+    if isinstance(error, RedirectError):
+        return UnreachableError(Reason.SEND_REFUSED, error.detail)
+    if error.reason is Reason.NOT_AUTHORISED:  # what we should show cannot be read
+        return UnreachableError(error.reason, error.detail)
+    return error
 
 
 def _request(path: Path) -> WebRequest:

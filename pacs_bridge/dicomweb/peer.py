@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 
 from inference.reasons import Reason
-from pacs_bridge.config.web_service import TlsConfig, WebServiceConfig
+from pacs_bridge.config.web_service import WebServiceConfig
 from pacs_bridge.dicomweb.credentials import Credentials
 from pacs_bridge.dicomweb.media_type import MediaType
 from pacs_bridge.dicomweb.retry_after import retry_after_s
@@ -49,6 +49,10 @@ class WebPeerError(TransientError):
     def __init__(self, reason: Reason, detail: str, wait_s: float = 0.0) -> None:
         super().__init__(reason, detail)
         self.wait_s = wait_s
+
+
+class RedirectError(PermanentError):
+    """The service sends us to another origin, or in a circle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,7 @@ class WebPeer:
             If there is no connection, no answer in time, or the connection breaks.
         TransientError
             ``not-authorised`` if credentials or certificates cannot be read.
-        PermanentError
+        RedirectError
             ``bad-answer`` if it redirects to another origin, or in a circle.
         """
         where = f"{request.method} {self._config.url}{request.path}"
@@ -261,9 +265,8 @@ class WebPeer:
             url = _target(response, url)
             redirects += 1
             if not _is_same_origin(url, origin) or redirects > _MAX_REDIRECTS:
-                raise PermanentError(
-                    Reason.BAD_ANSWER, f"{where}: redirects to {url.scheme}://{url.host or '?'}"
-                )
+                place = f"{url.scheme}://{url.host or '?'}:{url.port or ''}".rstrip(":")
+                raise RedirectError(Reason.BAD_ANSWER, f"{where}: redirects to {place}")
 
     def _send(
         self, request: WebRequest, url: httpx.URL, shown: Mapping[str, str], where: str
@@ -285,7 +288,7 @@ class WebPeer:
             if self._client is None:
                 config = self._config
                 self._client = httpx.Client(
-                    verify=_tls_context(config.tls),
+                    verify=_tls_context(config),
                     timeout=httpx.Timeout(
                         config.response_timeout_s, connect=config.connect_timeout_s
                     ),
@@ -296,7 +299,10 @@ class WebPeer:
             return self._client
 
 
-def _tls_context(config: TlsConfig) -> ssl.SSLContext:
+def _tls_context(service: WebServiceConfig) -> ssl.SSLContext:
+    if not service.url.startswith("https:"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # believes nobody, and is not needed
+    config = service.tls
     path = config.ca_file
     try:
         context = ssl.create_default_context(cafile=path)

@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import httpx
 import pydicom
@@ -255,3 +261,167 @@ class KeptLog:
 @pytest.fixture
 def kept_log() -> KeptLog:
     return KeptLog()
+
+
+class WebService:
+    """A DICOMweb service of one series, on loopback, that can be told to fail.
+
+    ``faults`` are used up one a request, the first one first: each is given the request's
+    handler and answers itself, or gives False to let the service answer.
+    """
+
+    def __init__(self, paths: list[Path], tls: ssl.SSLContext | None = None) -> None:
+        self.files = {
+            str(pydicom.dcmread(p, stop_before_pixels=True).SOPInstanceUID): p for p in paths
+        }
+        self.faults: list[Callable[[Exchange], object]] = []
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.stored: list[pydicom.Dataset] = []
+        self.stow_answer: Callable[[pydicom.Dataset], tuple[int, object]] = _all_stored
+        self.pages: Callable[[list[object], int, int], list[object]] = lambda rows, limit, offset: (
+            rows[offset : offset + limit]
+        )
+        self.hidden: set[str] = set()  # listed, and not given with the series
+        self.gone: set[str] = set()  # listed, and not given at all
+        service = self
+
+        class Handler(Exchange):
+            pass
+
+        Handler.service = service
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        scheme = "http"
+        if tls is not None:
+            scheme = "https"
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}/dicom"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def _all_stored(ds: pydicom.Dataset) -> tuple[int, object]:
+    item = {
+        "00081150": {"vr": "UI", "Value": [str(ds.SOPClassUID)]},
+        "00081155": {"vr": "UI", "Value": [str(ds.SOPInstanceUID)]},
+    }
+    return 200, {"00081199": {"vr": "SQ", "Value": [item]}}
+
+
+class Exchange(BaseHTTPRequestHandler):
+    """One connection to a ``WebService``."""
+
+    protocol_version = "HTTP/1.1"
+    service: WebService
+    BOUNDARY = "parts-of-a-series"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def handle(self) -> None:
+        with suppress(OSError):  # the other side may leave in the middle
+            super().handle()
+
+    def do_GET(self) -> None:
+        service = self.service
+        service.requests.append((self.command, self.path, dict(self.headers)))
+        if service.faults and service.faults.pop(0)(self) is not False:
+            return
+        path, _, query = self.path.removeprefix("/dicom").partition("?")
+        asked = dict(parse_qsl(query))
+        parts = path.strip("/").split("/")
+        if parts[-1] == "series":
+            self._rows([self._series_row()], asked)
+        elif parts[-1] == "instances":
+            rows = [{"00080018": {"vr": "UI", "Value": [uid]}} for uid in service.files]
+            self._rows(rows, asked)
+        elif parts[-1] == "studies":
+            self._rows([], asked)
+        elif parts[-2] == "instances":
+            known = parts[-1] in service.files and parts[-1] not in service.gone
+            self.parts([service.files[parts[-1]].read_bytes()]) if known else self.say(404)
+        else:
+            left_out = service.hidden | service.gone
+            self.parts([p.read_bytes() for u, p in service.files.items() if u not in left_out])
+
+    def do_POST(self) -> None:
+        service = self.service
+        service.requests.append((self.command, self.path, dict(self.headers)))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if service.faults and service.faults.pop(0)(self) is not False:
+            return
+        boundary = self.headers["Content-Type"].partition("boundary=")[2].encode()
+        part = body.split(b"--" + boundary)[1]
+        ds = pydicom.dcmread(BytesIO(part.split(b"\r\n\r\n", 1)[1][:-2]))
+        service.stored.append(ds)
+        status, answer = service.stow_answer(ds)
+        self.json(answer, status)
+
+    def say(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def json(self, answer: object, status: int = 200) -> None:
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.say(status, {"Content-Type": "application/dicom+json"}, body)
+
+    def parts(self, files: list[bytes], status: int = 200, cut_bytes: int | None = None) -> None:
+        """A multipart body; ``cut_bytes`` ends the connection after so many bytes of it."""
+        body = b""
+        for data in files:
+            body += f"--{self.BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+            body += data + b"\r\n"
+        body += f"--{self.BOUNDARY}--\r\n".encode()
+        kind = f'multipart/related; type="application/dicom"; boundary={self.BOUNDARY}'
+        if cut_bytes is None:
+            self.say(status, {"Content-Type": kind}, body)
+            return
+        headers = {"Content-Type": kind, "Content-Length": str(len(body))}
+        self.say(status, headers, body[:cut_bytes])
+        self.drop()
+
+    def drop(self) -> None:
+        """End the connection without a word."""
+        self.close_connection = True
+        with suppress(OSError):
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _rows(self, rows: list[object], asked: dict[str, str]) -> None:
+        given = self.service.pages(rows, int(asked["limit"]), int(asked.get("offset", 0)))
+        self.json(given) if given else self.say(204)
+
+    def _series_row(self) -> dict[str, object]:
+        ds = pydicom.dcmread(next(iter(self.service.files.values())), stop_before_pixels=True)
+        return {
+            "0020000D": {"vr": "UI", "Value": [str(ds.StudyInstanceUID)]},
+            "0020000E": {"vr": "UI", "Value": [str(ds.SeriesInstanceUID)]},
+            "00080060": {"vr": "CS", "Value": ["CT"]},
+            "00201209": {"vr": "IS", "Value": [len(self.service.files)]},
+        }
+
+
+@pytest.fixture
+def serve_web() -> Iterator[Callable[..., WebService]]:
+    """``serve_web(paths)``: a service of these files."""
+    running: list[WebService] = []
+
+    def start(paths: list[Path], tls: ssl.SSLContext | None = None) -> WebService:
+        running.append(WebService(paths, tls))
+        return running[-1]
+
+    yield start
+    for service in running:
+        service.close()

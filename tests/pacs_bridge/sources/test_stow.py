@@ -1,0 +1,384 @@
+"""Results by STOW-RS: into a real Orthanc, and to a service that fails in every way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+
+from inference.reasons import Reason
+from pacs_bridge.config.destinations import ResultKind, StowDestinationConfig
+from pacs_bridge.deliver.negotiation import Syntax
+from pacs_bridge.deliver.store_scu import UnreachableError
+from pacs_bridge.deliver.stow import StowClient
+from pacs_bridge.errors import BridgeError, PermanentError, TransientError
+from pacs_bridge.queue import ResultFile
+
+SOP_CLASS = {
+    ResultKind.BINARY: "1.2.840.10008.5.1.4.1.1.66.4",
+    ResultKind.LABELMAP: "1.2.840.10008.5.1.4.1.1.66.7",
+}
+
+
+def _write(path: Path, kind: ResultKind, labels: np.ndarray) -> ResultFile:
+    """An object of the kind's SOP class with real frames; enough of one to travel."""
+    ds = Dataset()
+    ds.SOPClassUID = SOP_CLASS[kind]
+    ds.SOPInstanceUID = generate_uid()
+    ds.StudyInstanceUID = generate_uid()
+    ds.SeriesInstanceUID = generate_uid()
+    ds.PatientID = "PID-1"
+    ds.Modality = "SEG"
+    ds.NumberOfFrames, ds.Rows, ds.Columns = labels.shape
+    ds.SamplesPerPixel = 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.PixelRepresentation = 0
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    ds.BitsAllocated = ds.BitsStored = 8
+    ds.HighBit = 7
+    ds.PixelData = labels.tobytes()
+    ds["PixelData"].VR = "OB"
+    if kind is ResultKind.LABELMAP:
+        ds.compress(RLELossless, generate_instance_uid=False)
+    ds.save_as(path, enforce_file_format=True)
+    return ResultFile(
+        stack=0,
+        kind=kind.value,
+        path=path.name,
+        sop_class_uid=str(ds.SOPClassUID),
+        sop_instance_uid=str(ds.SOPInstanceUID),
+        series_instance_uid=str(ds.SeriesInstanceUID),
+        transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        size_bytes=path.stat().st_size,
+    )
+
+
+@pytest.fixture
+def labels(rng: np.random.Generator) -> np.ndarray:
+    return (rng.random((3, 64, 64)) > 0.9).astype(np.uint8)
+
+
+@pytest.fixture
+def results(tmp_path: Path, labels: np.ndarray) -> tuple[ResultFile, ...]:
+    return tuple(_write(tmp_path / f"{kind.value}.dcm", kind, labels) for kind in ResultKind)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Callable[..., StowClient]]:
+    opened: list[StowClient] = []
+
+    def make(url: str, **settings: object) -> StowClient:
+        table = {"name": "web", "url": url, "response_timeout_s": 5} | settings
+        config = StowDestinationConfig.model_validate_json(json.dumps(table))
+        opened.append(StowClient(config, tmp_path))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def service(serve_web: Callable[..., Any]) -> Any:
+    return serve_web([])
+
+
+def _failed(ds: pydicom.Dataset, reason: int) -> dict[str, object]:
+    item = {
+        "00081150": {"vr": "UI", "Value": [str(ds.SOPClassUID)]},
+        "00081155": {"vr": "UI", "Value": [str(ds.SOPInstanceUID)]},
+        "00081197": {"vr": "US", "Value": [reason]},
+    }
+    return {"00081198": {"vr": "SQ", "Value": [item]}}
+
+
+def _refuses(sop_class: str, reason: int) -> Callable[[pydicom.Dataset], tuple[int, object]]:
+    def answer(ds: pydicom.Dataset) -> tuple[int, object]:
+        return (409, _failed(ds, reason)) if ds.SOPClassUID == sop_class else _takes(ds)
+
+    return answer
+
+
+def _takes(ds: pydicom.Dataset, warning: int | None = None) -> tuple[int, object]:
+    item: dict[str, object] = {"00081155": {"vr": "UI", "Value": [str(ds.SOPInstanceUID)]}}
+    if warning is not None:
+        item["00081196"] = {"vr": "US", "Value": [warning]}
+    return 200 if warning is None else 202, {"00081199": {"vr": "SQ", "Value": [item]}}
+
+
+def _error(
+    client: Callable[..., StowClient], service: Any, results: tuple[ResultFile, ...], **more: object
+) -> BridgeError:
+    with pytest.raises(BridgeError) as caught:
+        client(service.url, **more).send(results)
+    return caught.value
+
+
+@pytest.mark.pacs
+@pytest.mark.parametrize("kind", ResultKind)
+def test_a_result_is_in_orthanc_as_it_was_made(
+    orthanc: Any,
+    client: Callable[..., StowClient],
+    results: tuple[ResultFile, ...],
+    labels: np.ndarray,
+    kind: ResultKind,
+) -> None:
+    sender = client(orthanc.url, kinds=[kind.value])
+    assert sender.ask().is_sure
+
+    sent = sender.send(results)
+    again = sender.send(results)
+
+    assert (sent.result.kind, again.result.kind) == (kind.value, kind.value)
+    found = orthanc.web.post(
+        "/tools/find",
+        json={"Level": "Instance", "Query": {"SOPInstanceUID": sent.result.sop_instance_uid}},
+    ).json()
+    assert len(found) == 1
+    ds = pydicom.dcmread(BytesIO(orthanc.web.get(f"/instances/{found[0]}/file").content))
+    assert ds.file_meta.TransferSyntaxUID == sent.result.transfer_syntax_uid
+    np.testing.assert_array_equal(ds.pixel_array, labels)
+
+
+def test_the_preferred_kind_goes_as_it_is_on_disk(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...]
+) -> None:
+    sent = client(service.url).send(results)
+    assert (sent.result.kind, sent.syntax, sent.status) == ("labelmap", Syntax.RLE, 0)
+    (ds,) = service.stored
+    assert ds.SOPInstanceUID == sent.result.sop_instance_uid
+    _, path, headers = service.requests[0]
+    assert path == "/dicom/studies"
+    assert headers["Accept"] == "application/dicom+json"
+    assert "Content-Length" in headers
+
+
+@pytest.mark.parametrize("reason", [0x0122, 0xC122])
+def test_a_service_that_refuses_label_maps_gets_binary(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...], reason: int
+) -> None:
+    service.stow_answer = _refuses(SOP_CLASS[ResultKind.LABELMAP], reason)
+    assert client(service.url).send(results).result.kind == "binary"
+    assert len(service.stored) == 2
+
+
+@pytest.mark.parametrize("status", [400, 409, 415])
+def test_a_form_that_is_refused_without_a_word_is_followed_by_the_next(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...], status: int
+) -> None:
+    service.faults = [lambda exchange: exchange.say(status)] * 2
+    sent = client(service.url).send(results)
+    assert (sent.result.kind, len(service.requests)) == ("binary", 3)
+    service.faults = [lambda exchange: exchange.say(status)]
+    sent = client(service.url).send(results)
+    assert (sent.result.kind, sent.syntax) == ("labelmap", Syntax.EXPLICIT_LITTLE)
+    assert service.stored[-1].file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+
+
+@pytest.mark.parametrize("warning", [0xB000, 0xB006, 0xB007])
+def test_a_warning_means_that_the_service_has_it(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...], warning: int
+) -> None:
+    service.stow_answer = lambda ds: _takes(ds, warning)
+    assert client(service.url).send(results).status == warning
+
+
+def test_a_duplicate_is_there_already(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...]
+) -> None:
+    service.stow_answer = lambda ds: (409, _failed(ds, 0x0111))
+    assert client(service.url).send(results).status == 0x0111
+
+
+@pytest.mark.parametrize("status", [200, 202, 409])
+@pytest.mark.parametrize("reason", [0xA700, 0x0110, 0xA7FF])
+def test_a_failure_for_now_is_tried_again_whatever_the_status_says(
+    service: Any,
+    client: Callable[..., StowClient],
+    results: tuple[ResultFile, ...],
+    status: int,
+    reason: int,
+) -> None:
+    service.stow_answer = lambda ds: (status, _failed(ds, reason))
+    error = _error(client, service, results)
+    assert isinstance(error, TransientError)
+    assert not isinstance(error, UnreachableError)
+    assert error.reason is Reason.SEND_REFUSED
+    assert f"{reason:04X}H" in error.detail
+
+
+@pytest.mark.parametrize("status", [200, 409])
+def test_a_result_that_is_refused_in_every_form_is_not_tried_again(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...], status: int
+) -> None:
+    service.stow_answer = lambda ds: (status, _failed(ds, 0xC000))
+    error = _error(client, service, results)
+    assert isinstance(error, PermanentError)
+    assert error.reason is Reason.SEND_REFUSED
+    assert "labelmap" in error.detail
+    assert "binary" in error.detail
+
+
+@pytest.mark.parametrize("status", [200, 202])
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"{}", b"[]", b"{", b"[" * 100_000, b"<html/>", b'{"00081199": {"Value": [1, null]}}'],
+)
+def test_an_answer_without_a_word_on_the_instance_is_no_success(
+    service: Any,
+    client: Callable[..., StowClient],
+    results: tuple[ResultFile, ...],
+    status: int,
+    answer: bytes,
+) -> None:
+    service.stow_answer = lambda ds: (status, answer)
+    error = _error(client, service, results)
+    assert isinstance(error, TransientError)
+    assert error.reason is Reason.BAD_ANSWER
+
+
+def test_success_of_another_instance_is_none_of_ours(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...]
+) -> None:
+    other = {"00081155": {"vr": "UI", "Value": ["1.2.3"]}}
+    service.stow_answer = lambda ds: (200, {"00081199": {"vr": "SQ", "Value": [other]}})
+    assert _error(client, service, results).reason is Reason.BAD_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (401, Reason.NOT_AUTHORISED),
+        (403, Reason.NOT_AUTHORISED),
+        (404, Reason.SEND_REFUSED),
+        (405, Reason.SEND_REFUSED),
+        (302, Reason.SEND_REFUSED),
+        (429, Reason.SEND_TIMEOUT),
+        (502, Reason.SEND_TIMEOUT),
+        (503, Reason.SEND_TIMEOUT),
+        (504, Reason.SEND_TIMEOUT),
+        (507, Reason.SEND_REFUSED),
+    ],
+)
+def test_what_concerns_the_service_as_a_whole_waits_for_it(
+    service: Any,
+    client: Callable[..., StowClient],
+    results: tuple[ResultFile, ...],
+    status: int,
+    reason: Reason,
+) -> None:
+    service.faults = [lambda exchange: exchange.say(status, {"Retry-After": "120"})]
+    error = _error(client, service, results)
+    assert isinstance(error, UnreachableError)
+    assert error.reason is reason
+    if status in (429, 503):
+        assert error.wait_s == 120
+    assert len(service.requests) == 1
+
+
+def test_a_fault_of_the_service_may_be_of_this_result(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...]
+) -> None:
+    service.faults = [lambda exchange: exchange.say(500)]
+    error = _error(client, service, results)
+    assert isinstance(error, TransientError)
+    assert not isinstance(error, UnreachableError)
+
+
+def test_a_result_that_is_too_large_is_refused(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...]
+) -> None:
+    service.faults = [lambda exchange: exchange.say(413)]
+    error = _error(client, service, results)
+    assert isinstance(error, PermanentError)
+    assert error.reason is Reason.SEND_REFUSED
+
+
+def test_a_line_that_breaks_while_an_answer_is_due_is_tried_again(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...]
+) -> None:
+    service.faults = [lambda exchange: exchange.drop()]
+    error = _error(client, service, results)
+    assert isinstance(error, UnreachableError)
+    assert error.reason is Reason.SEND_TIMEOUT
+
+
+def test_a_result_does_not_follow_a_redirect_to_another_host(
+    service: Any,
+    serve_web: Callable[..., Any],
+    client: Callable[..., StowClient],
+    results: tuple[ResultFile, ...],
+    tmp_path: Path,
+) -> None:
+    other = serve_web([])
+    (tmp_path / "token").write_text("very-secret")
+    service.faults = [lambda exchange: exchange.say(308, {"Location": other.url + "/studies"})]
+    auth = {"token_file": str(tmp_path / "token")}
+    error = _error(client, service, results, auth=auth)
+    assert error.reason is Reason.SEND_REFUSED
+    assert isinstance(error, UnreachableError)
+    assert other.requests == []
+
+
+def test_a_token_that_cannot_be_read_is_no_fault_of_the_result(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    error = _error(client, service, results, auth={"token_file": str(tmp_path / "gone")})
+    assert isinstance(error, UnreachableError)
+    assert error.reason is Reason.NOT_AUTHORISED
+
+
+def test_a_renewed_token_is_used_for_the_same_result(
+    service: Any,
+    client: Callable[..., StowClient],
+    results: tuple[ResultFile, ...],
+    tmp_path: Path,
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+
+    def refuse(exchange: Any) -> None:
+        token.write_text("renewed")
+        exchange.say(401)
+
+    service.faults = [refuse]
+    assert client(service.url, auth={"token_file": str(token)}).send(results).status == 0
+    shown = [headers["Authorization"] for _, _, headers in service.requests]
+    assert shown == ["Bearer old", "Bearer renewed"]
+
+
+def test_a_result_that_changed_on_disk_is_not_sent(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    for result in results:
+        with (tmp_path / result.path).open("ab") as file:
+            file.write(b"\0\0")
+    error = _error(client, service, results)
+    assert isinstance(error, PermanentError)
+    assert error.reason is Reason.SOURCE_MISSING
+    assert service.requests == []
+
+
+def test_a_service_without_search_is_not_sure_and_one_that_keeps_us_out_is_said(
+    service: Any, client: Callable[..., StowClient]
+) -> None:
+    assert client(service.url).ask().is_sure
+    service.faults = [lambda exchange: exchange.say(405)]
+    assert not client(service.url).ask().is_sure
+    service.faults = [lambda exchange: exchange.say(401)]
+    with pytest.raises(UnreachableError) as kept_out:
+        client(service.url).ask()
+    assert kept_out.value.reason is Reason.NOT_AUTHORISED
