@@ -54,12 +54,12 @@ h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 0 0 14px;
 .quiet { color: var(--quiet); } .small { font-size: 13px; }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
   padding: 20px 22px; margin-top: 18px; break-inside: avoid; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px;
   margin-top: 18px; }
 .figure { background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
   padding: 14px 16px; }
-.figure b { display: block; font-size: 25px; font-weight: 600; line-height: 1.2;
-  font-variant-numeric: tabular-nums; }
+.figure b { display: block; font-size: 21px; font-weight: 600; line-height: 1.3;
+  font-variant-numeric: tabular-nums; white-space: nowrap; }
 .bar { display: flex; height: 26px; border-radius: 6px; overflow: hidden; background: var(--line); }
 .bar i { display: block; height: 100%; min-width: 2px; }
 .key { display: flex; flex-wrap: wrap; gap: 6px 18px; margin-top: 10px; font-size: 13px; }
@@ -70,6 +70,7 @@ th, td { text-align: left; padding: 7px 10px 7px 0; border-bottom: 1px solid var
 th { font-size: 12px; color: var(--quiet); font-weight: 600; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr:last-child td { border-bottom: 0; } code { font-size: 13px; overflow-wrap: anywhere; }
+td.w, td.w code { white-space: nowrap; } tr.same td { border-bottom-color: transparent; }
 tfoot td { font-weight: 600; border-top: 2px solid var(--line); }
 @media print { body { background: #fff; } main { padding: 0; } }
 """
@@ -114,7 +115,7 @@ def _figures(account: Account, text: PageText) -> str:
     done = sum(c.series for c in account.outcomes if c.state == "done")
     figures = [
         (f"{account.series:,}", "series in all"),
-        (_share(ended, account.series), "accounted for"),
+        (_share(ended, account.series), "finished"),
         (f"{done:,}", "segmented"),
         (_bytes(account.output_bytes), f"in {account.outputs:,} results"),
     ]
@@ -126,7 +127,7 @@ def _figures(account: Account, text: PageText) -> str:
         cost = text.cost_an_hour * account.run_seconds / 3600
         figures.append((f"{cost:,.2f}", "cost of the machine"))
         if done:
-            figures.append((f"{cost / done:,.4f}", "of it a result"))
+            figures.append((f"{cost / done:,.4f}", "cost of a result"))
     cells = "".join(
         f"<div class='figure'><b>{value}</b><span class='quiet'>{name}</span></div>"
         for value, name in figures
@@ -146,19 +147,21 @@ def _outcomes(account: Account) -> str:
 
 
 def _reasons(outcomes: Iterable[OutcomeCount]) -> str:
+    counts = sorted(outcomes, key=lambda c: (list(_NAMES).index(c.state), -c.series))
     rows = []
-    total = 0
-    total_bytes = 0
-    for count in sorted(outcomes, key=lambda c: (list(_NAMES).index(c.state), -c.series)):
-        total += count.series
-        total_bytes += count.source_bytes
+    for place, count in enumerate(counts):
+        is_first = not place or counts[place - 1].state != count.state
+        goes_on = place + 1 < len(counts) and counts[place + 1].state == count.state
         meaning = describe(Reason(count.reason)).meaning if count.reason else ""
         code = f"<code>{escape(count.reason)}</code>" if count.reason else ""
         rows.append(
-            f"<tr><td>{_NAMES[count.state]}</td><td>{code}</td>"
+            f"<tr{' class=same' if goes_on else ''}>"
+            f"<td class='w'>{_NAMES[count.state] if is_first else ''}</td><td class='w'>{code}</td>"
             f"<td class='quiet'>{escape(meaning)}</td><td class='n'>{count.series:,}</td>"
             f"<td class='n'>{_bytes(count.source_bytes)}</td></tr>"
         )
+    total = sum(count.series for count in counts)
+    total_bytes = sum(count.source_bytes for count in counts)
     return _section(
         "Every series by outcome and reason",
         "<table><thead><tr><th>Outcome</th><th>Reason</th><th></th><th class='n'>Series</th>"

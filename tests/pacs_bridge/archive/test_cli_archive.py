@@ -1,0 +1,179 @@
+"""The four commands, as a user calls them; those of docs/archives.md among them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from dicom_seg.synthetic.acquisition import stack
+from dicom_seg.synthetic.options import SeriesOptions
+from dicom_seg.synthetic.series import write_ct_series
+from inference.volume import Volume
+from pacs_bridge.cli.main import main
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "archives.md"
+_BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture
+def call(ram_folder, monkeypatch):
+    """Run a command within the folder of the test; gives its exit status and what it said."""
+    monkeypatch.chdir(ram_folder)
+
+    def run(*arguments: object) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["archive", *map(str, arguments)])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout
+
+    return run
+
+
+def bright_series(folder: Path, count: int) -> None:
+    hu = np.full((10, 16, 16), -1000, dtype=np.int16)
+    hu[3:9, 4:12, 4:12] = 700
+    volume = Volume(hu, stack(hu.shape, (3.0, 4.0, 3.0)))
+    for number in range(count):
+        write_ct_series(volume, folder / f"Doe^Jane {number}", SeriesOptions(seed=number + 1))
+
+
+def test_the_commands_of_the_page_do_what_it_says(ram_folder, tiny_models, tree):
+    bright_series(tree.root, 2)
+    tree.add("left-out", "few", range(3))
+    (ram_folder / "wanted.csv").write_text("SeriesInstanceUID\n1.2.3.4\n")
+    commands = [
+        shlex.split(line.removeprefix("$ pacs-bridge "))
+        for block in _BLOCK.findall(PAGE.read_text())
+        for line in block.splitlines()
+    ]
+    given = {"/data/ct": str(tree.root), "wholebody-3mm": "tiny"}
+    environment = {**os.environ, "PACS_BRIDGE_MODELS": str(tiny_models)}
+    said = []
+    for command in commands:
+        words = [given.get(word, word) for word in command]
+        result = subprocess.run(
+            [sys.executable, "-m", "pacs_bridge", *words],
+            cwd=ram_folder, env=environment, text=True, capture_output=True, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, (words, result.stderr)
+        assert "Doe" not in result.stdout + result.stderr
+        said.append(result.stdout)
+
+    assert len(commands) == 6
+    assert "2 done" in said[2]
+    rows = list(csv.DictReader((ram_folder / "account.csv").read_text().splitlines()))
+    assert [row["state"] for row in rows].count("done") == 2
+    assert all(float(row["segment_s"]) > 0 for row in rows if row["state"] == "done")
+    assert "3 series in all" in said[3]
+    assert "2 left-out: not-selected" in said[4]
+    assert "1 left-out: source-missing" in said[4]
+    table = pq.read_table(ram_folder / "account.parquet")
+    assert sorted(table.column("state").to_pylist()) == ["done", "done", "left-out"]
+    page = (ram_folder / "account.html").read_text()
+    assert "<script" not in page
+    assert "http" not in page
+    for secret in ("Doe", "SYNTHETIC-0001", rows[0]["series_instance_uid"], str(tree.root)):
+        assert secret not in page
+    records = [json.loads(path.read_text()) for path in ram_folder.glob("results/??/*/record.json")]
+    assert {record["made"]["outputs"] for record in records} == {1}
+
+
+def test_a_plan_says_how_many_by_reason_as_json(call, tree):
+    tree.fill(10)
+    status, said = call("plan", "--run", "run", tree.root, "--json", "--quiet", "--processes", 1)
+    told = json.loads(said)
+    counts = {row["reason"] or "run": row["series"] for row in told["outcomes"]}
+    assert (status, counts) == (0, tree.expected)
+    assert told["series"] == sum(tree.expected.values())
+    status, said = call("plan", "--run", "run", "--json", "--quiet", "--min-slices", 20)
+    assert {row["reason"] for row in json.loads(said)["outcomes"]} >= {"too-few-slices"}
+    assert json.loads(said)["files_read"] == 0
+
+
+def test_status_needs_a_plan(call):
+    assert call("status", "--run", "nowhere")[0] == 1
+    assert call("plan", "--run", "run", "--quiet")[0] == 1
+    assert call("plan", "--run", "run", "missing", "--quiet")[0] == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--out", "out", "--between", "nineteen"),
+        ("--out", "out", "--rate", "many"),
+        ("--out", "out", "--model", "no-such-model"),
+        ("--out", "out", "--device", "cuda:7"),
+        (),
+    ],
+)
+def test_a_wrong_call_says_so(call, tree, options):
+    tree.add("run", "a")
+    call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
+    assert call("run", "--run", "run", "--quiet", *options)[0] == 2
+
+
+def test_a_service_that_does_not_know_the_files_of_a_plan_is_told_what_to_add(
+    call, tree, make_config, ram_folder
+):
+    tree.add("run", "a")
+    call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
+    make_config()
+    status, _ = call("run", "--run", "run", "--config", "bridge.toml", "--quiet")
+    assert status == 2
+
+
+def test_two_processes_do_not_run_one_plan(call, tree, ram_folder):
+    tree.add("run", "a")
+    call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
+    code = (
+        "import sys, pathlib; from pacs_bridge.archive.run_log import alone\n"
+        "with alone(pathlib.Path('run')): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    try:
+        assert call("run", "--run", "run", "--out", "out", "--quiet")[0] == 1
+        assert call("plan", "--run", "run", "--quiet")[0] == 1
+        assert call("status", "--run", "run")[0] == 0
+    finally:
+        holder.communicate()
+
+
+def test_a_run_that_is_told_to_end_finishes_what_it_has_in_hand(ram_folder, tree, tiny_models):
+    bright_series(tree.root, 12)
+    environment = {**os.environ, "PACS_BRIDGE_MODELS": str(tiny_models)}
+
+    def command(*words: object) -> list[str]:
+        return [sys.executable, "-m", "pacs_bridge", "archive", *map(str, words)]
+
+    subprocess.run(
+        command("plan", "--run", "run", tree.root, "--quiet"), cwd=ram_folder, check=True
+    )
+    run = command("run", "--run", "run", "--out", "out", "--model", "tiny", "--kind", "labelmap")
+    process = subprocess.Popen(run, cwd=ram_folder, env=environment, stderr=subprocess.PIPE)
+    process.stderr.readline()  # it has begun
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 1
+    status = subprocess.run(
+        command("status", "--run", "run", "--json"), cwd=ram_folder, check=True,
+        capture_output=True,
+    )  # fmt: skip
+    counts = {row["state"]: row["series"] for row in json.loads(status.stdout)["outcomes"]}
+    assert counts.get("done", 0) == len(list(ram_folder.glob("out/??/*/report.json")))
+    assert counts.keys() <= {"done", "waiting", "planned"}
+    assert sum(counts.values()) == 12
