@@ -1,0 +1,197 @@
+"""Sending: what an Orthanc that misbehaves cannot bring about."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacs_bridge.plugin.carrier import Carrier, CarrierFault
+from pacs_bridge.plugin.follower import Follower
+from pacs_bridge.plugin.notes import NoteBook, Stage
+from pacs_bridge.plugin.server import OrthancServer
+from pacs_bridge.plugin.settings import Settings
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+SEG = "1.2.840.10008.5.1.4.1.1.66.4"
+SERIES = "0" * 44
+
+
+class ScriptedOrthanc:
+    """Answers of an Orthanc whose faults no real one shows on demand."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.posted: list[Any] = []
+        self.refuses = False
+        self.lines: list[str] = []
+        self.LogInfo = self.LogWarning = self.LogError = self.lines.append
+
+    class OrthancException(Exception):
+        pass
+
+    def RestApiGet(self, uri: str) -> bytes:
+        if uri not in self.answers:
+            raise self.OrthancException(17, "Unknown resource")
+        answer = self.answers[uri]
+        return answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+
+    def RestApiPost(self, uri: str, body: bytes) -> bytes:
+        if self.refuses:
+            raise self.OrthancException(5, "Inexistent item")
+        self.posted.append((uri, json.loads(body)))
+        return json.dumps({"ID": f"job{len(self.posted)}"}).encode()
+
+    def hold(self, series: str, classes: list[str], is_stable: bool = True) -> None:
+        """Have a series with instances of these SOP classes."""
+        ids = [f"{series}-{number}" for number in range(len(classes))]
+        self.answers[f"/series/{series}"] = {
+            "ID": series,
+            "IsStable": is_stable,
+            "Instances": ids,
+            "MainDicomTags": {"Modality": "CT"},
+        }
+        for one, sop_class in zip(ids, classes, strict=True):
+            self.answers[f"/instances/{one}/metadata/SopClassUid"] = sop_class
+            self.answers[f"/instances/{one}/series"] = self.answers[f"/series/{series}"]
+
+
+@pytest.fixture
+def orthanc() -> ScriptedOrthanc:
+    return ScriptedOrthanc()
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> NoteBook:
+    return NoteBook(tmp_path / "notes")
+
+
+@pytest.fixture
+def time_s() -> list[float]:
+    return [1000.0]
+
+
+@pytest.fixture
+def carrier(orthanc: ScriptedOrthanc, notes: NoteBook, time_s: list[float]) -> Carrier:
+    settings = Settings("bridge", Path("unused"), 60.0, give_up_after_h=1.0)
+    return Carrier(OrthancServer(orthanc), notes, settings, lambda: time_s[0])
+
+
+def test_only_ct_images_of_a_mixed_series_are_sent(orthanc, notes, carrier) -> None:
+    orthanc.hold(SERIES, [CT, SEG, CT])
+    notes.add(SERIES, 1000.0)
+    carrier.look()
+    ((uri, body),) = orthanc.posted
+    assert uri == "/modalities/bridge/store"
+    assert body == {"Resources": [f"{SERIES}-0", f"{SERIES}-2"], "Synchronous": False}
+
+
+def test_a_series_that_calls_itself_ct_and_holds_none_is_given_up(orthanc, notes, carrier) -> None:
+    orthanc.hold(SERIES, [SEG, SEG])
+    notes.add(SERIES, 1000.0)
+    carrier.look()
+    assert orthanc.posted == []
+    note = notes.get(SERIES)
+    assert (note.stage, note.reason) == (Stage.FAILED, CarrierFault.NOT_CT)
+
+
+def test_a_series_that_was_deleted_is_forgotten(notes, carrier) -> None:
+    notes.add(SERIES, 1000.0)
+    carrier.look()
+    assert notes.all() == ()
+
+
+def test_a_job_that_orthanc_forgets_at_once_is_known_by_its_event(orthanc, notes, carrier) -> None:
+    orthanc.hold(SERIES, [CT])
+    notes.add(SERIES, 1000.0)
+    carrier.look()
+    carrier.job_ended("job1", True)
+    carrier.look()
+    assert notes.all() == ()
+    assert len(orthanc.posted) == 1
+
+
+def test_a_job_that_vanished_is_done_again_with_growing_waits(
+    orthanc, notes, carrier, time_s
+) -> None:
+    orthanc.hold(SERIES, [CT])
+    notes.add(SERIES, 1000.0)
+    sent_at = []
+    for _ in range(200):
+        count = len(orthanc.posted)
+        carrier.look()
+        if len(orthanc.posted) > count:
+            sent_at.append(time_s[0])
+        time_s[0] += 1.0
+    waits = [later - earlier for earlier, later in pairwise(sent_at)]
+    assert waits == sorted(waits)
+    assert waits[0] >= 5
+    assert waits[-1] >= 4 * waits[0]
+
+
+def test_what_fails_for_too_long_is_given_up_with_its_reason_and_can_be_started_again(
+    orthanc, notes, carrier, time_s
+) -> None:
+    orthanc.hold(SERIES, [CT])
+    orthanc.refuses = True
+    notes.add(SERIES, 1000.0)
+    for _ in range(20):
+        carrier.look()
+        time_s[0] += 600.0
+    note = notes.get(SERIES)
+    assert (note.stage, note.reason) == (Stage.FAILED, CarrierFault.REFUSED)
+    assert carrier.next_due_s() is None
+
+    orthanc.refuses = False
+    notes.add(SERIES, time_s[0])
+    carrier.look()
+    assert len(orthanc.posted) == 1
+
+
+def test_no_more_series_than_wanted_are_sent_at_once(orthanc, notes, carrier) -> None:
+    for number in range(5):
+        series = f"{number}" * 44
+        orthanc.hold(series, [CT])
+        orthanc.answers[f"/jobs/job{number + 1}"] = {"State": "Running"}
+        notes.add(series, 1000.0)
+    carrier.look()
+    assert len(orthanc.posted) == 2
+    carrier.look()
+    assert len(orthanc.posted) == 2
+    orthanc.answers["/jobs/job1"] = {"State": "Success"}
+    carrier.look()
+    assert len(orthanc.posted) == 3
+
+
+def test_another_database_than_before_is_followed_from_its_end(orthanc, notes, time_s) -> None:
+    notes.advance(5000, 4000, (), 1000.0)
+    orthanc.answers["/changes?last"] = {"Changes": [], "Done": True, "Last": 12}
+    settings = Settings("bridge", Path("unused"), 60.0)
+    follower = Follower(OrthancServer(orthanc), notes, settings, lambda: time_s[0])
+    follower.begin()
+    assert notes.position == 12
+    assert "another database" in orthanc.lines[0]
+
+
+def test_what_became_stable_before_the_end_is_not_taken_for_unsettled(
+    orthanc, notes, time_s
+) -> None:
+    other = "1" * 44
+    orthanc.hold(SERIES, [CT])
+    orthanc.hold(other, [CT])
+    changes = [
+        {"Seq": 1, "ChangeType": "NewInstance", "ID": f"{SERIES}-0"},
+        {"Seq": 2, "ChangeType": "NewInstance", "ID": f"{other}-0"},
+        {"Seq": 3, "ChangeType": "StableSeries", "ID": SERIES},
+        {"Seq": 4, "ChangeType": "NewInstance", "ID": "gone"},
+    ]
+    orthanc.answers["/changes?last"] = {"Changes": changes[-1:], "Done": True, "Last": 4}
+    answer = {"Changes": changes, "Done": True, "Last": 4}
+    orthanc.answers["/changes?since=0&limit=200"] = answer
+    notes.advance(4, 0, (), 1000.0)
+    settings = Settings("bridge", Path("unused"), 60.0)
+    Follower(OrthancServer(orthanc), notes, settings, lambda: time_s[0]).begin()
+    assert [note.series for note in notes.all()] == [other]

@@ -1,0 +1,94 @@
+"""Notes of what is to be sent: on the disk before anything is done, whole or not there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pacs_bridge.plugin.notes import Note, NoteBook, Stage
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "notes"
+
+
+def test_what_was_noted_is_there_after_a_new_start(path: Path) -> None:
+    book = NoteBook(path)
+    assert book.position is None
+    book.advance(7, 3, ["a", "b", "a"], 100.0)
+    book.put(Note("b", 100.0, Stage.SENDING, job="j", attempts=2))
+    book.add("c", 101.0)
+    book.settle("a", 102.0)
+
+    again = NoteBook(path)
+    assert (again.position, again.floor) == (7, 3)
+    assert (
+        again.all()
+        == book.all()
+        == (
+            Note("b", 100.0, Stage.SENDING, job="j", attempts=2),
+            Note("c", 101.0),
+        )
+    )
+
+
+def test_every_cut_of_the_file_leaves_a_state_that_was_once_true(path: Path) -> None:
+    book = NoteBook(path)
+    states = {(book.position, book.all())}
+    for number in range(4):
+        book.advance(number, 0, [f"s{number}"], 1.0)
+        states.add((book.position, book.all()))
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        cut = NoteBook(path)
+        assert (cut.position, cut.all()) in states
+
+
+def test_a_series_that_is_stable_again_while_it_is_sent_is_sent_once_more(path: Path) -> None:
+    book = NoteBook(path)
+    book.add("a", 1.0)
+    sending = Note("a", 1.0, Stage.SENDING)
+    book.put(sending)
+    book.advance(1, 0, ["a"], 2.0)
+    book.put(replace(sending, job="j"))  # what was noted meanwhile is not forgotten
+    assert book.get("a") == Note("a", 1.0, Stage.SENDING, job="j", is_changed=True)
+
+    book.settle("a", 3.0)
+    assert NoteBook(path).all() == (Note("a", 3.0),)
+    book.settle("a", 4.0)
+    assert NoteBook(path).all() == ()
+
+
+def test_many_lines_become_one(path: Path) -> None:
+    book = NoteBook(path)
+    for number in range(1200):
+        book.advance(number, number, (), 1.0)
+    assert len(path.read_bytes().splitlines()) < 300
+    assert NoteBook(path).position == 1199
+
+
+def test_what_cannot_be_written_is_not_believed(path: Path, monkeypatch) -> None:
+    book = NoteBook(path)
+    book.add("a", 1.0)
+    before = path.read_bytes()
+
+    def full(descriptor: int, data: bytes) -> None:
+        import os
+
+        os.write(descriptor, data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pacs_bridge.plugin.notes._write_all", full)
+    with pytest.raises(OSError, match="No space"):
+        book.add("b", 1.0)
+    assert book.all() == (Note("a", 1.0),)
+    assert path.read_bytes() == before
+
+
+def test_the_file_is_for_its_owner_alone(path: Path) -> None:
+    NoteBook(path)
+    assert path.stat().st_mode & 0o077 == 0
