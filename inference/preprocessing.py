@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from inference.border_sampling import sample_smooth
 from inference.intensity import (
     PUBLISHED_INTENSITY,
     ROBUST_INTENSITY,
@@ -23,6 +24,7 @@ from inference.intensity import (
 from inference.label_map import LabelMap
 from inference.network_grid import NetworkGrid
 from inference.resampling import clear_beyond, sample_as_published, sample_linear, sample_nearest
+from inference.standings import STANDING_BYTES
 from inference.volume import Volume
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Scaling",
     "labels_to_network",
     "labels_to_source",
+    "standings_to_source",
     "to_network",
 ]
 
@@ -86,6 +89,23 @@ def labels_to_source(labels: npt.NDArray[np.uint8], grid: NetworkGrid) -> LabelM
     placed = np.empty(grid.source.shape, dtype=np.uint8)
     planes = np.ascontiguousarray(grid.grid_view(labels))
     sample_nearest(planes, grid.from_source(), grid.turned_view(placed))
+    return LabelMap(placed, grid.source)
+
+
+def standings_to_source(standings: npt.NDArray[np.uint8], grid: NetworkGrid) -> LabelMap:
+    """Put labels onto every source plane, in place, with borders between voxels of the grid.
+
+    Parameters
+    ----------
+    standings
+        ``(k, j, i, 4)`` of the grid; see ``inference.standings``.
+    grid
+        Where they sit.
+    """
+    if standings.shape != (*grid.grid_shape, STANDING_BYTES):
+        raise ValueError(f"{standings.shape} standings on a {grid.grid_shape} grid")
+    placed = np.empty(grid.source.shape, dtype=np.uint8)
+    sample_smooth(standings, grid.from_source(), grid.turned_view(placed))
     return LabelMap(placed, grid.source)
 
 

@@ -56,7 +56,7 @@ def sample_linear(
         else:
             out[k] = resampled[below]
         if clamp_hu is not None:
-            out[k][_nearest(hu[int(np.rint(z))] == PADDING_HU, rows, columns)] = np.nan
+            out[k][nearest_in_plane(hu[int(np.rint(z))] == PADDING_HU, rows, columns)] = np.nan
             _fill_beyond(out[k], where, k, hu.shape, np.nan)
 
 
@@ -115,7 +115,7 @@ def sample_nearest(
         ``(k, j, i)``.
     """
     for k, z in enumerate(np.rint(np.clip(where.planes, 0, labels.shape[0] - 1)).astype(int)):
-        out[k] = _nearest(labels[z], where.rows_of(k), where.columns_of(k))
+        out[k] = nearest_in_plane(labels[z], where.rows_of(k), where.columns_of(k))
 
 
 def clear_beyond(out: npt.NDArray[np.uint8], where: PlaneMap, shape: tuple[int, int, int]) -> None:
@@ -142,8 +142,8 @@ def _bilinear(
 ) -> FloatArray:
     """``(j, i)`` samples; ``columns`` is ``(i,)``, or ``(j, i)`` where rows are sheared."""
     height, width = plane.shape
-    above, row_weight = _neighbours(rows, height)
-    left, column_weight = _neighbours(columns, width)
+    above, row_weight = neighbours(rows, height)
+    left, column_weight = neighbours(columns, width)
     first, second = plane[above], plane[np.minimum(above + 1, height - 1)]
     if clamp_hu is not None:
         np.clip(first, *clamp_hu, out=first)
@@ -161,8 +161,16 @@ def _bilinear(
     return sampled
 
 
-def _neighbours(at: FloatArray, count: int) -> tuple[IndexArray, FloatArray]:
-    """The voxel at or before each position, and the share of the one after it."""
+def neighbours(at: FloatArray, count: int) -> tuple[IndexArray, FloatArray]:
+    """The voxel at or before each position, and the share of the one after it.
+
+    Parameters
+    ----------
+    at
+        Fractional indices; beyond the border they are taken to it.
+    count
+        Voxels of the axis. The voxel before is never the last one, unless it is the only one.
+    """
     inside = np.clip(at, 0, count - 1)
     before = np.minimum(inside.astype(np.intp), max(count - 2, 0))
     return before, inside - before
@@ -170,14 +178,23 @@ def _neighbours(at: FloatArray, count: int) -> tuple[IndexArray, FloatArray]:
 
 def _both_neighbours(at: FloatArray, count: int) -> tuple[tuple[IndexArray, FloatArray], ...]:
     """Index and weight of the voxel at or before each position, and of the one after it."""
-    before, after_weight = _neighbours(at, count)
+    before, after_weight = neighbours(at, count)
     after = np.minimum(before + 1, count - 1)
     return (before, 1 - after_weight), (after, after_weight)
 
 
-def _nearest(
+def nearest_in_plane(
     plane: npt.NDArray[_Scalar], rows: FloatArray, columns: FloatArray
 ) -> npt.NDArray[_Scalar]:
+    """The nearest values of a plane; the border is continued outward.
+
+    Parameters
+    ----------
+    plane
+        ``(y, x)``.
+    rows, columns
+        ``(j,)`` and ``(i,)``, or ``(j, i)`` where rows are sheared: fractional indices.
+    """
     height, width = plane.shape
     taken = plane[np.rint(np.clip(rows, 0, height - 1)).astype(np.intp)]
     index = np.rint(np.clip(columns, 0, width - 1)).astype(np.intp)

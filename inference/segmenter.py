@@ -29,8 +29,9 @@ from inference.network import build_network
 from inference.network_grid import NetworkGrid
 from inference.padding import clear_padding
 from inference.postprocessing import NO_POSTPROCESSING, PostprocessingSpec, postprocess
-from inference.preprocessing import labels_to_network, labels_to_source
+from inference.preprocessing import labels_to_network, labels_to_source, standings_to_source
 from inference.reasons import Reason
+from inference.standings import STANDING_BYTES
 from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import Volume
 from inference.wanted_labels import keep_labels, wanted_labels
@@ -122,6 +123,9 @@ class SegmenterOptions:
         How sums wait for the next layer of windows; None: as the precision asks for.
     structures
         Names of those that are wanted; all others become background. Empty: all.
+    smooth_borders
+        Borders run between the voxels of the network's grid, where interpolated scores of the
+        classes have them, instead of along its voxels.
     """
 
     device: str = "cpu"
@@ -131,6 +135,7 @@ class SegmenterOptions:
     body_only: bool = False
     carry: Carry | None = None
     structures: tuple[str, ...] = ()
+    smooth_borders: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.structures if name not in STRUCTURE_BY_NAME]
@@ -201,6 +206,8 @@ class SegResNetSegmenter:
         }
         if options.carry not in (None, usual_carry(windows.precision)):
             parameters["sums"] = str(options.carry)
+        if options.smooth_borders:
+            parameters["borders"] = "smooth"
         if options.structures:
             parameters["structures"] = " ".join(sorted(options.structures))
             if self._finder is not None:
@@ -245,7 +252,8 @@ class SegResNetSegmenter:
 
         Peak memory beyond the volume: what ``inference.engine.memory`` estimates, which is
         one layer of windows, the network's activations of one window, and uint8 labels on
-        both grids. No volume of floating point numbers is made.
+        both grids (four bytes a voxel of the network's with smooth borders). No volume of
+        floating point numbers is made.
         """
         from inference.sliding_window import segment_scan
 
@@ -268,7 +276,8 @@ class SegResNetSegmenter:
             region = self._region(scan, coarse)
             self._note_left_out(region)
             report(begun + _PREPARED * (1 - begun))
-            labels = np.zeros(grid.grid_shape, dtype=np.uint8)
+            standing = (STANDING_BYTES,) if options.smooth_borders else ()
+            found = np.zeros((*grid.grid_shape, *standing), dtype=np.uint8)
             if region is None or not region.is_empty:
                 first, last = (begun + at * (1 - begun) for at in (_PREPARED, _INFERRED))
                 segment_scan(
@@ -281,12 +290,15 @@ class SegResNetSegmenter:
                         region,
                         options.carry,
                     ),
-                    labels,
+                    found,
                     lambda share: report(first + share * (last - first)),
                 )
             del scan
-            placed = labels_to_source(grid.network_view(labels), grid)
-            del labels
+            if options.smooth_borders:
+                placed = standings_to_source(found, grid)
+            else:
+                placed = labels_to_source(grid.network_view(found), grid)
+            del found
             keep_labels(placed, wanted_labels(options.structures))
             clear_padding(placed, volume)
             cleaned = postprocess(placed, options.postprocessing)
@@ -326,7 +338,8 @@ class SegResNetSegmenter:
         everything = Region.everything(grid) if options.body_only else None
         features = self._network.features
         plan = plan_windows(grid, options.windows, features, everything, options.carry)
-        return memory_need(plan, features, grid, geometry.shape)
+        kept = STANDING_BYTES if options.smooth_borders else 1
+        return memory_need(plan, features, grid, geometry.shape, kept)
 
     def _as(self, options: SegmenterOptions, wanted: int, free: int | None) -> SegResNetSegmenter:
         """The same segmenter with other options, and with what is known of its run."""

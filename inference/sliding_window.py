@@ -72,10 +72,10 @@ def segment_scan(
     network: SplitNetwork,
     source: WindowSource,
     plan: WindowPlan,
-    labels: npt.NDArray[np.uint8],
+    found: npt.NDArray[np.uint8],
     progress: Progress | None = None,
 ) -> None:
-    """Fill ``labels`` with the most likely class of each voxel that windows cover.
+    """Fill ``found`` with the most likely class of each voxel that windows cover.
 
     Parameters
     ----------
@@ -85,8 +85,9 @@ def segment_scan(
         The scan.
     plan
         Which windows, in which order.
-    labels
-        ``(k, j, i)`` of the source; voxels that no window covers become background.
+    found
+        ``(k, j, i)`` of the source: labels; or ``(k, j, i, 4)``: standings
+        (``inference.standings``). Voxels that no window covers become background.
     progress
         Told the finished share of windows.
 
@@ -95,10 +96,12 @@ def segment_scan(
     ModelError
         ``model-error`` if the network gives values that are not finite.
     """
-    labels[...] = 0
+    found[...] = 0
+    ranked = found.ndim == 4
     tiling = plan.tiling
     slab = Slab(source, plan.part, plan.order, tiling.window, network.device)
-    out = labels[plan.part].transpose(plan.order)
+    blocks = found if ranked else found[..., None]
+    out = blocks[plan.part].transpose((*plan.order, 3))
 
     def place(a: int, b: int, block: torch.Tensor) -> None:
         _place(
@@ -106,7 +109,7 @@ def segment_scan(
         )
 
     carry_type = torch.float16 if plan.carry is Carry.FP16 else torch.float32
-    blend = Blend(network, tiling, carry_type, place)
+    blend = Blend(network, tiling, carry_type, place, ranked)
     windows = _Windows(network, plan.spec, source.network_axes, plan.order)
     ends = [*(layer.start for layer in tiling.layers[1:]), tiling.extents[0]]
     done = 0

@@ -12,10 +12,13 @@ from collections.abc import Callable
 
 import torch
 
+from inference.engine.ranking import near_borders, rank
 from inference.engine.split_network import SplitNetwork, importance_map
 from inference.engine.tiling import Tiling
+from inference.standings import FIRST, SECOND, STANDING_BYTES
 
-#: Told the first voxel along a and b of a finished ``(a, b, c)`` block of uint8 labels.
+#: Told the first voxel along a and b of a finished ``(a, b, c, 1)`` block of uint8 labels, or
+#: of ``(a, b, c, 4)`` standings.
 Emit = Callable[[int, int, torch.Tensor], None]
 
 #: Voxels whose logits exist at a time: a few MB, which stay in a processor's cache.
@@ -35,14 +38,22 @@ class Blend:
         Of the sums that wait for the next layer: float32, or float16 at half the memory.
     emit
         Gets finished labels; every voxel of a layer's finished part once.
+    ranked
+        It gets standings (``inference.standings``) in place of labels.
     """
 
     def __init__(
-        self, network: SplitNetwork, tiling: Tiling, carry_type: torch.dtype, emit: Emit
+        self,
+        network: SplitNetwork,
+        tiling: Tiling,
+        carry_type: torch.dtype,
+        emit: Emit,
+        ranked: bool = False,
     ) -> None:
         self._head = network.head()
         self._window = tiling.window
         self._emit = emit
+        self._ranked = ranked
         _, rows, columns = tiling.extents
         width, device = network.features + 1, network.device
         self._importance = importance_map(tiling.window, device)[..., None]
@@ -127,8 +138,27 @@ class Blend:
         for plane, found in zip(sums, labels, strict=True):
             voxels, classes = plane.reshape(-1, plane.shape[-1]).float(), found.view(-1)
             for at in range(0, classes.shape[0], count):
-                some = voxels[at : at + count]
-                logits = torch.mm(some, self._head, out=self._logits[: some.shape[0]])
+                logits = self._logits_of(voxels[at : at + count])
                 classes[at : at + count] = logits.argmax(dim=1)
         labels[sums[..., -1] == 0] = 0
-        self._emit(self._layer, row, labels)
+        found = self._standings(sums, labels) if self._ranked else labels[..., None]
+        self._emit(self._layer, row, found)
+
+    def _standings(self, sums: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """``(a, b, c, 4)``; voxels are ranked where borders may be."""
+        found = torch.zeros((*labels.shape, STANDING_BYTES), dtype=torch.uint8, device=sums.device)
+        found[..., FIRST] = found[..., SECOND] = labels
+        near = near_borders(labels) & (sums[..., -1] != 0)
+        count = self._logits.shape[0]
+        for plane, standings, here in zip(sums, found, near, strict=True):
+            voxels = plane[here].float()
+            ranked = torch.empty_like(voxels[:, :STANDING_BYTES], dtype=torch.uint8)
+            for at in range(0, voxels.shape[0], count):
+                some = voxels[at : at + count]
+                rank(self._logits_of(some), some[:, -1], ranked[at : at + count])
+            standings[here] = ranked
+        return found
+
+    def _logits_of(self, voxels: torch.Tensor) -> torch.Tensor:
+        """``(n, classes)``, valid until it is called again."""
+        return torch.mm(voxels, self._head, out=self._logits[: voxels.shape[0]])

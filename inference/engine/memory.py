@@ -24,7 +24,7 @@ class MemoryNeed:
     device
         Where the network runs: window, sums, slab.
     host
-        In main memory whatever the device: labels on both grids.
+        In main memory whatever the device: labels on both grids, or standings on the network's.
     source
         The int16 scan itself.
     """
@@ -40,7 +40,11 @@ class MemoryNeed:
 
 
 def memory_need(
-    plan: WindowPlan, features: int, grid: tuple[int, ...], source: tuple[int, ...]
+    plan: WindowPlan,
+    features: int,
+    grid: tuple[int, ...],
+    source: tuple[int, ...],
+    grid_voxel_bytes: int = 1,
 ) -> MemoryNeed:
     """Estimate of one scan.
 
@@ -52,12 +56,14 @@ def memory_need(
         Channels at full resolution.
     grid, source
         Shapes of the network's grid and of the scan, voxels.
+    grid_voxel_bytes
+        What is kept of each voxel of the network's grid until all are labelled.
     """
     number_bytes = 2 if plan.spec.precision is Precision.BF16 else 4
     window = plan.spec.window_voxels**3 * features * number_bytes * _LIVE_FEATURE_VOLUMES
     return MemoryNeed(
         device=window + plan.blending_bytes(features) + plan.slab_bytes(),
-        host=math.prod(grid) + math.prod(source),
+        host=math.prod(grid) * grid_voxel_bytes + math.prod(source),
         source=2 * math.prod(source),
     )
 

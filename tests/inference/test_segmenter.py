@@ -20,6 +20,7 @@ from inference.label_map import LabelMap
 from inference.manifest import ModelManifest
 from inference.model_store import LoadedModel
 from inference.network import NetworkSpec
+from inference.network_grid import NetworkGrid
 from inference.postprocessing import CleanUp, PostprocessingSpec
 from inference.reasons import Reason
 from inference.segmenter import (
@@ -145,6 +146,48 @@ def test_half_precision_sums_and_chosen_structures_show_in_the_identity(
     other = dict(SegResNetSegmenter(model, options).identity.parameters)
 
     assert other == usual | {"sums": "fp16", "structures": "aorta liver"}
+
+
+def test_smooth_borders_show_in_the_identity_only_where_they_are_asked_for(
+    model: LoadedModel,
+) -> None:
+    usual = dict(SegResNetSegmenter(model).identity.parameters)
+
+    smooth = SegResNetSegmenter(model, SegmenterOptions(smooth_borders=True))
+
+    assert "borders" not in usual
+    assert dict(smooth.identity.parameters) == usual | {"borders": "smooth"}
+
+
+@pytest.mark.parametrize("body_only", [False, True])
+def test_smooth_borders_change_labels_between_the_voxels_of_the_grid_only(
+    model: LoadedModel, tilted_volume: Volume, body_only: bool
+) -> None:
+    on_the_grid = Geometry.from_affine(np.diag([3.0] * 3 + [1.0])[[2, 1, 0, 3]], (20, 36, 40))
+    same = Volume(tilted_volume.hu, on_the_grid)
+    plain = SegmenterOptions(windows=SMALL_WINDOWS, body_only=body_only)
+
+    def both(volume: Volume) -> list[np.ndarray]:
+        made = []
+        for smooth in (False, True):
+            options = dataclasses.replace(plain, smooth_borders=smooth)
+            made.append(SegResNetSegmenter(model, options).segment(volume).labels)
+        return made
+
+    np.testing.assert_array_equal(*both(same))
+    nearest, smooth = both(tilted_volume)
+    assert 0.01 < (nearest != smooth).mean() < 0.6
+    assert set(np.unique(smooth)) <= set(np.unique(nearest))
+
+
+def test_smooth_borders_take_three_bytes_more_a_voxel_of_the_grid(model: LoadedModel) -> None:
+    voxels = np.prod(NetworkGrid.covering(SCAN, 3.0).grid_shape)
+
+    plain, smooth = (
+        least_memory(model, SegmenterOptions(smooth_borders=smooth)) for smooth in (False, True)
+    )
+
+    assert smooth - plain == 3 * voxels
 
 
 def test_air_around_the_body_is_background_and_not_computed(
@@ -317,13 +360,13 @@ def test_sums_are_halved_before_a_scan_is_refused(model: LoadedModel) -> None:
     assert "GB" in refused.value.detail
 
 
-def least_memory(model: LoadedModel) -> int:
+def least_memory(model: LoadedModel, options: SegmenterOptions | None = None) -> int:
     """Bytes that are just enough, by bisection."""
     low, high = 0, 10**11
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            SegResNetSegmenter(model, memory=lambda size=middle: size).fitted(SCAN)
+            SegResNetSegmenter(model, options, memory=lambda size=middle: size).fitted(SCAN)
             high = middle
         except InferenceError:
             low = middle

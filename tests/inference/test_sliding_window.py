@@ -7,6 +7,7 @@ import pytest
 import torch
 from monai.data.utils import compute_importance_map
 from monai.inferers.inferer import SlidingWindowInferer
+from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 
 from inference.engine.plan import Carry, plan_windows
 from inference.engine.region import Region
@@ -19,6 +20,7 @@ from inference.sliding_window import (
     segment_scan,
     segment_windows,
 )
+from inference.standings import FIRST, LEAD, LEAD_OVER_THIRD, SECOND, lead_codes, ranked
 from inference.windows import Precision, WindowSpec
 
 SMALL = NetworkSpec(init_filters=8, blocks_down=(1, 1, 1, 1), blocks_up=(1, 1, 1))
@@ -150,6 +152,38 @@ def test_windows_over_a_region_blend_as_if_all_were_kept(
     assert (first - second).numpy()[differ].max(initial=0) < tie
     assert (labels == 0).mean() > 0.02
     assert len(np.unique(labels)) > 20
+
+
+@pytest.mark.parametrize("shape", [(70, 40, 44), (33, 20, 75)])
+def test_standings_are_those_of_the_blended_logits_wherever_labels_differ(
+    rng: np.random.Generator, shape: tuple[int, int, int]
+) -> None:
+    spec = WindowSpec(window_voxels=32)
+    mask = np.zeros([-(-n // 4) for n in shape], dtype=bool)
+    mask[2:6, 1:4, 2:6] = True
+    array = gaussian_filter(rng.uniform(-1, 1, shape), 4).astype(np.float32) * 8
+    network = SplitNetwork.of_segresnet(small_network()).to(CPU, spec)
+    plan = plan_windows(shape, spec, network.features, Region(mask, 4, shape))
+    labels, found = (np.full((*shape, *more), 9, dtype=np.uint8) for more in ((), (4,)))
+
+    segment_scan(network, InMemory(array), plan, labels)
+    segment_scan(network, InMemory(array), plan, found)
+
+    np.testing.assert_array_equal(found[..., FIRST], labels)
+    there = ranked(found)
+    assert 0.05 < there.mean() < 0.95
+    border = maximum_filter(labels, 3) != minimum_filter(labels, 3)
+    logits = kept_whole(network, array, plan)
+    reached = (logits != 0).sum(dim=-1).numpy() > 1
+    assert (there == reached)[border].all()
+    assert not there[~reached].any()
+    top = logits.topk(3, dim=-1).values.numpy()[there]
+    second = logits.numpy()[there][np.arange(there.sum()), found[there][:, SECOND]]
+    assert np.abs(second - top[:, 1]).max() < 1e-4
+    for which, place in ((LEAD, 1), (LEAD_OVER_THIRD, 2)):
+        wanted = lead_codes(top[:, 0] - top[:, place]).astype(int)
+        # a rounding of the logits is more than a step where classes are tied
+        assert np.abs(found[there][:, which].astype(int) - wanted).max() <= 1
 
 
 def kept_whole(network: SplitNetwork, array: np.ndarray, plan) -> torch.Tensor:

@@ -41,6 +41,16 @@ def test_a_system_that_does_not_tell_is_not_guessed_at(tmp_path: Path) -> None:
     assert available_bytes(tmp_path / "none", tmp_path / "none") is None
 
 
+def test_what_is_kept_of_a_voxel_of_the_grid_counts() -> None:
+    grid, source = (80, 90, 100), (160, 256, 256)
+    plan = plan_windows(grid, WindowSpec(window_voxels=32), 32)
+
+    labels, standings = (memory_need(plan, 32, grid, source, each) for each in (1, 4))
+
+    assert standings.host - labels.host == 3 * 80 * 90 * 100
+    assert (standings.device, standings.source) == (labels.device, labels.source)
+
+
 def test_a_long_scan_takes_little_more_than_a_short_one() -> None:
     spec = WindowSpec(precision=Precision.BF16, channels_last=True)
 
