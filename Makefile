@@ -45,6 +45,10 @@ bench: peers $(DEV)  ## every benchmark against its peers: table, JSON, plot in 
 bench-quick: peers $(DEV)  ## that every benchmark runs; its figures say nothing
 	$(BIN)/python tests/benchmarks/run.py --quick --out $(BENCH_OUT)-quick
 
+archive: $(DEV)  ## 10,000 series planned by reason; 300 run and killed ten times: minutes
+	OMP_NUM_THREADS=1 $(PYTEST) -s -m slow tests/pacs_bridge/archive
+	$(BIN)/python tests/benchmarks/bench_archive.py --headers 10000
+
 docs: $(DEV)  ## generated tables
 	$(BIN)/python -m dicom_seg.codes > docs/anatomy_codes.md
 	$(BIN)/python -m inference.reasons > docs/reason_codes.md

@@ -53,6 +53,7 @@ SUITE = (
     Benchmark(
         "segment", "--slices 397 1600 --spacing 1.5", "--slices 12 --matrix 48", segment_rows
     ),
+    Benchmark("archive", "", "--series 2 --slices 12 --matrix 48"),
     Benchmark("whole", "", "--slices 12 --matrix 48 --spacings 3.0"),
     Benchmark("prepare", "", "--spacing 12 --runs 1"),
     Benchmark("case_cache", "", "--volumes 4 --edge 40 --window 16 --draws 5"),
