@@ -87,6 +87,7 @@ class OrthancWithPlugin:
     control_port: int
     plugin: dict[str, Any] = field(default_factory=dict)  #: over the section's usual values
     stable_age_s: int = 1
+    options: dict[str, Any] = field(default_factory=dict)  #: of Orthanc, over the usual ones
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -115,6 +116,7 @@ class OrthancWithPlugin:
             "AuthenticationEnabled": False,
             "UnknownSopClassAccepted": True,  # or it refuses Label Map Segmentation Storage
             "StableAge": self.stable_age_s,
+            **self.options,
             "PacsBridge": {
                 "Modality": "bridge",
                 "ControlUrl": f"http://127.0.0.1:{self.control_port}",

@@ -195,3 +195,23 @@ def test_what_became_stable_before_the_end_is_not_taken_for_unsettled(
     settings = Settings("bridge", Path("unused"), 60.0)
     Follower(OrthancServer(orthanc), notes, settings, lambda: time_s[0]).begin()
     assert [note.series for note in notes.all()] == [other]
+
+
+def test_the_floor_follows_when_everything_before_it_is_stable(orthanc, notes) -> None:
+    steady_s = [0.0]
+    settings = Settings("bridge", Path("unused"), stable_age_s=60.0)
+    follower = Follower(
+        OrthancServer(orthanc), notes, settings, lambda: 1000.0, lambda: steady_s[0]
+    )
+    notes.advance(3, 0, (), 1000.0)
+    change = {"Seq": 9, "ChangeType": "NewInstance", "ID": "x"}
+    orthanc.answers["/changes?since=3&limit=200"] = {"Changes": [change], "Done": True, "Last": 9}
+    orthanc.answers["/changes?since=9&limit=200"] = {"Changes": [], "Done": True, "Last": 9}
+    floors = []
+    for _ in range(12):
+        follower.follow()
+        floors.append(notes.floor)
+        steady_s[0] += 15.0
+    assert floors == sorted(floors)
+    assert floors[:6] == [0] * 6  # its series may still be unstable
+    assert floors[-1] == notes.position == 9

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -86,15 +88,19 @@ def test_a_result_comes_once_though_worker_and_orthanc_are_killed_meanwhile(
     site.start()
     site.store(series.paths)
     wait_for(lambda: _count(bridge, "job-claimed") > known, LIMIT_S)
-    worker = [
+    os.kill(_worker(bridge), signal.SIGKILL)
+    site.kill()
+    site.start()
+    _arrives_once(site, series, wait_for)
+
+
+def _worker(bridge: Any) -> int:
+    """The process that segments."""
+    return [
         int(line["pid"])
         for line in bridge.log()
         if line["event"] == "process-started" and line["name"] == "worker0"
     ][-1]
-    os.kill(worker, signal.SIGKILL)
-    site.kill()
-    site.start()
-    _arrives_once(site, series, wait_for)
 
 
 def _count(bridge: Any, event: str) -> int:
@@ -113,6 +119,46 @@ def test_orthanc_is_killed_again_and_again_while_series_come(
     site.start()
     for series in sent:
         _arrives_once(site, series, wait_for)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_nothing_is_lost_or_doubled_in_a_storm_of_kills(
+    site: Any, served: Any, ct_series: Callable[..., Any], wait_for: Wait
+) -> None:
+    _, bridge = served
+    chance = random.Random(20261122)
+    sent: list[Any] = []
+    kills = 0
+    while kills < 60:
+        site.start()
+        for _ in range(chance.randrange(3)):
+            sent.append(ct_series())
+            site.store(sent[-1].paths)
+        if chance.random() < 0.2:
+            os.kill(_worker(bridge), signal.SIGKILL)
+            kills += 1
+        time.sleep(chance.uniform(0.0, 3.0))
+        site.kill()
+        kills += 1
+    site.start()
+    for series in sent:
+        _arrives_once(site, series, wait_for)
+    print(f"{kills} kills, {len(sent)} series, each with both results once")
+
+
+def test_a_job_that_orthanc_does_not_remember_is_not_sent_again_and_again(
+    site: Any, served: Any, ct_series: Callable[..., Any], wait_for: Wait
+) -> None:
+    _, bridge = served
+    series = ct_series()
+    site.options = {"JobsHistorySize": 0}
+    before = _count(bridge, "association-accepted")
+    site.start()
+    site.options = {}
+    site.store(series.paths)
+    _arrives_once(site, series, wait_for)
+    assert _count(bridge, "association-accepted") == before + 1
 
 
 def test_at_the_first_start_what_is_here_already_is_left_alone(
