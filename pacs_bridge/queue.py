@@ -123,6 +123,17 @@ class JobClaim:
     predecessors: tuple[ResultFile, ...]  #: of the last revision that was sent, in all kinds
 
 
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """What became of a job."""
+
+    state: State  #: ``SENDING``: it has results; ``SKIPPED`` or ``DEAD``
+    reason: Reason | None = None  #: of one without results
+    detail: str = ""
+    results: tuple[ResultFile, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
 class LeaseLostError(Exception):
     """The lease has passed to another or the job is over: stop, and report nothing more."""
 

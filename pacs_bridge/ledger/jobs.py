@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from inference.finding import Finding
@@ -21,7 +21,9 @@ from pacs_bridge.ledger.supersession import (
 )
 from pacs_bridge.queue import (
     JobClaim,
+    JobOutcome,
     JobRequest,
+    LeaseLostError,
     Priority,
     ResultFile,
     State,
@@ -58,17 +60,35 @@ class JobQueue:
 
     def claim(self, worker: str, lease_s: float) -> JobClaim | None:
         """See ``Queue.claim``."""
+        claims = self.claim_some(worker, lease_s, 1)
+        return claims[0] if claims else None
+
+    def claim_some(
+        self,
+        worker: str,
+        lease_s: float,
+        most: int,
+        has_room: Callable[[Priority], bool] = lambda _priority: True,
+    ) -> tuple[JobClaim, ...]:
+        """Lease the most urgent jobs, in one transaction; each counts as an attempt.
+
+        ``has_room`` is asked before each of them, once, and ends it.
+        """
         steady_s = self._database.clock.steady_s()
+        claims: list[JobClaim] = []
         with self._database.read() as connection:  # most polls find nothing: leave no lock
             if _next_job(connection, steady_s) is None:
-                return None
+                return ()
         with self._database.write() as connection:
-            while (row := _next_job(connection, steady_s)) is not None:
-                if row["worker"] is None or row["deaths"] + 1 < self._max_failures:
-                    return self._lease(connection, row, worker, steady_s + lease_s)
-                died = f"its worker died; failures that count: {row['deaths'] + 1}"
-                self._end(connection, row["id"], State.DEAD, Reason.INTERNAL_ERROR, died)
-        return None
+            while len(claims) < most and (row := _next_job(connection, steady_s)) is not None:
+                if row["worker"] is not None and row["deaths"] + 1 >= self._max_failures:
+                    died = f"its worker died; failures that count: {row['deaths'] + 1}"
+                    self._end(connection, row["id"], State.DEAD, Reason.INTERNAL_ERROR, died)
+                    continue
+                if not has_room(_PRIORITY[row["priority"]]):
+                    break
+                claims.append(self._lease(connection, row, worker, steady_s + lease_s))
+        return tuple(claims)
 
     def heartbeat(self, claim: JobClaim, lease_s: float) -> None:
         """See ``Queue.heartbeat``."""
@@ -88,21 +108,25 @@ class JobQueue:
         self, claim: JobClaim, results: Sequence[ResultFile], findings: Sequence[Finding]
     ) -> None:
         """See ``Queue.complete``."""
-        if not results:
-            raise ValueError("a job without results is skipped, not complete")
         with self._database.write() as connection:
-            _LEASES.held(connection, claim.job_id, claim.fence)
-            replace_results(connection, claim.job_id, results)
-            connection.execute("DELETE FROM findings WHERE job_id = ?", (claim.job_id,))
-            connection.executemany(
-                "INSERT INTO findings VALUES (?, ?, ?)",
-                [(claim.job_id, finding.reason, finding.detail) for finding in findings],
-            )
-            _LEASES.let_go(connection, claim.job_id)
-            self._set_state(connection, claim.job_id, State.SENDING)
-            now, request = self._database.now_text(), claim.request
-            replace_earlier(connection, now, request.series_instance_uid, request.revision)
-            insert_deliveries(connection, now, claim, results)
+            self._complete(connection, claim, results, findings)
+
+    def settle(self, outcomes: Sequence[tuple[JobClaim, JobOutcome]]) -> tuple[JobClaim, ...]:
+        """``complete``, ``skip`` or ``park`` jobs in one transaction; gives the claims lost."""
+        lost = []
+        with self._database.write() as connection:
+            for claim, outcome in outcomes:
+                try:
+                    if outcome.state is State.SENDING:
+                        self._complete(connection, claim, outcome.results, outcome.findings)
+                        continue
+                    _LEASES.held(connection, claim.job_id, claim.fence)
+                except LeaseLostError:  # nothing was written of it yet
+                    lost.append(claim)
+                    continue
+                state, reason = outcome.state, outcome.reason or Reason.INTERNAL_ERROR
+                self._end(connection, claim.job_id, state, reason, outcome.detail)
+        return tuple(lost)
 
     def retry(self, claim: JobClaim, reason: Reason, detail: str, policy: RetryPolicy) -> State:
         """See ``Queue.retry``."""
@@ -147,18 +171,11 @@ class JobQueue:
                 return None
             return self._lease(connection, row, worker, steady_s + lease_s)
 
-    def most_urgent(self) -> Priority | None:
-        """Of the jobs that ``claim`` would lease now; None if there is none."""
-        with self._database.read() as connection:
-            row = _next_job(connection, self._database.clock.steady_s())
-        return None if row is None else _PRIORITY[row["priority"]]
-
     def held_by(self, worker: str) -> tuple[JobClaim, ...]:
         """The claims of a worker, as it was given them: for one that has lost its memory."""
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT * FROM jobs INDEXED BY jobs_leased"
-                " WHERE worker IS NOT NULL AND worker = ?",
+                "SELECT * FROM jobs INDEXED BY jobs_leased WHERE worker IS NOT NULL AND worker = ?",
                 (worker,),
             ).fetchall()
             return tuple(_claim(connection, row, worker) for row in rows)
@@ -199,6 +216,28 @@ class JobQueue:
         ).fetchone()
         self._set_state(connection, row["id"], State.CLAIMED)
         return _claim(connection, leased, worker)
+
+    def _complete(
+        self,
+        connection: sqlite3.Connection,
+        claim: JobClaim,
+        results: Sequence[ResultFile],
+        findings: Sequence[Finding],
+    ) -> None:
+        if not results:
+            raise ValueError("a job without results is skipped, not complete")
+        _LEASES.held(connection, claim.job_id, claim.fence)
+        replace_results(connection, claim.job_id, results)
+        connection.execute("DELETE FROM findings WHERE job_id = ?", (claim.job_id,))
+        connection.executemany(
+            "INSERT INTO findings VALUES (?, ?, ?)",
+            [(claim.job_id, finding.reason, finding.detail) for finding in findings],
+        )
+        _LEASES.let_go(connection, claim.job_id)
+        self._set_state(connection, claim.job_id, State.SENDING)
+        now, request = self._database.now_text(), claim.request
+        replace_earlier(connection, now, request.series_instance_uid, request.revision)
+        insert_deliveries(connection, now, claim, results)
 
     def _end(
         self,

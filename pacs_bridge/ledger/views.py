@@ -152,7 +152,8 @@ class LedgerView:
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT state, count(*) FROM jobs GROUP BY state UNION ALL"  # noqa: S608
-                " SELECT state, count(*) FROM revisions WHERE state NOT IN ('ready', 'superseded')"
+                " SELECT state, count(*) FROM revisions"
+                " WHERE state IN ('receiving', 'quiet', 'incomplete', 'skipped', 'dead')"
                 " GROUP BY state"
                 f" UNION ALL SELECT 'incomplete', count(*) FROM ({_UNSEEN})"
             ).fetchall()

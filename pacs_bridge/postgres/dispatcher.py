@@ -13,7 +13,8 @@ queue holds is derived: jobs that it has lost are handed over again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,17 @@ from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import Log
-from pacs_bridge.postgres.handed_over import HandedOver, Settled
+from pacs_bridge.postgres.handed_over import HandedOver
 from pacs_bridge.postgres.payload import job_payload
-from pacs_bridge.postgres.ticket import TicketBook
-from pacs_bridge.queue import DISPATCHER, SPOOL, JobClaim, LeaseLostError, Priority, State
+from pacs_bridge.postgres.ticket import TicketBook, needs_ticket
+from pacs_bridge.queue import (
+    DISPATCHER,
+    SPOOL,
+    JobClaim,
+    JobOutcome,
+    LeaseLostError,
+    Priority,
+)
 from pacs_bridge.retry_policy import RetryPolicy
 
 _MOST_AT_ONCE = 100
@@ -134,34 +142,26 @@ class Dispatcher:
     def _collect(self) -> bool:
         """Write outcomes into the ledger, and only then take them out of the queue."""
         settled = self._handed.settled(_MOST_AT_ONCE)
+        outcomes = []
         for each in settled:
             claim = self._held.get(each.job_id)
-            if claim is not None and claim.fence == each.ledger_fence:
-                try:
-                    self._enter(claim, each)
-                except LeaseLostError:
-                    self._log.warning("job-lost", job=each.job_id)
+            if claim is None or claim.fence != each.ledger_fence:
+                continue  # of a claim that is over
+            if problem := self._problem(each.outcome):
+                self._try_again(claim, Reason.QUEUE_UNAVAILABLE, problem)
+                continue
+            outcomes.append((claim, each.outcome))
+        if outcomes:
+            lost = self._ledger.jobs.settle(outcomes)
+            for claim, outcome in outcomes:
+                event = "job-lost" if claim in lost else "job-returned"
+                self._log.info(event, job=claim.job_id, state=outcome.state)
         self._withdraw([each.job_id for each in settled])
         return bool(settled)
 
-    def _enter(self, claim: JobClaim, settled: Settled) -> None:
-        jobs = self._ledger.jobs
-        if settled.state is State.SENDING:
-            problem = self._problem(settled)
-            if problem:
-                jobs.retry(claim, Reason.QUEUE_UNAVAILABLE, problem, self._rules.retry)
-                self._log.error("result-not-here", job=claim.job_id, detail=problem)
-                return
-            jobs.complete(claim, settled.results, settled.findings)
-        elif settled.state is State.SKIPPED:
-            jobs.skip(claim, settled.reason, settled.detail)
-        else:
-            jobs.park(claim, settled.reason, settled.detail)
-        self._log.info("job-returned", job=claim.job_id, state=settled.state)
-
-    def _problem(self, settled: Settled) -> str:
+    def _problem(self, outcome: JobOutcome) -> str:
         """What is wrong with the results: a worker may have written into another folder."""
-        for result in settled.results:
+        for result in outcome.results:
             try:
                 problem = result.problem(self._data_folder)
             except OSError as error:
@@ -172,23 +172,22 @@ class Dispatcher:
 
     def _hand_over(self) -> bool:
         """Claim what there is room for; a more urgent job has room of its own."""
-        urgency = self._ledger.jobs.most_urgent()
-        if urgency is None:
-            return False
         waiting = self._handed.waiting()
-        claims: list[JobClaim] = []
-        while urgency is not None and _ahead(waiting, urgency) < self._rules.waiting_jobs:
-            claim = self._ledger.jobs.claim(DISPATCHER, self._rules.lease_s)
-            if claim is None:
-                break
-            waiting[claim.request.priority] = waiting.get(claim.request.priority, 0) + 1
-            self._held[claim.job_id] = claim
-            claims.append(claim)
-            urgency = self._ledger.jobs.most_urgent()
+
+        def has_room(priority: Priority) -> bool:
+            if _ahead(waiting, priority) >= self._rules.waiting_jobs:
+                return False
+            waiting[priority] = waiting.get(priority, 0) + 1
+            return True
+
+        claims = self._ledger.jobs.claim_some(
+            DISPATCHER, self._rules.lease_s, _MOST_AT_ONCE, has_room
+        )
+        self._held |= {claim.job_id: claim for claim in claims}
         self._put(claims)
         return bool(claims)
 
-    def _put(self, claims: list[JobClaim]) -> None:
+    def _put(self, claims: Sequence[JobClaim]) -> None:
         """Tickets and jobs; one that cannot be handed over waits in the ledger, or is dead."""
         fit = [claim for claim in claims if self._is_ready(claim)]
         if fit:
@@ -205,9 +204,7 @@ class Dispatcher:
             self._ledger.jobs.park(claim, error.reason, error.detail)
             self._log.error("job-dead", job=claim.job_id, reason=error.reason)
         except OSError as error:
-            reason = disk_reason(error)
-            self._ledger.jobs.retry(claim, reason, "the ticket", self._rules.retry)
-            self._log.warning("job-failed", job=claim.job_id, reason=reason)
+            self._try_again(claim, disk_reason(error), "the ticket")
         else:
             return True
         del self._held[claim.job_id]
@@ -215,22 +212,26 @@ class Dispatcher:
 
     def _write_ticket(self, claim: JobClaim) -> None:
         request, instances = claim.request, self._ledger.instances
-        if request.source != SPOOL:
+        if request.source == SPOOL:
+            sources = instances.sources(request.series_instance_uid, request.revision)
+            set_aside = instances.set_aside(request.series_instance_uid)
+            self._tickets.write(claim, sources, set_aside)
+        elif needs_ticket(request):
             self._tickets.write(claim, (), ())
-            return
-        self._tickets.write(
-            claim,
-            instances.sources(request.series_instance_uid, request.revision),
-            instances.set_aside(request.series_instance_uid),
-        )
+
+    def _try_again(self, claim: JobClaim, reason: Reason, detail: str) -> None:
+        with suppress(LeaseLostError):
+            self._ledger.jobs.retry(claim, reason, detail, self._rules.retry)
+        self._log.warning("job-failed", job=claim.job_id, reason=reason, detail=detail)
 
     def _withdraw(self, job_ids: list[int]) -> None:
         if not job_ids:
             return
         self._handed.withdraw(job_ids)
         for job_id in job_ids:
-            self._held.pop(job_id, None)
-            self._tickets.remove(job_id)
+            claim = self._held.pop(job_id, None)
+            if claim is None or needs_ticket(claim.request):
+                self._tickets.remove(job_id)
 
 
 def _ahead(waiting: dict[Priority, int], urgency: Priority) -> int:

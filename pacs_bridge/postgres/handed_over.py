@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from psycopg.rows import DictRow
 
-from inference.finding import Finding
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.postgres.payload import job_payload, parsed_outcome
@@ -15,7 +14,7 @@ from pacs_bridge.postgres.queue import RANK, request_key
 from pacs_bridge.postgres.server import Connection, Server
 from pacs_bridge.postgres.tasks import Tasks
 from pacs_bridge.postgres.ticket import first_fence
-from pacs_bridge.queue import JobClaim, Priority, ResultFile, State
+from pacs_bridge.queue import JobClaim, JobOutcome, Priority, State
 
 _PRIORITY = {rank: priority for priority, rank in RANK.items()}
 
@@ -31,15 +30,11 @@ class Handed:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a job."""
+    """A job that is over, and under which fence of the ledger."""
 
     job_id: int
     ledger_fence: int
-    state: State  #: ``SENDING``: it has results; ``SKIPPED`` or ``DEAD``
-    reason: Reason
-    detail: str
-    results: tuple[ResultFile, ...]
-    findings: tuple[Finding, ...]
+    outcome: JobOutcome
 
 
 class HandedOver:
@@ -130,7 +125,7 @@ class HandedOver:
                 " ORDER BY id LIMIT %s",
                 (self._name, most),
             ).fetchall()
-        return tuple(_settled(row) for row in rows)
+        return tuple(Settled(row["id"], row["ledger_fence"], _outcome(row)) for row in rows)
 
     def withdraw(self, job_ids: Sequence[int]) -> None:
         """Take jobs out of the queue, whoever has them: what is still reported is refused."""
@@ -156,15 +151,16 @@ class HandedOver:
             self._tasks.finish(connection, row["task_id"], has_succeeded=False)
 
 
-def _settled(row: DictRow) -> Settled:
+def _outcome(row: DictRow) -> JobOutcome:
     """What became of a job; one whose row others wrote is dead."""
-    job_id, fence = row["id"], row["ledger_fence"]
     try:
         state = State(row["state"])
-        results, findings = parsed_outcome(row["outcome"]) if state is State.SENDING else ((), ())
+        if state is State.SENDING:
+            results, findings = parsed_outcome(row["outcome"])
+            return JobOutcome(state, None, "", results, findings)
         reason = Reason(row["reason"] or Reason.INTERNAL_ERROR)
     except PermanentError as error:
-        return Settled(job_id, fence, State.DEAD, error.reason, error.detail, (), ())
+        return JobOutcome(State.DEAD, error.reason, error.detail)
     except ValueError:
-        return Settled(job_id, fence, State.DEAD, Reason.BAD_PAYLOAD, "state or reason", (), ())
-    return Settled(job_id, fence, state, reason, row["detail"], results, findings)
+        return JobOutcome(State.DEAD, Reason.BAD_PAYLOAD, "state or reason")
+    return JobOutcome(state, reason, row["detail"])

@@ -25,7 +25,7 @@ from pacs_bridge.ledger.instances import SetAside
 from pacs_bridge.ledger.sources import SpooledInstance
 from pacs_bridge.postgres.payload import Digest, RelativePath, ResultRow, Uid, parsed_json
 from pacs_bridge.process import SeriesSource
-from pacs_bridge.queue import SPOOL, JobClaim
+from pacs_bridge.queue import SPOOL, JobClaim, JobRequest
 
 _FENCE_BITS = 32
 
@@ -36,6 +36,11 @@ def first_fence(ledger_fence: int) -> int:
     Fences of the queue and of the ledger never meet: both name folders of results.
     """
     return ledger_fence << _FENCE_BITS
+
+
+def needs_ticket(request: JobRequest) -> bool:
+    """Whether a worker must know more of a job than its ids: files, or results to be replaced."""
+    return request.source == SPOOL or request.revision > 1
 
 
 class InstanceRow(Section):
@@ -186,6 +191,8 @@ class TicketSources:
 
     def fetch(self, claim: JobClaim, scratch: Path, check: Callable[[], None]) -> SeriesSource:
         """See ``JobSources.fetch``."""
+        if not needs_ticket(claim.request):
+            return self._elsewhere.fetch(claim, scratch, check)
         try:
             ticket = self._tickets.read(claim)
             known = replace(claim, predecessors=tuple(each.file() for each in ticket.predecessors))

@@ -11,20 +11,31 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from queue_bench import result_of
 
 from inference.reasons import Reason
 from pacs_bridge.errors import TransientError
-from pacs_bridge.queue import JobClaim, LeaseLostError, Queue, State
+from pacs_bridge.queue import JobClaim, LeaseLostError, Queue, ResultFile, State
 from pacs_bridge.retry_policy import RetryPolicy
 
-_FORK = multiprocessing.get_context("fork")  # a start costs milliseconds, and deaths are many
+FORK = multiprocessing.get_context("fork")  # a start costs milliseconds, and deaths are many
 _AT_ONCE = RetryPolicy(first_wait_s=0.05, max_wait_s=0.05, give_up_after_s=1e9)
 
 #: What becomes of a series: nine of ten give a result, the others are skipped or dead.
 REASONS = (Reason.TOO_FEW_SLICES, Reason.LOCALIZER, Reason.CORRUPT_PIXEL_DATA)
+
+
+@dataclass(frozen=True, slots=True)
+class StubWork:
+    """What the workers do with a job."""
+
+    lease_s: float
+    seconds: float  #: of work on a job
+    is_even: bool = False  #: the same for each; else anything up to twice as long
+    result: ResultFile = field(default_factory=result_of)
 
 
 def destiny(series: str) -> tuple[State, Reason | None]:
@@ -36,7 +47,7 @@ def destiny(series: str) -> tuple[State, Reason | None]:
     return (State.DEAD if reason is Reason.CORRUPT_PIXEL_DATA else State.SKIPPED), reason
 
 
-def report(queue: Queue, claim: JobClaim) -> bool:
+def report(queue: Queue, claim: JobClaim, result: ResultFile) -> bool:
     """Say how a job ended, or that it failed in passing, as one of 20 does first: then False."""
     state, reason = destiny(claim.request.series_instance_uid)
     if claim.attempt == 1 and claim.job_id % 20 == 0:
@@ -44,7 +55,7 @@ def report(queue: Queue, claim: JobClaim) -> bool:
         return False
     if reason is None:
         queue.advance(claim, State.SEGMENTED)
-        queue.complete(claim, [result_of()], [])
+        queue.complete(claim, [result], [])
     elif state is State.DEAD:
         queue.park(claim, reason, "")
     else:
@@ -52,19 +63,31 @@ def report(queue: Queue, claim: JobClaim) -> bool:
     return True
 
 
-def work_off(open_queue: Callable[[], Queue], log: Path, lease_s: float, work_s: float) -> None:
-    """Work until killed; each job whose end was accepted is a line of ``log``."""
+def work_off(open_queue: Callable[[], Queue], log: Path, work: StubWork) -> None:
+    """Work until killed; claims and accepted ends are lines of ``log``, with their time."""
     queue = open_queue()
     with log.open("a", buffering=1) as lines:
         while True:
             with suppress(TransientError, LeaseLostError):
-                claim = queue.claim(f"stub:{os.getpid()}", lease_s)
+                claim = queue.claim(f"stub:{os.getpid()}", work.lease_s)
                 if claim is None:
                     time.sleep(0.02)
                     continue
-                time.sleep(random.uniform(0, 2 * work_s))
-                if report(queue, claim):
-                    lines.write(f"{claim.job_id}\n")
+                series = claim.request.series_instance_uid
+                lines.write(f"claimed {claim.job_id} {series} {time.monotonic()}\n")
+                time.sleep(work.seconds * (1 if work.is_even else random.uniform(0, 2)))
+                if report(queue, claim, work.result):
+                    lines.write(f"ended {claim.job_id} {series} {time.monotonic()}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class StubEvent:
+    """One line of the workers' log."""
+
+    what: str  #: ``claimed`` or ``ended``
+    job_id: int
+    series: str
+    at_s: float  #: ``time.monotonic``
 
 
 class Stubs:
@@ -75,50 +98,56 @@ class Stubs:
     open_queue
         Opens the queue in a worker's process.
     folder
-        For their logs.
+        For their log.
     number
         How many workers.
-    lease_s, work_s
-        Length of a lease, and of the work on one job.
+    work
+        What they do.
     """
 
     def __init__(
-        self,
-        open_queue: Callable[[], Queue],
-        folder: Path,
-        number: int,
-        lease_s: float,
-        work_s: float,
+        self, open_queue: Callable[[], Queue], folder: Path, number: int, work: StubWork
     ) -> None:
-        self._arguments = (open_queue, folder / "accepted", lease_s, work_s)
+        self._log = folder / "stubs.log"
+        self._arguments = (open_queue, self._log, work)
         self._processes = [self._start() for _ in range(number)]
         self.kills = 0
 
     def kill_one(self, rng: random.Random) -> None:
         """SIGKILL one of them, and start another."""
         number = rng.randrange(len(self._processes))
-        self._end(self._processes[number])
+        end_process(self._processes[number])
         self._processes[number] = self._start()
         self.kills += 1
 
     def end(self) -> None:
         """SIGKILL them all."""
         for process in self._processes:
-            self._end(process)
+            end_process(process)
 
-    def accepted_twice(self) -> list[str]:
+    def events(self) -> list[StubEvent]:
+        """What they did, roughly in order; the last line of one that was killed may be torn."""
+        events = []
+        for line in self._log.read_text().splitlines() if self._log.exists() else []:
+            parts = line.split()
+            if len(parts) == 4 and parts[0] in ("claimed", "ended"):
+                events.append(StubEvent(parts[0], int(parts[1]), parts[2], float(parts[3])))
+        return events
+
+    def ended_twice(self) -> list[int]:
         """Jobs of which two ends were accepted."""
-        log = self._arguments[1]
-        lines = Counter(log.read_text().splitlines()) if log.exists() else Counter()
-        return [line for line, count in lines.items() if count > 1]
+        ends = Counter(each.job_id for each in self.events() if each.what == "ended")
+        return [job_id for job_id, number in ends.items() if number > 1]
 
     def _start(self) -> multiprocessing.process.BaseProcess:
-        process = _FORK.Process(target=work_off, args=self._arguments, daemon=True)
+        process = FORK.Process(target=work_off, args=self._arguments, daemon=True)
         process.start()
         return process
 
-    def _end(self, process: multiprocessing.process.BaseProcess) -> None:
-        if process.pid is not None:
-            os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        process.close()
+
+def end_process(process: multiprocessing.process.BaseProcess) -> None:
+    """SIGKILL a process that was started here, and bury it."""
+    if process.pid is not None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    process.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from queue_bench import QueueBench, request_of
-from stub_worker import Stubs, destiny
+from stub_worker import Stubs, StubWork, destiny
 
 from pacs_bridge.queue import State
 
@@ -33,7 +33,7 @@ def test_every_job_ends_once_and_rightly_whenever_workers_are_killed(
     jobs = {bench.queue.submit(request_of(f"1.2.{n}")): f"1.2.{n}" for n in range(JOBS)}
     rng = random.Random(20261122)
     open_jobs = set(jobs)
-    stubs = Stubs(bench.opener(), tmp_path, WORKERS, LEASE_S, WORK_S)
+    stubs = Stubs(bench.opener(), tmp_path, WORKERS, StubWork(LEASE_S, WORK_S))
     try:
         deadline_s = time.monotonic() + LIMIT_S
         while open_jobs:
@@ -48,5 +48,5 @@ def test_every_job_ends_once_and_rightly_whenever_workers_are_killed(
     assert {job: bench.state(job) for job in jobs} == {
         job: destiny(series)[0] for job, series in jobs.items()
     }
-    assert stubs.accepted_twice() == []
+    assert stubs.ended_twice() == []
     assert bench.queue.claim("afterwards", LEASE_S) is None
