@@ -62,6 +62,7 @@ class TriageTask:
     series: str
     parts: tuple[KnownPart, ...]
     rules: SeriesRules
+    beside: Reason | None = None  #: why a file is of no series that can only be of this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,9 @@ def triage(task: TriageTask) -> TriagedSeries:
     findings = dict.fromkeys(
         [*(each.reason for each in verdict.findings), *(reason for _, reason in repeated)]
     )
+    reason, detail = verdict.reason, verdict.detail
+    if reason is None and task.beside is not None:
+        reason, detail = task.beside, "of a file beside the others, which says no series"
     return TriagedSeries(
         series=task.series,
         study_instance_uid=kept[0][1].identity.study_instance_uid if kept else "",
@@ -104,8 +108,8 @@ def triage(task: TriageTask) -> TriagedSeries:
         plane_count=verdict.plane_count,
         size_bytes=sum(file.size_bytes for file, _ in kept),
         contents=_contents(kept),
-        reason=verdict.reason,
-        detail=verdict.detail,
+        reason=reason,
+        detail=detail,
         findings=tuple(findings),
         left_out=(*((file.key, reason) for file, reason in repeated), *left_out),
     )

@@ -54,6 +54,18 @@ class FolderBook:
                 ).rowcount
             )
 
+    def keep(self, root: bytes, walk: int) -> None:
+        """Keep what is known of a tree of which nothing is to be seen: its disk may be away."""
+        low, high = _below(root)
+        with self._plan.write() as connection:
+            if connection.execute(
+                "SELECT 1 FROM folders WHERE walk < ? AND path >= ? AND path < ?", (walk, low, high)
+            ).fetchone():
+                connection.execute(
+                    "UPDATE folders SET reason = ?, detail = 'empty now' WHERE path = ?",
+                    (Reason.UNREADABLE_FILE, root),
+                )
+
     def file_count(self, folder: WalkedFolder) -> int:
         """How many files of a folder the plan knows."""
         with self._plan.read() as connection:
@@ -119,6 +131,7 @@ class Listing:
                 )
             self.id = _entered(connection, folder, walk)
             if not (folder.problem or folder.is_part):
+                mark_beside_faulty(connection, self.id)
                 forget_files(connection, self.id, "name NOT IN (SELECT name FROM temp.listing)")
 
     def changed(self, most: int) -> Iterator[tuple[FileStamp, ...]]:
@@ -127,7 +140,7 @@ class Listing:
         while not self._is_known:
             with self._plan.read() as connection:
                 rows = connection.execute(
-                    "SELECT l.* FROM temp.listing l LEFT JOIN files f"
+                    "SELECT l.*, f.name IS NOT NULL FROM temp.listing l LEFT JOIN files f"
                     " ON f.folder = ? AND f.name = l.name"
                     " WHERE l.name > ? AND (f.name IS NULL OR f.size <> l.size"
                     " OR f.modified_ns <> l.modified_ns) ORDER BY l.name LIMIT ?",
@@ -136,10 +149,12 @@ class Listing:
             if not rows:
                 return
             last = rows[-1]["name"]
-            with self._plan.write() as connection:  # what they were is of no series any more
-                for row in rows:
-                    forget_files(connection, self.id, "name = ?", row["name"])
-            yield tuple(FileStamp(*row) for row in rows)
+            if known := [row["name"] for row in rows if row[-1]]:
+                with self._plan.write() as connection:  # what they were is of no series any more
+                    mark_beside_faulty(connection, self.id)
+                    for name in known:
+                        forget_files(connection, self.id, "name = ?", name)
+            yield tuple(FileStamp(*row[:-1]) for row in rows)
 
 
 def forget_files(
@@ -153,6 +168,31 @@ def forget_files(
         (folder, *values),
     )
     connection.execute(f"DELETE FROM files WHERE {of_folder}", (folder, *values))  # noqa: S608
+
+
+#: Of a file that is of no known series: it may be of the one that it lies beside.
+IS_FAULTY = "part IS NULL AND reason <> 'no-dicom' AND reason <> 'not-ct' AND size > 0"
+
+
+def mark_beside_faulty(connection: sqlite3.Connection, folder: int) -> None:
+    """Have the only series of a folder examined that has files in it of which nothing is known."""
+    if connection.execute(
+        f"SELECT 1 FROM files WHERE folder = ? AND {IS_FAULTY}",  # noqa: S608 - constants
+        (folder,),
+    ).fetchone():
+        series = only_series(connection, folder)
+        if series is not None:
+            connection.execute("INSERT OR IGNORE INTO unexamined VALUES (?)", (series,))
+
+
+def only_series(connection: sqlite3.Connection, folder: int) -> str | None:
+    """The series of a folder that holds files of one; None if it holds none, or several."""
+    rows = connection.execute(
+        "SELECT DISTINCT p.series FROM files f JOIN parts p ON p.id = f.part"
+        " WHERE f.folder = ? LIMIT 2",
+        (folder,),
+    ).fetchall()
+    return rows[0][0] if len(rows) == 1 else None
 
 
 def _entered(connection: sqlite3.Connection, folder: WalkedFolder, walk: int) -> int:

@@ -26,7 +26,13 @@ from pacs_bridge.archive.examining import (
     TriageTask,
     triage,
 )
-from pacs_bridge.archive.listing import FolderBook, Listing
+from pacs_bridge.archive.listing import (
+    IS_FAULTY,
+    FolderBook,
+    Listing,
+    mark_beside_faulty,
+    only_series,
+)
 from pacs_bridge.archive.plan_file import FILES, PlanFile
 from pacs_bridge.archive.reading import FolderFiles, ReadBatch, ReadFile, ReadingTask, read_batch
 from pacs_bridge.archive.walk import Walk
@@ -118,7 +124,9 @@ class Planner:
         folders: list[FolderFiles] = []
         count = 0
         for root in roots:
+            met_before, folder_count = self.tally.files_met, 0
             for folder in Walk(root, leave_out):
+                folder_count += 1
                 listing = Listing(self._plan, book, folder, walk)
                 self.tally.files_met += listing.met
                 for files in listing.changed(_BATCH_FILES):
@@ -127,6 +135,8 @@ class Planner:
                     if count >= _BATCH_FILES:
                         yield ReadingTask(tuple(folders), self._rules, self._key)
                         folders, count = [], 0
+            if folder_count == 1 and self.tally.files_met == met_before:
+                book.keep(os.fsencode(root), walk)
         if folders:
             yield ReadingTask(tuple(folders), self._rules, self._key)
 
@@ -162,6 +172,8 @@ class Planner:
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [_row(file, None, 0) for file in batch.loose],
             )
+            for folder in {file.folder_id for file in batch.loose}:
+                mark_beside_faulty(connection, folder)
             self.tally.files_read += len(batch.loose)
 
     def _triage_tasks(self) -> Iterator[TriageTask]:
@@ -175,8 +187,22 @@ class Planner:
             if not rows:
                 return
             for row in rows:
-                yield TriageTask(row[0], known_parts(self._plan, row[0]), self._rules)
+                parts = known_parts(self._plan, row[0])
+                yield TriageTask(row[0], parts, self._rules, self._beside(row[0], parts))
             last = rows[-1][0]
+
+    def _beside(self, series: str, parts: Sequence[KnownPart]) -> Reason | None:
+        """Why a file beside a series is of none, if it can only be of this one."""
+        folders = {file.folder_id for part in parts for file in part.files.values()}
+        with self._plan.read() as connection:
+            for folder in sorted(folders):
+                row = connection.execute(
+                    f"SELECT reason FROM files WHERE folder = ? AND {IS_FAULTY}",  # noqa: S608
+                    (folder,),
+                ).fetchone()
+                if row is not None and only_series(connection, folder) == series:
+                    return Reason(row[0])
+        return None
 
     def _judge(self, verdict: TriagedSeries) -> None:
         with self._plan.write() as connection:

@@ -60,6 +60,8 @@ def make_plan(
         if not (roots or manifest or inputs.remote):
             raise PermanentError(Reason.SOURCE_MISSING, "nothing to plan: name a folder")
         listed = manifest.series if manifest else {}
+        if inputs.remote is None:
+            _note_listed(plan, listed)
         tally = PlanTally()
         if inputs.remote is not None:
             tally.series_examined += _plan_remote(plan, inputs.remote, listed, rules)
@@ -70,8 +72,7 @@ def make_plan(
                 planner = Planner(plan, rules, key, executor, progress)
                 planner.take_in(roots, (run_folder, *inputs.leave_out))
             tally = planner.tally
-        if manifest is not None and inputs.remote is None and listed:
-            _select(plan, listed)
+        _select(plan)
         return tally
     finally:
         plan.close()
@@ -114,23 +115,31 @@ def _plan_remote(
     return plan_found(plan, remote.name, remote.archive.find(remote.query), rules)
 
 
-def _select(plan: PlanFile, listed: dict[str, str]) -> None:
+def _note_listed(plan: PlanFile, listed: dict[str, str]) -> None:
+    """Another list takes the place of the last one; series that it left out are examined anew."""
+    if not listed:
+        return
+    with plan.write() as connection:
+        connection.execute("DELETE FROM listed")
+        connection.executemany("INSERT INTO listed VALUES (?, ?)", list(listed.items()))
+        connection.execute(
+            "INSERT OR IGNORE INTO unexamined SELECT series FROM series WHERE source = ?"
+            " AND plan_reason = ?",
+            (FILES, Reason.NOT_SELECTED),
+        )
+
+
+def _select(plan: PlanFile) -> None:
     """Of what lies in the folders only what is listed runs; what lies nowhere is coded."""
     with plan.write() as connection:
-        connection.execute("CREATE TEMP TABLE IF NOT EXISTS listed (series TEXT PRIMARY KEY)")
-        connection.execute("DELETE FROM temp.listed")
-        connection.executemany(
-            "INSERT OR IGNORE INTO temp.listed VALUES (?)", [(uid,) for uid in listed]
-        )
+        if not connection.execute("SELECT 1 FROM listed LIMIT 1").fetchone():
+            return
         connection.execute(
             "UPDATE series SET plan_reason = ?, plan_detail = 'not listed' WHERE source = ?"
-            " AND plan_reason IS NULL AND series NOT IN (SELECT series FROM temp.listed)",
+            " AND plan_reason IS NULL AND series NOT IN (SELECT series FROM listed)",
             (Reason.NOT_SELECTED, FILES),
         )
-        known = {
-            row[0]
-            for row in connection.execute(
-                "SELECT series FROM series WHERE series IN (SELECT series FROM temp.listed)"
-            )
-        }
-    missing(plan, FILES, {uid: study for uid, study in listed.items() if uid not in known})
+        absent = connection.execute(
+            "SELECT * FROM listed WHERE series NOT IN (SELECT series FROM series)"
+        ).fetchall()
+    missing(plan, FILES, {row[0]: row[1] for row in absent})

@@ -46,6 +46,7 @@ CREATE TABLE files (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX files_part ON files (part) WHERE part IS NOT NULL;
 CREATE INDEX files_reason ON files (reason) WHERE reason IS NOT NULL;
+CREATE INDEX files_faulty ON files (folder) WHERE part IS NULL AND reason <> 'no-dicom';
 
 CREATE TABLE parts (                  -- headers of one series that were read together
     id INTEGER PRIMARY KEY,
@@ -56,6 +57,11 @@ CREATE INDEX parts_series ON parts (series);
 
 CREATE TABLE unexamined (             -- series of which files came, changed or went
     series TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE listed (                 -- without any, everything that was found is wanted
+    series TEXT PRIMARY KEY,
+    study_instance_uid TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE series (

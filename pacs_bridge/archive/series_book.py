@@ -107,11 +107,6 @@ class SeriesBook:
         """Series whose job was made and is not over, as far as the plan knows."""
         return self._rows("state = 'waiting' ORDER BY number")
 
-    def by_uid(self, series_instance_uid: str) -> PlannedSeries | None:
-        """The series of a UID."""
-        rows = self._rows("series = ?", series_instance_uid)
-        return rows[0] if rows else None
-
     def intend(self, series: PlannedSeries, revision: int) -> None:
         """Note which job is about to be made: it is found again if this process dies there."""
         with self._plan.write() as connection:
@@ -149,16 +144,6 @@ class SeriesBook:
         with self._plan.read() as connection:
             text = connection.execute("SELECT max(fed_at) FROM series").fetchone()[0]
         return None if text is None else datetime.fromisoformat(text)
-
-    def counts(self) -> Mapping[tuple[str, str], int]:
-        """How many series there are by state and reason; one that will not run is ``left-out``."""
-        with self._plan.read() as connection:
-            rows = connection.execute(
-                "SELECT CASE WHEN plan_reason IS NULL THEN state ELSE 'left-out' END,"
-                " coalesce(plan_reason, reason, ''), count(*) FROM series GROUP BY 1, 2"
-                " ORDER BY 1, 2"
-            ).fetchall()
-        return {(row[0], row[1]): row[2] for row in rows}
 
     def _rows(self, condition: str, *values: object) -> tuple[PlannedSeries, ...]:
         with self._plan.read() as connection:

@@ -133,6 +133,32 @@ def test_a_file_that_ends_too_early_refuses_its_series(tree, plan_of):
     assert plan_of(tree.root).outcomes() == {"run": 1, "unreadable-file": 1}
 
 
+def test_a_file_that_says_no_series_refuses_the_only_one_that_it_lies_beside(tree, plan_of):
+    tree.add("run", "whole")
+    tree.add("", "beside")
+    damaged = tree.root / "beside" / "slice.dcm"
+    damaged.write_bytes(bytes(200))
+    planned = plan_of(tree.root)
+    assert planned.outcomes() == {"run": 1, "unreadable-file": 1}
+    damaged.unlink()
+    assert plan_of(tree.root).outcomes() == {"run": 2}
+    damaged.write_bytes(bytes(200))
+    assert plan_of(tree.root).outcomes() == {"run": 1, "unreadable-file": 1}
+
+
+def test_a_tree_of_which_nothing_is_to_be_seen_stays_known(tree, plan_of):
+    tree.add("run", "a/b")
+    plan_of(tree.root)
+    away = tree.root.rename(tree.root.with_name("away"))
+    assert plan_of(tree.root).outcomes() == {"run": 1}
+    tree.root.mkdir()
+    assert plan_of(tree.root).outcomes() == {"run": 1}
+    tree.root.rmdir()
+    away.rename(tree.root)
+    planned = plan_of(tree.root)
+    assert (planned.outcomes(), planned.tally.files_read) == ({"run": 1}, 0)
+
+
 def test_a_deflated_series_is_refused_by_its_uid_without_inflating_it(tree, plan_of):
     number = tree.add("", "deflated")
     for path in (tree.root / "deflated").iterdir():

@@ -1,0 +1,126 @@
+"""Plans from lists, and plans that are ended and begun again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dicom_seg.read.examination import SeriesRules
+from inference.reasons import Reason
+from pacs_bridge.archive.accounts import outcome_counts
+from pacs_bridge.archive.manifest import read_manifest
+from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.planning import PlanInputs, make_plan
+from pacs_bridge.errors import PermanentError
+
+
+@pytest.fixture
+def planned(ram_folder):
+    """Plan, and give the series by reason."""
+
+    def run(*paths: Path, manifest: str = "") -> dict[str, int]:
+        listed = None
+        if manifest:
+            listed = ram_folder / "list.csv"
+            listed.write_text(manifest)
+        inputs = PlanInputs(paths=paths, manifest=listed, processes=1)
+        make_plan(ram_folder / "run", inputs, SeriesRules(), lambda *_: None)
+        plan = PlanFile(ram_folder / "run")
+        counts = {count.reason or "run": count.series for count in outcome_counts(plan)}
+        plan.close()
+        return counts
+
+    return run
+
+
+def uid(number: int) -> str:
+    return f"1.2.826.0.1.3680043.8.498.1.{100_000_000 + number}"
+
+
+def test_only_listed_series_run_and_unknown_ones_are_coded(tree, planned):
+    for number in range(3):
+        tree.add("run", f"s{number}")
+    wanted = f"PatientName,SeriesInstanceUID\nx,{uid(1)}\nx,{uid(2)}\nx,1.2.3.404\n"
+    assert planned(tree.root, manifest=wanted) == {
+        "run": 2, "not-selected": 1, "source-missing": 1,
+    }  # fmt: skip
+    assert planned() == {"run": 2, "not-selected": 1, "source-missing": 1}
+    other = f"{uid(3)}\n{uid(1)}\n"
+    assert planned(manifest=other) == {"run": 2, "not-selected": 1, "source-missing": 1}
+
+
+def test_a_list_may_name_folders_and_files(tree, planned, ram_folder):
+    tree.add("run", "a")
+    tree.add("run", "b")
+    tree.add("run", "c")
+    one = next((tree.root / "c").iterdir()).relative_to(ram_folder)
+    assert planned(manifest=f"path\narchive/a\narchive/b\n{one}\n") == {
+        "run": 2, "too-few-slices": 1,
+    }  # fmt: skip
+
+
+def test_a_list_with_a_path_that_is_not_there_says_so(tree, planned):
+    with pytest.raises(PermanentError) as caught:
+        planned(manifest="path\nno/such/folder\n")
+    assert caught.value.reason is Reason.SOURCE_MISSING
+
+
+@pytest.mark.parametrize(
+    ("text", "series", "paths", "problems"),
+    [
+        ("1.2.3\n1.2.4\n1.2.3\n", ["1.2.3", "1.2.4"], [], ()),
+        ("\ufeffStudyInstanceUID;SeriesInstanceUID\n9.9;1.2.3\n9.9;\n", ["1.2.3"], [], (3,)),
+        ("# made by hand\n\nfolder one\n1.2.3\n", ["1.2.3"], ["folder one"], ()),
+        ("path\tnote\na b\tx\n", [], ["a b"], ()),
+        ("SeriesInstanceUID\nnot-a-uid\n", [], [], (2,)),
+        ("", [], [], ()),
+    ],
+)
+def test_lists_are_read_as_people_write_them(tmp_path, text, series, paths, problems):
+    path = tmp_path / "list.csv"
+    path.write_text(text, encoding="utf-8")
+    found = read_manifest(path)
+    assert list(found.series) == series
+    assert [each.name for each in found.paths] == paths
+    assert found.problems == problems
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(PermanentError):
+        read_manifest(path)
+
+
+def test_a_plan_that_was_killed_goes_on_where_it_was(tree, ram_folder, wait_for):
+    tree.fill(120)
+    command = [sys.executable, "-m", "pacs_bridge", "archive", "plan", "--run", "run", "--json"]
+    command += ["--quiet", "--processes", "1"]
+    process = subprocess.Popen(
+        [*command, str(tree.root)], cwd=ram_folder, stdout=subprocess.DEVNULL
+    )
+    known = ram_folder / "run" / "plan.sqlite"
+
+    def has_begun() -> bool:
+        if not known.exists() or process.poll() is not None:
+            return process.poll() is not None
+        plan = PlanFile(ram_folder / "run")
+        with plan.read() as connection:
+            count = connection.execute("SELECT count(*) FROM files").fetchone()[0]
+        plan.close()
+        return bool(count)
+
+    wait_for(has_begun)
+    process.kill()
+    process.wait()
+    done = subprocess.run(
+        [*command, str(tree.root)], cwd=ram_folder, capture_output=True, text=True, check=True
+    )
+    told = json.loads(done.stdout)
+    counts = {row["reason"] or "run": row["series"] for row in told["outcomes"]}
+    assert counts == tree.expected
+    assert told["files_read"] < told["files_met"]
