@@ -70,6 +70,7 @@ class SegmenterChoice:
     precision: Precision | None = None  #: None: what the device does fast
     whole_volume: bool = False  #: compute the air around the patient as well
     structures: tuple[str, ...] = ()  #: names of those that are wanted; empty: all
+    smooth_borders: bool = False  #: between the voxels of the model's grid; never in parity
 
 
 def open_segmenter(name: str, stores: Sequence[ModelStore], choice: SegmenterChoice) -> Segmenter:
@@ -92,11 +93,14 @@ def open_segmenter(name: str, stores: Sequence[ModelStore], choice: SegmenterCho
         postprocessing=choice.postprocessing,
         body_only=not (choice.parity or choice.whole_volume),
         structures=choice.structures,
+        smooth_borders=choice.smooth_borders and not choice.parity,
     )
     coarse = coarse_model(model.manifest, stores) if choice.structures else None
     finder = None
     if coarse is not None:
-        plain = replace(options, structures=(), postprocessing=NO_POSTPROCESSING)
+        plain = replace(
+            options, structures=(), postprocessing=NO_POSTPROCESSING, smooth_borders=False
+        )
         finder = SegResNetSegmenter(locate(coarse, stores).load(coarse), plain)
     return SegResNetSegmenter(model, options, finder)
 
@@ -176,14 +180,19 @@ class WarmSegmenters:
         self._stores = tuple(stores)
         self._device = device
         self._precision = precision
-        self._warm: tuple[str, PostprocessingSpec, Segmenter] | None = None
+        self._warm: tuple[str, PostprocessingConfig, Segmenter] | None = None
 
     def get(self, model: str, cleanup: PostprocessingConfig | None = None) -> Segmenter:
         """The segmenter of a model with a route's postprocessing. Raises as ``open_segmenter``."""
-        wanted = postprocessing_spec(cleanup) if cleanup else NO_POSTPROCESSING
+        wanted = cleanup or PostprocessingConfig()
         if self._warm is None or self._warm[:2] != (model, wanted):
             self._warm = None  # two models at once may be one too many for the memory
-            choice = SegmenterChoice(self._device, postprocessing=wanted, precision=self._precision)
+            choice = SegmenterChoice(
+                self._device,
+                postprocessing=postprocessing_spec(wanted),
+                precision=self._precision,
+                smooth_borders=wanted.smooth_borders,
+            )
             self._warm = (model, wanted, open_segmenter(model, self._stores, choice))
         return self._warm[2]
 

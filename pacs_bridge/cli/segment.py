@@ -37,6 +37,7 @@ class SegmentCall:
     precision: str
     whole_volume: bool
     structures: str | None
+    smooth_borders: bool
     file_names: bool | None
     as_json: bool
     quiet: bool
@@ -87,6 +88,11 @@ class SegmentCall:
     "--structures",
     metavar="NAMES",
     help="Structures or groups of them, comma between; no other is computed or written.",
+)
+@click.option(
+    "--smooth-borders",
+    is_flag=True,
+    help="Borders between the voxels of the model's grid, not along them.",
 )
 @click.option(
     "--file-names/--no-file-names",
@@ -171,12 +177,15 @@ def _segmenter(call: SegmentCall) -> Segmenter:
         end_wrong_call(f"--structures: {error}")
     if call.structures is not None and not wanted:
         end_wrong_call("--structures: none is named")
+    if call.smooth_borders and call.parity:
+        end_wrong_call("--smooth-borders: --parity has its borders where the published chain has")
     choice = SegmenterChoice(
         device=call.device,
         parity=call.parity,
         precision=None if call.precision == "auto" else Precision(call.precision),
         whole_volume=call.whole_volume,
         structures=wanted,
+        smooth_borders=call.smooth_borders,
     )
     keep_heap()
     known = known_models(stores)

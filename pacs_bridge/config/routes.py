@@ -50,11 +50,16 @@ def _check_structures(names: Iterable[str]) -> None:
 
 
 class PostprocessingConfig(Section):
-    """Cleaning of the label map, by structure name or ``all``; nothing by default."""
+    """Borders of the label map, and its cleaning by structure name or ``all``.
+
+    Nothing by default.
+    """
 
     largest_component: tuple[str, ...] = ()
     fill_holes: tuple[str, ...] = ()
     min_volume_ml: dict[str, Annotated[float, Field(gt=0)]] = {}  # noqa: RUF012 - frozen model
+    #: Of all structures, before they are cleaned: between the voxels of the model's grid.
+    smooth_borders: bool = False
 
     @field_validator("largest_component", "fill_holes")
     @classmethod

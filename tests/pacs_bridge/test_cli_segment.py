@@ -15,7 +15,13 @@ import pydicom
 import pytest
 from click.testing import CliRunner, Result
 
+from inference.agreement import Overlap
+from inference.geometry import Geometry
+from inference.label_map import LabelMap
 from inference.nifti import read_label_nifti
+from inference.structures import STRUCTURE_BY_NAME
+from inference.synthetic.patient import SyntheticPatient, default_geometry
+from inference.synthetic.traits import FieldOfView
 from inference.volume import Volume
 from pacs_bridge.cli.main import main
 from pacs_bridge.demo_score import decode
@@ -64,6 +70,86 @@ def test_a_synthetic_series_gives_both_kinds_with_equal_labels(
     assert "seg-binary.dcm" in result.stdout
     assert "for demonstration" in result.stderr
     assert "segment 100%" in result.stderr
+
+
+def _upper_abdomen() -> tuple[Volume, LabelMap]:
+    """A synthetic patient from the kidneys to the dome of the liver, 42 planes, and the truth."""
+    patient = SyntheticPatient.from_seed(9)
+    whole = default_geometry(patient, (5.0, 3.0, 3.0), FieldOfView.ABDOMEN)
+    start = 4 * whole.row_step_mm + 13 * whole.column_step_mm
+    origins = whole.origins_mm[55:97] + start
+    geometry = Geometry((42, 96, 111), origins, whole.row_step_mm, whole.column_step_mm)
+    return patient.sample(geometry)
+
+
+def test_the_structures_that_are_named_come_out_in_place_and_no_other(
+    make_series: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    volume, truth = _upper_abdomen()
+    folder, out = make_series(volume)[0].parent, tmp_path / "out"
+    command = [TOOLS / "pacs-bridge", "segment", folder, "--out", out, "--models", tmp_path]
+    options = ["--model", "synthetic-3mm", "--structures", "liver,kidney_left"]
+
+    said = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+
+    assert said.returncode == 0, said.stderr
+    report = SeriesReport.read(out / "report.json")
+    assert report.model is not None
+    assert report.model.parameters["structures"] == "kidney_left liver"
+    (stack,) = report.stacks
+    wanted = {STRUCTURE_BY_NAME[name].id for name in ("liver", "kidney_left")}
+    assert {each.id for each in stack.structures} == wanted
+    for output in stack.outputs:
+        segments = pydicom.dcmread(out / output.file).SegmentSequence
+        assert {segment.SegmentLabel for segment in segments} == {"liver", "kidney_left"}
+        found = decode(out / output.file, volume.geometry)
+        assert set(found.present()) == wanted
+        overlap = Overlap.between(truth, found)
+        assert min(overlap.dice(each) for each in wanted) > 0.85
+        sides = (STRUCTURE_BY_NAME[f"kidney_{side}"].id for side in ("right", "left"))
+        assert overlap.counts[tuple(sides)] == 0
+    assert len(stack.outputs) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [("liver,heart_valve", "no such structure: 'heart_valve'"), (",", "none")]
+)
+def test_structures_that_do_not_exist_are_a_wrong_call(
+    segment: Callable[..., Result], tmp_path: Path, names: str, said: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    result = segment(tmp_path / "in", "--structures", names)
+    assert result.exit_code == 2
+    assert f"--structures: {said}" in result.stderr
+
+
+def test_smooth_borders_are_another_result_and_the_report_says_so(
+    segment: Callable[..., Result],
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    tmp_path: Path,
+) -> None:
+    folder = make_series(bright_volume)[0].parent
+    labels, parameters, uids = [], [], []
+    for options in ([], ["--smooth-borders"]):
+        result = segment(folder, "--kind", "labelmap", "--quiet", *options)
+        assert result.exit_code == 0, result.output
+        written = tmp_path / "out" / "seg-labelmap.dcm"
+        labels.append(decode(written, bright_volume.geometry).labels)
+        uids.append(pydicom.dcmread(written).SOPInstanceUID)
+        parameters.append(SeriesReport.read(tmp_path / "out" / "report.json").model.parameters)
+    assert parameters[1] == {**parameters[0], "borders": "smooth"}
+    assert 0.001 < (labels[0] != labels[1]).mean() < 0.5
+    assert uids[0] != uids[1]
+
+
+def test_the_published_chain_has_no_smooth_borders(
+    segment: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    result = segment(tmp_path / "in", "--parity", "--smooth-borders")
+    assert result.exit_code == 2
+    assert "--smooth-borders" in result.stderr
 
 
 @pytest.mark.shared

@@ -43,6 +43,9 @@ def test_a_model_is_kept_warm_until_another_one_is_asked_for(tiny_models: Path) 
     cleaned = segmenters.get("tiny", PostprocessingConfig(fill_holes=("liver",)))
     assert cleaned is not first
     assert cleaned.identity.parameters != first.identity.parameters
+    smooth = segmenters.get("tiny", PostprocessingConfig(smooth_borders=True))
+    added = set(smooth.identity.parameters) - set(first.identity.parameters)
+    assert added == {("borders", "smooth")}
 
 
 def test_without_any_model_there_is_no_preferred_one(tmp_path: Path) -> None:
@@ -115,7 +118,7 @@ def test_a_model_runs_in_what_the_device_does_fast_and_over_the_body(tiny_models
 
 
 def test_parity_is_the_published_chain_in_every_respect(tiny_models: Path) -> None:
-    choice = SegmenterChoice("cpu", parity=True)
+    choice = SegmenterChoice("cpu", parity=True, smooth_borders=True)
 
     found = dict(open_segmenter("tiny", [ModelStore(tiny_models)], choice).identity.parameters)
 
@@ -123,6 +126,7 @@ def test_parity_is_the_published_chain_in_every_respect(tiny_models: Path) -> No
     assert found["channels_last"] == "false"
     assert found["computed"] == "all"
     assert found["clamp_hu"] == "none"
+    assert "borders" not in found
 
 
 def test_a_coarse_model_is_3_mm_and_as_fit_for_its_purpose_as_the_finer_one(
