@@ -70,10 +70,11 @@ class Follower:
             first = 0 if self._settings.existing_series and position is None else last
             self._notes.advance(first, first, (), self._now_s())
             return
-        unsettled = self._unsettled(self._notes.floor)
+        unsettled, end = self._unsettled(self._notes.floor)
         if unsettled:
             self._server.info(f"{len(unsettled)} series had not been stable when Orthanc ended")
-        self._notes.advance(position, self._notes.floor, unsettled, self._now_s())
+        # What lies before the end is in the log or noted now: the next start looks behind it.
+        self._notes.advance(position, end, unsettled, self._now_s())
 
     def follow(self) -> None:
         """Read what is new, and note it. Raises as ``begin`` does."""
@@ -100,16 +101,18 @@ class Follower:
         old_s = self._steady_s() - self._settings.stable_age_s - _MARGIN_S
         floor = self._notes.floor
         while self._read and self._read[0][0] < old_s:
-            floor = self._read.popleft()[1]
+            floor = max(floor, self._read.popleft()[1])
         while len(self._read) > _BATCH:  # merge what was read at nearly the same time
             del self._read[-2]
         return floor
 
-    def _unsettled(self, since: int) -> list[str]:
-        """Series with instances that no line of the log says to have become stable."""
+    def _unsettled(self, since: int) -> tuple[list[str], int]:
+        """Series with instances that no line says to have become stable; the last line seen."""
+        end = since
         touched: dict[str, int] = {}
         stable: dict[str, int] = {}
         for change in self._walk(since):
+            end = change["Seq"]
             if change["ChangeType"] == _STABLE:
                 stable[change["ID"]] = change["Seq"]
             elif change["ChangeType"] == "NewInstance":
@@ -117,11 +120,12 @@ class Follower:
                 if parent is not None:
                     touched[parent["ID"]] = change["Seq"]
         # What became stable after the position is noted when the log is followed from there.
-        return [
+        unsettled = [
             series
             for series, last in touched.items()
             if stable.get(series, 0) < last and self._is_wanted(series)
         ]
+        return unsettled, end
 
     def _walk(self, since: int) -> Iterator[Any]:
         done = False

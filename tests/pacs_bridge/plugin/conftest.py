@@ -268,3 +268,48 @@ def bridge_command() -> Callable[[OrthancWithPlugin], list[str]]:
         return [*serve, "--config", str(site.bridge_config)]
 
     return command
+
+
+class ScriptedOrthanc:
+    """Answers of an Orthanc whose faults no real one shows on demand."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        self.posted: list[Any] = []
+        self.refuses = False
+        self.lines: list[str] = []
+        self.LogInfo = self.LogWarning = self.LogError = self.lines.append
+
+    class OrthancException(Exception):
+        pass
+
+    def RestApiGet(self, uri: str) -> bytes:
+        if uri not in self.answers:
+            raise self.OrthancException(17, "Unknown resource")
+        answer = self.answers[uri]
+        return answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+
+    def RestApiPost(self, uri: str, body: bytes) -> bytes:
+        if self.refuses:
+            raise self.OrthancException(5, "Inexistent item")
+        self.posted.append((uri, json.loads(body)))
+        return json.dumps({"ID": f"job{len(self.posted)}"}).encode()
+
+    def hold(self, series: str, classes: list[str], is_stable: bool = True) -> None:
+        """Have a series with instances of these SOP classes."""
+        ids = [f"{series}-{number}" for number in range(len(classes))]
+        self.answers[f"/series/{series}"] = {
+            "ID": series,
+            "IsStable": is_stable,
+            "Instances": ids,
+            "MainDicomTags": {"Modality": "CT"},
+        }
+        for one, sop_class in zip(ids, classes, strict=True):
+            self.answers[f"/instances/{one}/metadata/SopClassUid"] = sop_class
+            self.answers[f"/instances/{one}/series"] = self.answers[f"/series/{series}"]
+
+
+@pytest.fixture
+def scripted() -> ScriptedOrthanc:
+    """An Orthanc that misbehaves on demand."""
+    return ScriptedOrthanc()

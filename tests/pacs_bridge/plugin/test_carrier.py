@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,50 +19,6 @@ SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SERIES = "0" * 44
 
 
-class ScriptedOrthanc:
-    """Answers of an Orthanc whose faults no real one shows on demand."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Any] = {}
-        self.posted: list[Any] = []
-        self.refuses = False
-        self.lines: list[str] = []
-        self.LogInfo = self.LogWarning = self.LogError = self.lines.append
-
-    class OrthancException(Exception):
-        pass
-
-    def RestApiGet(self, uri: str) -> bytes:
-        if uri not in self.answers:
-            raise self.OrthancException(17, "Unknown resource")
-        answer = self.answers[uri]
-        return answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-
-    def RestApiPost(self, uri: str, body: bytes) -> bytes:
-        if self.refuses:
-            raise self.OrthancException(5, "Inexistent item")
-        self.posted.append((uri, json.loads(body)))
-        return json.dumps({"ID": f"job{len(self.posted)}"}).encode()
-
-    def hold(self, series: str, classes: list[str], is_stable: bool = True) -> None:
-        """Have a series with instances of these SOP classes."""
-        ids = [f"{series}-{number}" for number in range(len(classes))]
-        self.answers[f"/series/{series}"] = {
-            "ID": series,
-            "IsStable": is_stable,
-            "Instances": ids,
-            "MainDicomTags": {"Modality": "CT"},
-        }
-        for one, sop_class in zip(ids, classes, strict=True):
-            self.answers[f"/instances/{one}/metadata/SopClassUid"] = sop_class
-            self.answers[f"/instances/{one}/series"] = self.answers[f"/series/{series}"]
-
-
-@pytest.fixture
-def orthanc() -> ScriptedOrthanc:
-    return ScriptedOrthanc()
-
-
 @pytest.fixture
 def notes(tmp_path: Path) -> NoteBook:
     return NoteBook(tmp_path / "notes")
@@ -75,25 +30,25 @@ def time_s() -> list[float]:
 
 
 @pytest.fixture
-def carrier(orthanc: ScriptedOrthanc, notes: NoteBook, time_s: list[float]) -> Carrier:
+def carrier(scripted: Any, notes: NoteBook, time_s: list[float]) -> Carrier:
     settings = Settings("bridge", Path("unused"), 60.0, give_up_after_h=1.0)
-    return Carrier(OrthancServer(orthanc), notes, settings, lambda: time_s[0])
+    return Carrier(OrthancServer(scripted), notes, settings, lambda: time_s[0])
 
 
-def test_only_ct_images_of_a_mixed_series_are_sent(orthanc, notes, carrier) -> None:
-    orthanc.hold(SERIES, [CT, SEG, CT])
+def test_only_ct_images_of_a_mixed_series_are_sent(scripted, notes, carrier) -> None:
+    scripted.hold(SERIES, [CT, SEG, CT])
     notes.add(SERIES, 1000.0)
     carrier.look()
-    ((uri, body),) = orthanc.posted
+    ((uri, body),) = scripted.posted
     assert uri == "/modalities/bridge/store"
     assert body == {"Resources": [f"{SERIES}-0", f"{SERIES}-2"], "Synchronous": False}
 
 
-def test_a_series_that_calls_itself_ct_and_holds_none_is_given_up(orthanc, notes, carrier) -> None:
-    orthanc.hold(SERIES, [SEG, SEG])
+def test_a_series_that_calls_itself_ct_and_holds_none_is_given_up(scripted, notes, carrier) -> None:
+    scripted.hold(SERIES, [SEG, SEG])
     notes.add(SERIES, 1000.0)
     carrier.look()
-    assert orthanc.posted == []
+    assert scripted.posted == []
     note = notes.get(SERIES)
     assert (note.stage, note.reason) == (Stage.FAILED, CarrierFault.NOT_CT)
 
@@ -104,26 +59,26 @@ def test_a_series_that_was_deleted_is_forgotten(notes, carrier) -> None:
     assert notes.all() == ()
 
 
-def test_a_job_that_orthanc_forgets_at_once_is_known_by_its_event(orthanc, notes, carrier) -> None:
-    orthanc.hold(SERIES, [CT])
+def test_a_job_that_orthanc_forgets_at_once_is_known_by_its_event(scripted, notes, carrier) -> None:
+    scripted.hold(SERIES, [CT])
     notes.add(SERIES, 1000.0)
     carrier.look()
     carrier.job_ended("job1", True)
     carrier.look()
     assert notes.all() == ()
-    assert len(orthanc.posted) == 1
+    assert len(scripted.posted) == 1
 
 
 def test_a_job_that_vanished_is_done_again_with_growing_waits(
-    orthanc, notes, carrier, time_s
+    scripted, notes, carrier, time_s
 ) -> None:
-    orthanc.hold(SERIES, [CT])
+    scripted.hold(SERIES, [CT])
     notes.add(SERIES, 1000.0)
     sent_at = []
     for _ in range(200):
-        count = len(orthanc.posted)
+        count = len(scripted.posted)
         carrier.look()
-        if len(orthanc.posted) > count:
+        if len(scripted.posted) > count:
             sent_at.append(time_s[0])
         time_s[0] += 1.0
     waits = [later - earlier for earlier, later in pairwise(sent_at)]
@@ -133,10 +88,10 @@ def test_a_job_that_vanished_is_done_again_with_growing_waits(
 
 
 def test_what_fails_for_too_long_is_given_up_with_its_reason_and_can_be_started_again(
-    orthanc, notes, carrier, time_s
+    scripted, notes, carrier, time_s
 ) -> None:
-    orthanc.hold(SERIES, [CT])
-    orthanc.refuses = True
+    scripted.hold(SERIES, [CT])
+    scripted.refuses = True
     notes.add(SERIES, 1000.0)
     for _ in range(20):
         carrier.look()
@@ -145,68 +100,74 @@ def test_what_fails_for_too_long_is_given_up_with_its_reason_and_can_be_started_
     assert (note.stage, note.reason) == (Stage.FAILED, CarrierFault.REFUSED)
     assert carrier.next_due_s() is None
 
-    orthanc.refuses = False
+    scripted.refuses = False
     notes.add(SERIES, time_s[0])
     carrier.look()
-    assert len(orthanc.posted) == 1
+    assert len(scripted.posted) == 1
 
 
-def test_no_more_series_than_wanted_are_sent_at_once(orthanc, notes, carrier) -> None:
+def test_no_more_series_than_wanted_are_sent_at_once(scripted, notes, carrier) -> None:
     for number in range(5):
         series = f"{number}" * 44
-        orthanc.hold(series, [CT])
-        orthanc.answers[f"/jobs/job{number + 1}"] = {"State": "Running"}
+        scripted.hold(series, [CT])
+        scripted.answers[f"/jobs/job{number + 1}"] = {"State": "Running"}
         notes.add(series, 1000.0)
     carrier.look()
-    assert len(orthanc.posted) == 2
+    assert len(scripted.posted) == 2
     carrier.look()
-    assert len(orthanc.posted) == 2
-    orthanc.answers["/jobs/job1"] = {"State": "Success"}
+    assert len(scripted.posted) == 2
+    scripted.answers["/jobs/job1"] = {"State": "Success"}
     carrier.look()
-    assert len(orthanc.posted) == 3
+    assert len(scripted.posted) == 3
 
 
-def test_another_database_than_before_is_followed_from_its_end(orthanc, notes, time_s) -> None:
+def test_another_database_than_before_is_followed_from_its_end(scripted, notes, time_s) -> None:
     notes.advance(5000, 4000, (), 1000.0)
-    orthanc.answers["/changes?last"] = {"Changes": [], "Done": True, "Last": 12}
+    scripted.answers["/changes?last"] = {"Changes": [], "Done": True, "Last": 12}
     settings = Settings("bridge", Path("unused"), 60.0)
-    follower = Follower(OrthancServer(orthanc), notes, settings, lambda: time_s[0])
+    follower = Follower(OrthancServer(scripted), notes, settings, lambda: time_s[0])
     follower.begin()
     assert notes.position == 12
-    assert "another database" in orthanc.lines[0]
+    assert "another database" in scripted.lines[0]
 
 
 def test_what_became_stable_before_the_end_is_not_taken_for_unsettled(
-    orthanc, notes, time_s
+    scripted, notes, time_s
 ) -> None:
     other = "1" * 44
-    orthanc.hold(SERIES, [CT])
-    orthanc.hold(other, [CT])
+    scripted.hold(SERIES, [CT])
+    scripted.hold(other, [CT])
     changes = [
         {"Seq": 1, "ChangeType": "NewInstance", "ID": f"{SERIES}-0"},
         {"Seq": 2, "ChangeType": "NewInstance", "ID": f"{other}-0"},
         {"Seq": 3, "ChangeType": "StableSeries", "ID": SERIES},
         {"Seq": 4, "ChangeType": "NewInstance", "ID": "gone"},
     ]
-    orthanc.answers["/changes?last"] = {"Changes": changes[-1:], "Done": True, "Last": 4}
+    scripted.answers["/changes?last"] = {"Changes": changes[-1:], "Done": True, "Last": 4}
     answer = {"Changes": changes, "Done": True, "Last": 4}
-    orthanc.answers["/changes?since=0&limit=200"] = answer
+    scripted.answers["/changes?since=0&limit=200"] = answer
     notes.advance(4, 0, (), 1000.0)
     settings = Settings("bridge", Path("unused"), 60.0)
-    Follower(OrthancServer(orthanc), notes, settings, lambda: time_s[0]).begin()
+    Follower(OrthancServer(scripted), notes, settings, lambda: time_s[0]).begin()
     assert [note.series for note in notes.all()] == [other]
 
+    # It is found once, not at every start.
+    notes.settle(other, 1000.0)
+    scripted.answers["/changes?since=4&limit=200"] = {"Changes": [], "Done": True, "Last": 4}
+    Follower(OrthancServer(scripted), notes, settings, lambda: time_s[0]).begin()
+    assert notes.all() == ()
 
-def test_the_floor_follows_when_everything_before_it_is_stable(orthanc, notes) -> None:
+
+def test_the_floor_follows_when_everything_before_it_is_stable(scripted, notes) -> None:
     steady_s = [0.0]
     settings = Settings("bridge", Path("unused"), stable_age_s=60.0)
     follower = Follower(
-        OrthancServer(orthanc), notes, settings, lambda: 1000.0, lambda: steady_s[0]
+        OrthancServer(scripted), notes, settings, lambda: 1000.0, lambda: steady_s[0]
     )
     notes.advance(3, 0, (), 1000.0)
     change = {"Seq": 9, "ChangeType": "NewInstance", "ID": "x"}
-    orthanc.answers["/changes?since=3&limit=200"] = {"Changes": [change], "Done": True, "Last": 9}
-    orthanc.answers["/changes?since=9&limit=200"] = {"Changes": [], "Done": True, "Last": 9}
+    scripted.answers["/changes?since=3&limit=200"] = {"Changes": [change], "Done": True, "Last": 9}
+    scripted.answers["/changes?since=9&limit=200"] = {"Changes": [], "Done": True, "Last": 9}
     floors = []
     for _ in range(12):
         follower.follow()

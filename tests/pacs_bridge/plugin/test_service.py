@@ -1,0 +1,180 @@
+"""The plugin as a whole, in an Orthanc that it must never hold up."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacs_bridge.plugin.bridge_client import BridgeClient
+from pacs_bridge.plugin.notes import NoteBook
+from pacs_bridge.plugin.routes import Answer, Routes, send
+from pacs_bridge.plugin.server import OrthancServer
+from pacs_bridge.plugin.service import PluginService
+from pacs_bridge.plugin.settings import read_settings
+
+SERIES = "0" * 44
+
+
+def _service(scripted: Any, folder: Path, **section: Any) -> PluginService:
+    scripted.answers |= {
+        "/system": {"Version": "1.12.11"},
+        "/plugins/python": {"Version": "5.0"},
+        "/modalities": ["bridge"],
+    }
+    notes = str(folder / "notes")
+    reading = read_settings({"PacsBridge": {"Modality": "bridge", "NotesFile": notes, **section}})
+    return PluginService(OrthancServer(scripted), reading)
+
+
+def test_with_faults_in_its_settings_the_plugin_only_says_so(scripted: Any, tmp_path: Path) -> None:
+    service = _service(scripted, tmp_path, StoresAtOnce=0)
+    service.start()
+    answer = service.answer("GET", "status")
+    assert (answer.status, answer.body["is_working"]) == (200, False)
+    assert answer.body["faults"] == ["PacsBridge.StoresAtOnce: is a whole number, 1 to 16"]
+    other = service.answer("POST", f"series/{SERIES}/start")
+    assert (other.status, other.body["reason"]) == (503, "not-configured")
+    assert any("StoresAtOnce" in line for line in scripted.lines)
+    service.stop()
+
+
+def test_notes_that_cannot_be_kept_stop_the_plugin_and_not_orthanc(
+    scripted: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    service = _service(scripted, tmp_path, NotesFile=str(tmp_path / "file" / "notes"))
+    service.start()
+    assert service.answer("GET", "status").body["is_working"] is False
+    service.stop()
+
+
+def test_what_the_settings_name_and_orthanc_does_not_have_is_warned_of(
+    scripted: Any, tmp_path: Path
+) -> None:
+    scripted.answers["/changes?last"] = {"Changes": [], "Done": True, "Last": 0}
+    service = _service(scripted, tmp_path, Modality="elsewhere")
+    service.start()
+    service.stop()
+    (warning,) = service.answer("GET", "status").body["warnings"]
+    assert "DicomModalities has no 'elsewhere'" in warning
+
+
+def test_what_goes_wrong_in_a_thread_is_said_and_tried_again(
+    scripted: Any, tmp_path: Path, wait_for: Any
+) -> None:
+    service = _service(scripted, tmp_path, ExistingSeries=True)
+    service.start()  # there are no changes to read yet
+    wait_for(lambda: any("ServerError at" in line for line in scripted.lines))
+    scripted.hold(SERIES, ["1.2.840.10008.5.1.4.1.1.2"])
+    stable = {"Seq": 4, "ChangeType": "StableSeries", "ID": SERIES}
+    scripted.answers["/changes?since=0&limit=200"] = {"Changes": [stable], "Done": True, "Last": 4}
+    scripted.answers["/changes?since=4&limit=200"] = {"Changes": [], "Done": True, "Last": 4}
+    scripted.answers["/changes?last"] = {"Changes": [stable], "Done": True, "Last": 4}
+    wait_for(lambda: scripted.posted)
+    service.stop()
+
+
+# --- the bridge, as callers of Orthanc see it ---
+
+
+@pytest.fixture
+def bridge() -> Iterator[HTTPServer]:
+    """A bridge that answers what a test wants."""
+
+    class Call(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = self.server.said  # type: ignore[attr-defined]
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_arguments: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Call) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def routes(scripted: Any, bridge: HTTPServer, tmp_path: Path) -> Routes:
+    token = tmp_path / "token"
+    token.write_text("word")
+    scripted.answers[f"/series/{SERIES}"] = {
+        "ID": SERIES,
+        "MainDicomTags": {"Modality": "CT", "SeriesInstanceUID": "1.2.3"},
+    }
+    client = BridgeClient(f"http://127.0.0.1:{bridge.server_port}", token)
+    book = NoteBook(tmp_path / "notes")
+    return Routes(OrthancServer(scripted), book, client, lambda: None, dict)
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "reason"),
+    [
+        ((401, b'{"reason": "token"}'), 502, "token"),
+        ((409, b'{"reason": "not-held"}'), 409, "not-held"),
+        ((200, b"<html>"), 502, "bridge-unreachable"),
+        ((200, b"[]"), 502, "bridge-unreachable"),
+        ((200, b'{"reason": "' + b"x" * 5_000_000), 502, "bridge-unreachable"),
+    ],
+    ids=["a wrong token", "a refusal", "no JSON", "no object", "too much"],
+)
+def test_whatever_the_bridge_says_orthancs_callers_are_told_in_json(
+    routes: Routes, bridge: Any, said: tuple[int, bytes], status: int, reason: str
+) -> None:
+    bridge.said = said
+    answer = routes.answer("POST", f"series/{SERIES}/force")
+    assert (answer.status, answer.body["reason"]) == (status, reason)
+
+
+def test_a_bridge_that_is_silent_holds_up_no_more_than_its_share(
+    routes: Routes, bridge: HTTPServer
+) -> None:
+    places = routes._places
+    held = [places.acquire(blocking=False) for _ in range(4)]
+    assert all(held)
+    answer = routes.answer("GET", f"series/{SERIES}")
+    assert (answer.status, answer.body["reason"]) == (503, "busy")
+    for _ in held:
+        places.release()
+
+
+class _Output:
+    """Orthanc's output object, as the Python plugin has it since 4.2, or before."""
+
+    def __init__(self, is_old: bool) -> None:
+        self.is_old = is_old
+        self.headers: dict[str, str] = {}
+        self.sent: tuple[Any, ...] = ()
+
+    def AnswerBuffer(self, body: str, mime: str) -> None:
+        self.sent = (200, body, mime)
+
+    def SetHttpHeader(self, key: str, value: str) -> None:
+        self.headers[key] = value
+
+    def SendHttpStatus(self, *arguments: Any) -> None:
+        if (len(arguments) == 3) != self.is_old:
+            raise TypeError("Bad types for the arguments")
+        self.sent = arguments
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_refusals_have_their_words_on_every_version_of_the_python_plugin(is_old: bool) -> None:
+    output = _Output(is_old)
+    send(output, Answer(409, {"reason": "not-held"}))
+    assert output.sent[0] == 409
+    assert json.loads(output.sent[1]) == {"reason": "not-held"}
+    assert output.headers == {"Content-Type": "application/json"}
