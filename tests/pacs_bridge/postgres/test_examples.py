@@ -1,0 +1,87 @@
+"""The examples of workers elsewhere: what they call is there, and takes what they give it."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from pacs_bridge.cli.main import main
+from pacs_bridge.config.load import load_config
+from pacs_bridge.postgres.server import connection_string, has_password
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "docker" / "examples"
+SYSTEMD = EXAMPLES / "pacs-bridge-worker@.service"
+SLURM = EXAMPLES / "slurm-workers.sh"
+KUBERNETES = EXAMPLES / "kubernetes-workers.yaml"
+
+
+def systemd_command() -> list[str]:
+    unit = configparser.RawConfigParser(strict=False, delimiters=["="])
+    unit.optionxform = str  # type: ignore[assignment]
+    unit.read_string(SYSTEMD.read_text())
+    return shlex.split(unit["Service"]["ExecStart"])[1:]
+
+
+def slurm_command() -> list[str]:
+    text = SLURM.read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"^exec srun .*?(\S*pacs-bridge work .*)$", text, re.MULTILINE)
+    return shlex.split(line)[1:]
+
+
+def manifests() -> list[dict]:
+    return list(yaml.safe_load_all(KUBERNETES.read_text()))
+
+
+def kubernetes_command() -> list[str]:
+    (container,) = manifests()[1]["spec"]["template"]["spec"]["containers"]
+    return container["args"]
+
+
+@pytest.mark.parametrize("command", [systemd_command, slurm_command, kubernetes_command])
+def test_the_command_of_an_example_is_one_of_ours(command):
+    name, *arguments = command()
+    with click.Context(main) as context:
+        work = main.get_command(context, name)
+        assert work is not None
+        parsed = work.make_context(name, arguments, parent=context, resilient_parsing=True).params
+
+    assert parsed["device"] in ("cuda", "%i")
+    assert connection_string(parsed["url"])
+    assert not has_password(parsed["url"])
+
+
+@pytest.mark.parametrize("example", [SYSTEMD, SLURM, KUBERNETES])
+def test_the_database_is_known_by_its_certificate_in_every_example(example):
+    assert "verify-full" in example.read_text()
+
+
+def test_the_shell_reads_the_slurm_script():
+    subprocess.run(["bash", "-n", SLURM], check=True)
+
+
+def test_the_configuration_in_the_manifest_is_one_of_ours(tmp_path):
+    path = tmp_path / "bridge.toml"
+    path.write_text(manifests()[0]["data"]["bridge.toml"])
+
+    assert load_config(path).workers.devices == ("cuda",)
+
+
+def test_names_within_the_manifest_agree():
+    config, deployment = manifests()
+    pod = deployment["spec"]["template"]["spec"]
+    mounted = {each["name"] for each in pod["containers"][0]["volumeMounts"]}
+
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= (
+        deployment["spec"]["template"]["metadata"]["labels"].items()
+    )
+    assert mounted == {each["name"] for each in pod["volumes"]}
+    assert config["metadata"]["name"] in {
+        each.get("configMap", {}).get("name") for each in pod["volumes"]
+    }
