@@ -1148,3 +1148,16 @@ def test_a_job_whose_files_are_elsewhere_is_sound_when_all_that_was_asked_for_is
 
     assert faults == problems
     assert ledger.view.job(claim.job_id).source == "old-pacs"
+
+
+def test_a_series_that_came_from_an_archive_before_is_received_as_its_next_revision(
+    ledger, enter, release
+):
+    archived = JobRequest(SERIES, 1, "r", "m", ("a",), source="old-pacs")
+    ledger.jobs.submit(archived)
+    enter(arrival_of(1))
+    release()
+    (revision,) = ledger.series.open_revisions()
+    assert revision.revision == 2
+    received = ledger.jobs.submit(JobRequest(SERIES, revision.revision, "r", "m", ("a",)))
+    assert ledger.view.job(received).source == "spool"
