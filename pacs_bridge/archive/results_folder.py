@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -152,8 +151,9 @@ def _move(folder: Path, target: Path) -> None:
             raise
         partial = target.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(folder, partial)
-        for path in partial.iterdir():
-            flush(path)
-        os.replace(partial, target)  # noqa: PTH105 - a folder that is not there
+        partial.mkdir()
+        for path in folder.iterdir():
+            shutil.copyfile(path, partial / path.name)
+            flush(partial / path.name)
+        partial.rename(target)
         shutil.rmtree(folder)

@@ -1,0 +1,112 @@
+"""Results in their place: whole, recognised, and nobody's by name."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dicom_seg.read.examination import SeriesRules
+from dicom_seg.synthetic.options import SeriesOptions
+from dicom_seg.synthetic.series import write_ct_series
+from inference.reasons import Reason
+from pacs_bridge.archive.results_folder import ResultsFolder
+from pacs_bridge.archive.series_book import PlannedSeries
+from pacs_bridge.errors import TransientError
+from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
+
+SERIES = PlannedSeries(1, "1.2.3", "1.2", "files", "contents", 1, 1)
+
+
+@pytest.fixture
+def finished(ram_folder, bright_volume, bright_segmenter, clock):
+    """A folder with a finished result, made once and copied."""
+    paths = write_ct_series(bright_volume, ram_folder / "ct", SeriesOptions())
+    options = ProcessOptions(rules=SeriesRules())
+    made = ram_folder / "made"
+    process_series(SeriesSource(tuple(paths), clock.now()), bright_segmenter, options, made)
+
+    def copy(target: Path) -> Path:
+        shutil.copytree(made, target)
+        return target
+
+    return copy
+
+
+@contextmanager
+def files_of_at_most(size_bytes: int) -> Iterator[None]:
+    """What a full disk does to whoever writes more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+WHOLE = ["record.json", "report.json", "seg-binary.dcm", "seg-labelmap.dcm"]
+
+
+def test_a_result_is_found_by_what_it_rests_on_and_by_nothing_else(finished, ram_folder):
+    results = ResultsFolder(ram_folder / "out")
+    made = results.place(SERIES, "recipe", finished(ram_folder / "job"))
+    assert results.find(SERIES, "recipe") == made
+    assert results.find(SERIES, "another") is None
+    changed = PlannedSeries(1, "1.2.3", "1.2", "files", "other contents", 1, 1)
+    assert results.find(changed, "recipe") is None
+    assert (made.outputs, made.model) == (2, "bright")
+
+
+def test_a_newer_result_takes_the_place_of_an_older_one(finished, ram_folder):
+    results = ResultsFolder(ram_folder / "out")
+    results.place(SERIES, "old", finished(ram_folder / "one"))
+    results.place(SERIES, "new", finished(ram_folder / "two"))
+    assert results.find(SERIES, "old") is None
+    assert results.find(SERIES, "new") is not None
+    assert names(ram_folder / "out") == WHOLE
+
+
+def test_results_may_lie_on_another_disk(finished, ram_folder, tmp_path):
+    results = ResultsFolder(tmp_path / "out")
+    results.place(SERIES, "recipe", finished(ram_folder / "job"))
+    assert names(tmp_path / "out") == WHOLE
+    assert not (ram_folder / "job").exists()
+
+
+def test_a_full_disk_is_waited_for_and_loses_nothing(finished, ram_folder, tmp_path):
+    results = ResultsFolder(tmp_path / "out")
+    job = finished(ram_folder / "job")
+    with files_of_at_most(100), pytest.raises(TransientError) as caught:
+        results.place(SERIES, "recipe", job)
+    assert caught.value.reason is Reason.DISK_FULL
+    assert results.find(SERIES, "recipe") is None
+    results.place(SERIES, "recipe", job)
+    assert names(tmp_path / "out") == WHOLE
+
+
+@pytest.mark.parametrize("is_replacing", [False, True])
+def test_a_move_that_was_ended_in_between_is_finished(finished, ram_folder, is_replacing):
+    out = ram_folder / "out"
+    results = ResultsFolder(out)
+    if is_replacing:
+        results.place(SERIES, "old", finished(ram_folder / "old"))
+    results.place(SERIES, "recipe", finished(ram_folder / "job"))
+    (final,) = out.glob("??/*")
+    (out / ".staging").mkdir(exist_ok=True)
+    final.rename(out / ".staging" / final.name)  # as it was before the last step
+
+    made = results.place(SERIES, "recipe", ram_folder / "job")
+
+    assert results.find(SERIES, "recipe") == made
+    assert names(out) == WHOLE
