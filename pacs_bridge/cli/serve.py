@@ -118,7 +118,11 @@ def work(
     jobs = own_ledger
     if url is not None:
         from pacs_bridge.postgres.place import handed_over_jobs
+        from pacs_bridge.postgres.server import has_password
 
+        with _configuration_faults():
+            if has_password(url):
+                click.echo("the password is seen by every user of this machine", err=True)
         configured = "default" if config.queue is None else config.queue.name
         jobs = partial(handed_over_jobs, url=url, name=queue_name or configured)
     with _configuration_faults():

@@ -120,6 +120,10 @@ class Stubs:
         self._processes[number] = self._start()
         self.kills += 1
 
+    def signal(self, number: int, what: signal.Signals) -> None:
+        """Send one of them a signal."""
+        os.kill(self._processes[number].pid or 0, what)
+
     def end(self) -> None:
         """SIGKILL them all."""
         for process in self._processes:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,37 @@ def test_every_job_ends_once_and_rightly_whenever_workers_are_killed(
     }
     assert stubs.ended_twice() == []
     assert bench.queue.claim("afterwards", LEASE_S) is None
+
+
+def test_a_worker_that_hangs_loses_its_job_and_is_refused_when_it_comes_back(
+    bench: QueueBench, tmp_path: Path, wait_for: Callable[..., None]
+) -> None:
+    job_id = bench.queue.submit(request_of("1.2.0"))
+    work = StubWork(lease_s=1.0, seconds=0.3, is_even=True)
+    folders = [tmp_path / "hung", tmp_path / "well"]
+    for folder in folders:
+        folder.mkdir()
+    hung = Stubs(bench.opener(), folders[0], 1, work)
+    try:
+        wait_for(hung.events)
+        hung.signal(0, signal.SIGSTOP)
+        well = Stubs(bench.opener(), folders[1], 1, work)
+        try:
+            wait_for(lambda: bench.state(job_id) in FINAL)
+        finally:
+            well.end()
+        other = bench.queue.submit(request_of("1.2.1"))
+        hung.signal(0, signal.SIGCONT)
+        wait_for(lambda: bench.state(other) in FINAL)
+    finally:
+        hung.end()
+
+    assert bench.state(job_id) is destiny("1.2.0")[0]
+    assert [(each.what, each.job_id) for each in well.events()] == [
+        ("claimed", job_id),
+        ("ended", job_id),
+    ]
+    assert [(each.what, each.job_id) for each in hung.events()][:2] == [
+        ("claimed", job_id),
+        ("claimed", other),
+    ]
