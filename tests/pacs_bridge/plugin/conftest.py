@@ -86,7 +86,7 @@ class OrthancWithPlugin:
     bridge_port: int
     control_port: int
     plugin: dict[str, Any] = field(default_factory=dict)  #: over the section's usual values
-    stable_age_s: int = 1
+    stable_age_s: int = 2  #: so long that a busy machine does not split a series
     options: dict[str, Any] = field(default_factory=dict)  #: of Orthanc, over the usual ones
     process: subprocess.Popen[bytes] | None = None
 
