@@ -34,7 +34,6 @@ class PlanInputs:
     paths: tuple[Path, ...] = ()
     manifest: Path | None = None
     remote: RemoteInput | None = None
-    leave_out: tuple[Path, ...] = ()  #: folders that are no part of the archive
     processes: int | None = None
 
 
@@ -70,7 +69,7 @@ def make_plan(
             key = (run_folder / KEY_NAME).read_bytes()
             with header_readers(inputs.processes) as executor:
                 planner = Planner(plan, rules, key, executor, progress)
-                planner.take_in(roots, (run_folder, *inputs.leave_out))
+                planner.take_in(roots, (run_folder, *_results(plan)))
             tally = planner.tally
         _select(plan)
         return tally
@@ -81,6 +80,16 @@ def make_plan(
 def rules_of(plan: PlanFile) -> SeriesRules:
     """The rules that a plan was made with."""
     return SeriesRules(**(plan.setting("rules") or {}))
+
+
+def note_results(plan: PlanFile, folder: Path) -> None:
+    """Note where results of a run lie: they are no part of the archive."""
+    known = [*_results(plan), folder.absolute()]
+    plan.set("results", [str(each) for each in dict.fromkeys(known)])
+
+
+def _results(plan: PlanFile) -> tuple[Path, ...]:
+    return tuple(Path(text) for text in plan.setting("results") or ())
 
 
 def _follow_rules(plan: PlanFile, rules: SeriesRules) -> None:

@@ -22,7 +22,7 @@ from pacs_bridge.archive.window import Rate, TimeWindow
 from pacs_bridge.child import open_log, process_name
 from pacs_bridge.clock import Clock
 from pacs_bridge.config.bridge import BridgeConfig
-from pacs_bridge.errors import TransientError
+from pacs_bridge.errors import BridgeError, TransientError
 from pacs_bridge.job_source import JobSources
 from pacs_bridge.ledger.archive_jobs import ArchiveJobs
 from pacs_bridge.ledger.ledger import Ledger
@@ -30,7 +30,7 @@ from pacs_bridge.log import Log
 from pacs_bridge.models import WarmSegmenters, model_stores
 from pacs_bridge.pipeline import Pipeline
 from pacs_bridge.sources.configured_sources import ConfiguredSources
-from pacs_bridge.worker import Worker
+from pacs_bridge.worker import BrokenDeviceError, Worker
 
 _POLL_S: Final = 0.5
 _WAIT_S: Final = 2.0
@@ -110,20 +110,50 @@ class OwnRun:
         order = FeedOrder(ROUTE, (), self._recipe, FILES, _MOST_WAITING, pace.window, pace.rate)
         results = ResultsFolder(self._out)
         feeder = Feeder(SeriesBook(plan), ledger, order, config.data_folder, clock, results)
-        sources = ConfiguredSources(self._sources)
-        worker = Worker(config, ledger.jobs, sources, self._segmenters, log, leaving.leave)
-        pipeline = Pipeline(worker)
         run = RunClock(plan, self._recipe, clock)
         try:
-            state = _loop(feeder, run, leaving, log, progress, pipeline)
-            pipeline.drain()
-            with_drained = _settled(feeder, state, log)
+            state = self._until_over(
+                feeder, ledger, leaving, log, lambda each: _told(each, run, progress)
+            )
             run.tick(is_working=True, is_last=True)
-            progress(with_drained, run.seconds)
+            progress(state, run.seconds)
         finally:
             ledger.close()
             plan.close()
-        return with_drained
+        return state
+
+    def _until_over(
+        self,
+        feeder: Feeder,
+        ledger: Ledger,
+        leaving: Leaving,
+        log: Log,
+        tell: Callable[[FeedState], None],
+    ) -> FeedState:
+        """Work until all is over or told to end. A fault of a job ends that job's attempt only."""
+        sources = ConfiguredSources(self._sources)
+        while True:
+            worker = Worker(
+                self._config, ledger.jobs, sources, self._segmenters, log, leaving.leave
+            )
+            pipeline = Pipeline(worker)
+            try:
+                state = _loop(feeder, leaving, log, tell, pipeline)
+            except _JobFaultError as fault:
+                log.fault("job-fault", fault)
+                ArchiveJobs(ledger.database).take_back()  # counts: the others were given back
+                continue
+            pipeline.drain()
+            return _settled(feeder, state, log)
+
+
+class _JobFaultError(Exception):
+    """A job ended in a way that nobody foresaw."""
+
+
+def _told(state: FeedState, run: RunClock, progress: RunProgress) -> None:
+    run.tick(is_working=state.is_window_open)
+    progress(state, run.seconds)
 
 
 def warm_segmenters(config: BridgeConfig, recipe: Recipe) -> WarmSegmenters:
@@ -146,28 +176,36 @@ def warm_segmenters(config: BridgeConfig, recipe: Recipe) -> WarmSegmenters:
 
 def _loop(
     feeder: Feeder,
-    run: RunClock,
     leaving: Leaving,
     log: Log,
-    progress: RunProgress,
+    tell: Callable[[FeedState], None],
     pipeline: Pipeline,
 ) -> FeedState:
     state = FeedState(0, False, True, 0)
     while not leaving.stop.is_set():
         try:
             state = feeder.step(lambda: not leaving.stop.is_set())
-            busy = state.is_window_open and pipeline.work_one(process_name())
+            busy = state.is_window_open and _worked(pipeline)
+            tell(state)
         except TransientError as error:  # plan, ledger or results; nothing is lost
             log.warning("run-waits", reason=error.reason, detail=error.detail)
             leaving.stop.wait(_WAIT_S)
             continue
-        run.tick(is_working=state.is_window_open)
-        progress(state, run.seconds)
         if state.is_over:
             break
         if not busy:
             leaving.stop.wait(_POLL_S)
     return state
+
+
+def _worked(pipeline: Pipeline) -> bool:
+    """See ``Pipeline.work_one``."""
+    try:
+        return pipeline.work_one(process_name())
+    except (BridgeError, BrokenDeviceError):
+        raise
+    except Exception as error:
+        raise _JobFaultError from error
 
 
 def _settled(feeder: Feeder, state: FeedState, log: Log) -> FeedState:

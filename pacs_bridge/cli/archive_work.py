@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from inference.reasons import Reason
 from pacs_bridge.cli.configuration import loaded
-from pacs_bridge.cli.outcome import end_wrong_call
+from pacs_bridge.cli.outcome import end_failed, end_wrong_call
 
 if TYPE_CHECKING:
     from pacs_bridge.archive.feeder import FeedState
@@ -26,10 +28,11 @@ def work_here(
     """Segment in this process, with a warm model; results go to ``--out``."""
     from pacs_bridge.archive.own_bridge import OwnWork, own_config
     from pacs_bridge.archive.plan_file import PlanFile
-    from pacs_bridge.archive.planning import rules_of
+    from pacs_bridge.archive.planning import note_results, rules_of
     from pacs_bridge.archive.recipe import recipe_of
     from pacs_bridge.archive.running import OwnRun, warm_segmenters
     from pacs_bridge.clock import SystemClock
+    from pacs_bridge.errors import BridgeError
     from pacs_bridge.models import (
         UnknownDeviceError,
         default_models_folder,
@@ -37,6 +40,7 @@ def work_here(
         model_stores,
         preferred_model,
     )
+    from pacs_bridge.worker import BrokenDeviceError
 
     stores = model_stores(options["models_folder"] or default_models_folder())
     model = options["model_name"] or preferred_model(stores)
@@ -55,6 +59,7 @@ def work_here(
     config = own_config(run_folder, work, rules)
     recipe = recipe_of(config, config.routes[0], stores)
     _refresh(plan, recipe.digest, options["retry_failed"])
+    note_results(plan, options["out_folder"])
     plan.close()
     remote = _remote_sources(options["config_path"], sources, config)
     try:
@@ -62,7 +67,14 @@ def work_here(
     except UnknownDeviceError as error:
         end_wrong_call(f"--device {options['device']}: {error}")
     run = OwnRun(run_folder, config, recipe, options["out_folder"], remote, segmenters)
-    return run.work(pace, leaving, SystemClock(), progress)
+    try:
+        return run.work(pace, leaving, SystemClock(), progress)
+    except BrokenDeviceError:
+        end_failed(Reason.MODEL_ERROR, "the device computes no more: run it again", False)
+    except Exception as error:
+        if not isinstance(error, BridgeError):
+            click.echo("a fault of this software: see run.log in the folder of the run", err=True)
+        raise
 
 
 def work_by_service(

@@ -24,6 +24,9 @@ from pacs_bridge.archive.running import Leaving, OwnRun, Pace
 from pacs_bridge.archive.series_book import SeriesBook
 from pacs_bridge.clock import SystemClock
 
+#: A series with such a value has a segmenter fail in a way that nobody foresaw.
+FAULTY_HU = 901
+
 
 class BrightSegmenters:
     """In the place of ``WarmSegmenters``: bone-bright is liver."""
@@ -44,6 +47,8 @@ class BrightSegmenters:
     def segment(self, volume, progress=None) -> LabelMap:  # type: ignore[no-untyped-def]
         with self._inferences.open("ab", buffering=0) as file:
             file.write(b"x")
+        if volume.hu.max() == FAULTY_HU:
+            raise RuntimeError("a fault that nobody foresaw")
         return LabelMap(np.where(volume.hu >= 300, 5, 0).astype(np.uint8), volume.geometry)
 
 

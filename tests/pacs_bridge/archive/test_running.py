@@ -71,13 +71,13 @@ class KilledRun:
         return found
 
 
-def write_archive(folder: Path, count: int) -> None:
+def write_archive(folder: Path, count: int, bright_hu: int = 700) -> None:
     """Small series with something bright in them."""
     hu = np.full((12, 16, 20), -1000, dtype=np.int16)
-    hu[3:9, 4:12, 4:12] = 700
+    hu[3:9, 4:12, 4:12] = bright_hu
     volume = Volume(hu, stack(hu.shape, (3.0, 4.0, 3.0)))
     for number in range(count):
-        write_ct_series(volume, folder / f"patient{number}", SeriesOptions(seed=number + 1))
+        write_ct_series(volume, folder / f"patient{number}", SeriesOptions(seed=bright_hu + number))
 
 
 def run_killed(tree_root, plan_of, ram_folder, rng, series: int, kills: int) -> None:
@@ -130,3 +130,17 @@ def test_a_run_over_300_series_that_is_killed_ten_times_does_every_series_once(
     tree, plan_of, ram_folder, rng
 ):
     run_killed(tree.root, plan_of, ram_folder, rng, series=300, kills=10)
+
+
+def test_a_series_that_fails_in_a_way_nobody_foresaw_stops_no_other(tree, plan_of, ram_folder):
+    write_archive(tree.root, 4)
+    write_archive(tree.root / "faulty", 1, bright_hu=901)
+    plan_of(tree.root).plan.close()
+    run = KilledRun(ram_folder)
+    process = run.start()
+    assert process.wait(120) == 0
+    process.stdout.close()
+    states = dict(run.ledger("SELECT state, count(*) FROM jobs GROUP BY state"))
+    assert states == {"sent": 4, "dead": 1}
+    reason = run.ledger("SELECT reason, attempts FROM jobs WHERE state = 'dead'")
+    assert reason == [("internal-error", 3)]
