@@ -7,7 +7,7 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test lint unit peers images bench bench-quick parity lock docs clean
+.PHONY: demo test lint unit peers images bench bench-quick parity kills lock docs clean
 
 demo: $(RUNTIME)  ## synthetic patient through listener, worker and sender into an archive
 	$(BIN)/pacs-bridge demo --out demo-output
@@ -24,8 +24,12 @@ lint: $(DEV)
 unit: $(DEV)
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "not slow and not gpu"
 
-peers:  ## Orthanc, DCMTK: installed where they are missing (Debian, as root)
+peers:  ## Orthanc, DCMTK, PostgreSQL: installed where they are missing (Debian, as root)
 	tests/peers/install.sh
+
+kills: peers $(DEV)  ## workers killed at random for half an hour, then an archive of 100,000 jobs
+	PACS_BRIDGE_KILL_JOBS=5000 $(PYTEST) -o timeout=7200 -s tests/pacs_bridge/queue/test_kills.py
+	$(BIN)/python tests/benchmarks/bench_dispatch.py
 
 parity: $(DEV)  ## the published chain against ours, whole volumes
 	$(PYTEST) -s -m slow tests/inference/test_parity.py

@@ -20,8 +20,8 @@ FOLDER = Path(__file__).parent
     ("script", "options", "rows"),
     [
         ("bench_ledger.py", "--series 300 --claims 20", 11),
-        ("bench_dispatch.py", "--jobs 300 --kill-every 0.4", 2),
-        ("bench_scale_out.py", "--jobs 8 --seconds 0.1 --behind 200", 4),
+        ("bench_dispatch.py", "--jobs 150 --kill-every 0.4", 2),
+        ("bench_scale_out.py", "--jobs 8 --seconds 0.1 --behind 100", 4),
     ],
 )
 def test_all_of_it_is_accounted_for(tmp_path: Path, script: str, options: str, rows: int) -> None:

@@ -28,7 +28,7 @@ LIMIT_S = 60.0 + JOBS
 FINAL = (State.SENDING, State.SKIPPED, State.DEAD)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 + 3 * JOBS)
 def test_every_job_ends_once_and_rightly_whenever_workers_are_killed(
     bench: QueueBench, tmp_path: Path
 ) -> None:
