@@ -13,6 +13,7 @@ from inference.errors import InferenceError
 from inference.model_store import locate
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.destinations import DestinationConfig, StowDestinationConfig
+from pacs_bridge.config.queue import QueueConfig
 from pacs_bridge.config.sources import PlanSourceConfig, SourceConfig
 from pacs_bridge.deliver.echo import ask
 from pacs_bridge.deliver.stow import StowClient
@@ -57,6 +58,7 @@ def check_up(config: BridgeConfig) -> tuple[CheckResult, ...]:
         _clock(),
         *(_destination(each, config) for each in config.destinations),
         *(_source(each, config) for each in config.sources),
+        *(() if config.queue is None else (_queue(config.queue),)),
     )
 
 
@@ -114,6 +116,21 @@ def _ledger(config: BridgeConfig) -> CheckResult:
         return CheckResult("ledger", Health.DOUBT, f"written at {newest:%F %T} UTC, in the future")
     states = ", ".join(f"{number} {state}" for state, number in counts.items())
     return CheckResult("ledger", Health.GOOD, states or "empty")
+
+
+def _queue(queue: QueueConfig) -> CheckResult:
+    """Whether jobs can be handed over, and whether anybody takes them."""
+    from pacs_bridge.postgres.standing import standing
+
+    subject = f"queue {queue.name}"
+    try:
+        found = standing(queue)
+    except BridgeError as error:
+        return CheckResult(subject, Health.BAD, str(error))
+    if found is None:
+        return CheckResult(subject, Health.GOOD, "none yet")
+    idle = found.waiting and not found.workers
+    return CheckResult(subject, Health.DOUBT if idle else Health.GOOD, str(found))
 
 
 def _clock() -> CheckResult:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from queue_bench import request_of
+from queue_bench import PostgresBench, request_of
 
+from pacs_bridge.checkup import Health, _queue
 from pacs_bridge.cli.main import main
 from pacs_bridge.config.load import ConfigError
 from pacs_bridge.ledger.ledger import Ledger
@@ -57,6 +58,29 @@ def test_what_was_handed_over_comes_back_when_no_queue_is_configured_any_more(ma
     assert ledger.view.job(job_id).state is State.READY
     assert ledger.jobs.claim("local", 60.0).attempt == 1
     ledger.close()
+
+
+def test_doctor_says_how_the_queue_stands(make_config, postgres):
+    url = postgres.new_database()
+    config = make_config(queue=f'{{ url = "{url}" }}')
+    assert _queue(config.queue).detail == "none yet"
+    bench = PostgresBench(url)
+    bench.queue.submit(request_of("1.1"))
+
+    nobody = _queue(config.queue)
+    assert (nobody.health, nobody.detail) == (
+        Health.DOUBT,
+        "1 waiting, 0 claimed, 0 settled, 0 workers",
+    )
+    bench.queue.claim("w", 60.0)
+    at_work = _queue(config.queue)
+    assert (at_work.health, at_work.detail) == (
+        Health.GOOD,
+        "0 waiting, 1 claimed, 0 settled, 1 workers",
+    )
+    bench.close()
+    away = _queue(make_config(queue='{ url = "postgresql://127.0.0.1:1/x" }').queue)
+    assert away.health is Health.BAD
 
 
 @pytest.mark.parametrize(
