@@ -152,8 +152,9 @@ def test_workers_take_jobs_from_the_queue_of_the_bridge(services: dict[str, Any]
 def test_the_viewer_asks_orthanc(services: dict[str, Any]) -> None:
     nginx = (DOCKER / "ohif" / "nginx.conf").read_text(encoding="utf-8")
     orthanc = json.loads((DOCKER / "orthanc.json").read_text(encoding="utf-8"))
-    target = f"http://orthanc:{orthanc['HttpPort']}{orthanc['DicomWeb']['Root']}"
-    assert f"proxy_pass {target};" in nginx
+    assert f"set $orthanc http://orthanc:{orthanc['HttpPort']};" in nginx
+    assert f"location {orthanc['DicomWeb']['Root']} {{" in nginx
+    assert set(services["ohif"]["networks"]) & set(services["orthanc"]["networks"])
     (port,) = services["ohif"]["ports"]
     assert f"listen {port.rpartition(':')[2]};" in nginx
     assert nginx.count("{") == nginx.count("}")
