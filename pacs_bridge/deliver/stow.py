@@ -124,7 +124,10 @@ class StowClient:
                     raise self._refusal(answer)
                 return StowReply(False, f"GET /studies: status {answer.status}")
         except (WebPeerError, RedirectError, TransientError) as error:
-            raise _as_a_whole(error) from error
+            whole = _as_a_whole(error)
+            if whole is error:
+                raise
+            raise whole from error
 
     @property
     def _name(self) -> str:
@@ -139,7 +142,10 @@ class StowClient:
             ):
                 return self._outcome(answer, offer.result.sop_instance_uid)
         except (WebPeerError, RedirectError, TransientError) as error:
-            raise _as_a_whole(error) from error
+            whole = _as_a_whole(error)
+            if whole is error:
+                raise
+            raise whole from error
 
     def _outcome(self, answer: WebAnswer, sop_instance_uid: str) -> InstanceOutcome | str:
         if answer.status in _TOLD:

@@ -32,7 +32,10 @@ def refusal(status: int, what: str) -> BridgeError:
     if status == _NOT_AUTHORIZED:
         return PermanentError(Reason.NOT_AUTHORISED, said)
     if status == MOVE_DESTINATION_UNKNOWN:
-        return PermanentError(Reason.SOURCE_REFUSED, f"{said}: it does not know move_ae_title")
+        # also what some answer that cannot reach us: either side may put that right
+        return TransientError(
+            Reason.SOURCE_REFUSED, f"{said}: it does not know move_ae_title, or cannot reach it"
+        )
     if status in _PASSING or status >> 8 == 0xA7 or status >> 12 == 0xC:
         return TransientError(Reason.SOURCE_UNREACHABLE, said)
     return PermanentError(Reason.SOURCE_REFUSED, said)

@@ -53,7 +53,7 @@ class MoveScu:
         line = ArchiveLine(self._config, self._calling_ae_title)
         told = SubOperations()
         title = self._config.move_ae_title or ""
-        with StoreDoor(self._config, series, line.stir, self._log, check) as door:
+        with StoreDoor(self._config, series, line, self._log, check) as door:
             try:
                 line.open(_PROPOSAL)
                 with line.request(

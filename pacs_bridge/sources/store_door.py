@@ -23,12 +23,14 @@ from pacs_bridge.receive.negotiation import AssociationRequest, Context, Negotia
 from pacs_bridge.receive.status import Status
 from pacs_bridge.receive.storage import DataSetSink, Refusal, Tally
 from pacs_bridge.receive.upper_layer import LOCAL_LIMIT_EXCEEDED, Connection, Rejection
+from pacs_bridge.sources.dimse_line import ArchiveLine
 from pacs_bridge.sources.received_series import IncomingFile, ReceivedSeries
 
 _MAX_ASSOCIATIONS = 16
 _PDU_TIMEOUT_S = 10.0
 _PORT_WAIT_S = 0.25
 _LAST_WAIT_S = 2.0
+_MOST_MIB = 4096
 
 
 class StoreDoor:
@@ -40,8 +42,8 @@ class StoreDoor:
         Of the source: the port is taken while this is open, and whoever comes second waits.
     series
         What is to come; anything else is refused.
-    stirred
-        Called for every piece that comes.
+    line
+        That asked for it: told of every piece that comes, and cut at a fault of ours.
     log
         Told each association.
     check
@@ -52,13 +54,13 @@ class StoreDoor:
         self,
         config: DimseSourceConfig,
         series: ReceivedSeries,
-        stirred: Callable[[], None],
+        line: ArchiveLine,
         log: Log,
         check: Callable[[], None],
     ) -> None:
         self._config = config
         self._series = series
-        self._stirred = stirred
+        self._line = line
         self._log = log
         self._check = check
         self._limits = _listener(config)
@@ -128,7 +130,12 @@ class StoreDoor:
             called_ae_title=request.called_ae_title,
             address=address,
         )
-        return _Session(record, self._series, self._log, self._stirred, self.faults.append)
+        return _Session(record, self._series, self._log, self._line.stir, self._fail)
+
+    def _fail(self, error: BridgeError) -> None:
+        """No more can be taken: end the request, whose thread then tells why."""
+        self.faults.append(error)
+        self._line.cut()
 
 
 class _Visit:
@@ -185,7 +192,7 @@ class _Session:
         except BridgeError as error:
             self._failed(error)
             return self._refused(Status.OUT_OF_RESOURCES)
-        return _Sink(file, self._stirred, self._settled)
+        return _Sink(file, self._stirred, self._failed, self._settled)
 
     def _refused(self, status: Status) -> Refusal:
         self.tally.refused += 1
@@ -199,7 +206,6 @@ class _Session:
         self.tally.refused += 1
         if error.reason is Reason.BAD_ANSWER:  # perhaps late, and of an earlier request
             return Response(Status.DATA_SET_DOES_NOT_MATCH, "not the series that was asked for")
-        self._failed(error)
         return Response(Status.OUT_OF_RESOURCES)
 
 
@@ -210,10 +216,12 @@ class _Sink:
         self,
         file: IncomingFile,
         stirred: Callable[[], None],
+        failed: Callable[[BridgeError], None],
         settled: Callable[[BridgeError | None], Response],
     ) -> None:
         self._file = file
         self._stirred = stirred
+        self._failed = failed
         self._settled = settled
         self._error: BridgeError | None = None
 
@@ -226,6 +234,7 @@ class _Sink:
         except BridgeError as error:
             self._error = error
             self._file.discard()
+            self._failed(error)
 
     def finish(self) -> Response:
         try:
@@ -233,6 +242,8 @@ class _Sink:
                 self._file.keep()
         except BridgeError as error:
             self._error = error
+            if error.reason is not Reason.BAD_ANSWER:
+                self._failed(error)
         finally:
             self._file.discard()
         return self._settled(self._error)
@@ -257,8 +268,9 @@ def _listener(config: DimseSourceConfig) -> ListenerConfig:
         port=config.move_port,
         peers=(PeerConfig(ae_title=config.ae_title, addresses=tuple(addresses)),),
         transfer_syntaxes=config.transfer_syntaxes,
-        max_instance_mib=config.max_instance_mib,
-        max_multiframe_instance_mib=config.max_instance_mib,
+        # the series itself keeps the limit, and says why
+        max_instance_mib=min(config.max_instance_mib + 1, _MOST_MIB),
+        max_multiframe_instance_mib=min(config.max_instance_mib + 1, _MOST_MIB),
         max_association_gib=config.max_series_gib,
         idle_timeout_s=config.response_timeout_s,
     )

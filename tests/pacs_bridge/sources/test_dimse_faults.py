@@ -1,0 +1,464 @@
+"""Every way in which an archive can fail a query or a retrieval, by one that does."""
+
+from __future__ import annotations
+
+import gc
+import json
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE, build_context, evt
+
+from inference.reasons import Reason
+from pacs_bridge.config.sources import DimseSourceConfig
+from pacs_bridge.deliver.line import Line
+from pacs_bridge.errors import BridgeError, PermanentError, TransientError
+from pacs_bridge.library_settings import apply_library_settings
+from pacs_bridge.sources.brief_retry import BriefRetry
+from pacs_bridge.sources.dimse_archive import DimseArchive
+from pacs_bridge.sources.remote_archive import SeriesQuery
+
+#: The library's SCP leaves sockets open that were refused or cut; ours are looked at elsewhere.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3))
+CT = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+SHORT_S = 0.5  #: response time out of what is to be silent
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass
+class Flaky:
+    """A query/retrieve SCP of one series that fails as it is told."""
+
+    instances: list[Dataset]
+    move_port: int = 0
+    port: int = 0
+    associations: int = 0
+    drop_every: int = 0  #: every so-many-th association is aborted at once
+    find_statuses: list[int] = field(default_factory=list)  #: of coming searches
+    retrieve_statuses: list[int] = field(default_factory=list)  #: of coming retrievals
+    knows_destination: bool = True
+    leave_out: int = 0  #: instances that are listed and not sent
+    cut_after: list[int] = field(default_factory=list)  #: sub-operations, then the line is cut
+    extra: list[Dataset] = field(default_factory=list)  #: sent as well
+    silent_at: str = ""  #: find or retrieve
+    listed_count: int | None = None
+    requests: list[str] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    let_go: threading.Event = field(default_factory=threading.Event)
+
+    def established(self, event: evt.Event) -> None:
+        self.associations += 1
+        if self.drop_every and self.associations % self.drop_every == 0:
+            event.assoc.abort()
+
+    def find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        self.requests.append(event.identifier.QueryRetrieveLevel)
+        if self.silent_at == "find":
+            self.let_go.wait(30)
+        if self.find_statuses:
+            yield self.find_statuses.pop(0), None
+            return
+        level = event.identifier.QueryRetrieveLevel
+        rows = self.instances if level == "IMAGE" else self.instances[:1]
+        for ds in rows:
+            match = Dataset()
+            match.QueryRetrieveLevel = level
+            match.StudyInstanceUID = ds.StudyInstanceUID
+            if level != "STUDY":
+                match.SeriesInstanceUID = ds.SeriesInstanceUID
+                match.Modality = "CT"
+                match.NumberOfSeriesRelatedInstances = self.listed_count or len(self.instances)
+            if level == "IMAGE":
+                match.SOPInstanceUID = ds.SOPInstanceUID
+                match.SOPClassUID = ds.SOPClassUID
+            yield 0xFF00, match
+        yield 0x0000, None
+
+    def _given(self, event: evt.Event) -> Iterator[Any]:
+        if self.silent_at == "retrieve":
+            self.let_go.wait(30)
+        given = [*self.instances[self.leave_out :], *self.extra]
+        yield len(given)
+        if self.retrieve_statuses:
+            yield self.retrieve_statuses.pop(0), None
+            return
+        cut_after = self.cut_after.pop(0) if self.cut_after else None
+        for number, ds in enumerate(given):
+            if number == cut_after:
+                event.assoc.abort()
+                return
+            yield 0xFF00, ds
+
+    def get(self, event: evt.Event) -> Iterator[Any]:
+        self.requests.append("C-GET")
+        yield from self._given(event)
+
+    def move(self, event: evt.Event) -> Iterator[Any]:
+        self.requests.append(f"C-MOVE to {event.move_destination}")
+        if not self.knows_destination:
+            yield None, None
+            return
+        # pynetdicom leaves a socket open whose connection was refused
+        self.lines.append(Line(60.0))
+        how = {
+            "contexts": [build_context(CT, EXPLICIT)],
+            "ae_title": event.move_destination,
+            "evt_handlers": self.lines[-1].handlers(),
+        }
+        yield "127.0.0.1", self.move_port, how
+        yield from self._given(event)
+
+
+@pytest.fixture(scope="module")
+def closing() -> Iterator[ThreadPoolExecutor]:
+    """Servers take half a second to stop: not one after the other."""
+    with ThreadPoolExecutor() as executor:
+        yield executor
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture
+def original(make_original: Callable[..., Any]) -> Any:
+    return make_original(6)
+
+
+@pytest.fixture
+def flaky(original: Any, closing: ThreadPoolExecutor) -> Iterator[Flaky]:
+    apply_library_settings()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        move_port = free.getsockname()[1]
+    made = Flaky([pydicom.dcmread(path) for path in original.paths], move_port)
+    ae = AE(ae_title="FLAKY")
+    for model in (FIND, GET, MOVE):
+        ae.add_supported_context(model)
+    ae.add_supported_context(CT, EXPLICIT, scu_role=True, scp_role=True)
+    ae.add_requested_context(CT, EXPLICIT)
+    server = ae.start_server(
+        ("127.0.0.1", 0),
+        block=False,
+        evt_handlers=[
+            (evt.EVT_ESTABLISHED, made.established),
+            (evt.EVT_C_FIND, made.find),
+            (evt.EVT_C_GET, made.get),
+            (evt.EVT_C_MOVE, made.move),
+        ],
+    )
+    made.port = server.server_address[1]
+    yield made
+    made.let_go.set()
+    for line in made.lines:
+        line.close()
+    closing.submit(server.shutdown)
+
+
+@pytest.fixture
+def open_archive(flaky: Flaky, kept_log: Any) -> Callable[..., DimseArchive]:
+    def make(retrieve: str = "c-get", **settings: object) -> DimseArchive:
+        table = {
+            "name": "pacs",
+            "kind": "dimse",
+            "ae_title": "FLAKY",
+            "host": "127.0.0.1",
+            "port": flaky.port,
+            "response_timeout_s": 20,
+            "retrieve": retrieve,
+            "move_ae_title": "BRIDGEFETCH",
+            "move_port": flaky.move_port,
+        }
+        config = DimseSourceConfig.model_validate_json(json.dumps(table | settings))
+        return DimseArchive(config, "PACSBRIDGE", kept_log, BriefRetry(lambda seconds: None))
+
+    return make
+
+
+@pytest.fixture
+def fetch(
+    open_archive: Callable[..., DimseArchive], original: Any, tmp_path: Path
+) -> Callable[..., tuple[Path, ...]]:
+    def run(retrieve: str = "c-get", **settings: object) -> tuple[Path, ...]:
+        archive = open_archive(retrieve, **settings)
+        return archive.fetch(original.study_uid, original.series_uid, tmp_path / "got", _nothing)
+
+    return run
+
+
+def _error(fetch: Callable[..., object], *args: object, **settings: object) -> BridgeError:
+    with pytest.raises(BridgeError) as caught:
+        fetch(*args, **settings)
+    return caught.value
+
+
+BOTH = pytest.mark.parametrize("retrieve", ["c-get", "c-move"])
+
+
+@BOTH
+def test_a_sound_archive_gives_the_series(
+    fetch: Callable[..., Any], original: Any, retrieve: str
+) -> None:
+    original.assert_is(fetch(retrieve))
+
+
+@BOTH
+def test_an_archive_that_drops_associations_is_asked_again(
+    flaky: Flaky, fetch: Callable[..., Any], original: Any, retrieve: str
+) -> None:
+    flaky.drop_every = 10
+    for _ in range(6):
+        original.assert_is(fetch(retrieve))
+    assert flaky.associations > 12  # two for each, and those that were dropped
+
+
+def test_a_search_over_many_studies_outlives_dropped_associations(
+    flaky: Flaky, open_archive: Callable[..., DimseArchive], original: Any
+) -> None:
+    flaky.drop_every = 2
+    studies = tuple(f"1.2.{number}" for number in range(5))
+    found = list(open_archive().find(SeriesQuery(study_instance_uids=studies)))
+    assert [each.series_instance_uid for each in found] == [original.series_uid]
+    assert flaky.requests == ["STUDY", "SERIES"] * 5
+
+
+@BOTH
+def test_an_association_that_breaks_in_the_middle_is_made_up_for(
+    flaky: Flaky, fetch: Callable[..., Any], original: Any, retrieve: str
+) -> None:
+    flaky.cut_after = [3]
+    original.assert_is(fetch(retrieve))
+
+
+@BOTH
+def test_fewer_instances_than_announced_are_no_series(
+    flaky: Flaky, fetch: Callable[..., Any], retrieve: str
+) -> None:
+    flaky.leave_out = 2
+    error = _error(fetch, retrieve)
+    assert isinstance(error, TransientError)
+    assert error.reason is Reason.SOURCE_INCOMPLETE
+    assert "2 of 6" in error.detail
+    assert "4 completed" in error.detail
+
+
+def test_fewer_instances_listed_than_counted_are_no_series(
+    flaky: Flaky, fetch: Callable[..., Any]
+) -> None:
+    flaky.listed_count = 7
+    assert _error(fetch).reason is Reason.SOURCE_INCOMPLETE
+
+
+@pytest.mark.parametrize("retrieve", ["search", "c-get", "c-move"])
+@pytest.mark.parametrize(
+    ("status", "kind", "reason"),
+    [
+        (0xA701, TransientError, Reason.SOURCE_UNREACHABLE),
+        (0xA702, TransientError, Reason.SOURCE_UNREACHABLE),
+        (0xC000, TransientError, Reason.SOURCE_UNREACHABLE),
+        (0xA900, PermanentError, Reason.SOURCE_REFUSED),
+        (0x0122, PermanentError, Reason.SOURCE_REFUSED),
+        (0x0124, PermanentError, Reason.NOT_AUTHORISED),
+    ],
+)
+def test_a_failure_is_said_by_its_status(
+    flaky: Flaky,
+    fetch: Callable[..., Any],
+    retrieve: str,
+    status: int,
+    kind: type,
+    reason: Reason,
+) -> None:
+    if retrieve == "search":
+        flaky.find_statuses = [status] * 9
+    else:
+        flaky.retrieve_statuses = [status] * 9
+    error = _error(fetch, "c-get" if retrieve == "search" else retrieve)
+    assert isinstance(error, kind)
+    assert error.reason is reason
+    assert f"{status:04X}H" in error.detail
+
+
+def test_a_search_for_which_there_are_no_resources_is_tried_again_briefly(
+    flaky: Flaky, fetch: Callable[..., Any], original: Any
+) -> None:
+    flaky.find_statuses = [0xA700, 0xA700]
+    original.assert_is(fetch())
+    flaky.find_statuses = [0xA700] * 3
+    error = _error(fetch)
+    assert isinstance(error, TransientError)
+    assert error.reason is Reason.SOURCE_UNREACHABLE
+
+
+def test_an_archive_that_does_not_know_our_title_is_said(
+    flaky: Flaky, fetch: Callable[..., Any]
+) -> None:
+    flaky.knows_destination = False
+    error = _error(fetch, "c-move")
+    assert isinstance(error, TransientError)
+    assert error.reason is Reason.SOURCE_REFUSED
+    assert "move_ae_title" in error.detail
+
+
+@pytest.mark.parametrize("at", ["search", "c-get", "c-move"])
+def test_an_archive_that_never_answers_is_left(
+    flaky: Flaky, fetch: Callable[..., Any], at: str
+) -> None:
+    flaky.silent_at = "find" if at == "search" else "retrieve"
+    error = _error(fetch, "c-move" if at == "c-move" else "c-get", response_timeout_s=SHORT_S)
+    assert isinstance(error, TransientError)
+    assert error.reason is Reason.SOURCE_UNREACHABLE
+    assert "silent" in error.detail
+
+
+@BOTH
+def test_an_instance_of_another_series_is_not_taken(
+    flaky: Flaky,
+    fetch: Callable[..., Any],
+    original: Any,
+    make_original: Callable[..., Any],
+    retrieve: str,
+) -> None:
+    flaky.extra = [pydicom.dcmread(make_original(1).paths[0])]
+    if retrieve == "c-move":  # it may be late, and of an earlier request
+        original.assert_is(fetch(retrieve))
+    else:
+        error = _error(fetch, retrieve)
+        assert isinstance(error, PermanentError)
+        assert error.reason is Reason.BAD_ANSWER
+
+
+@BOTH
+def test_an_instance_beyond_the_limit_is_too_large(
+    flaky: Flaky, fetch: Callable[..., Any], retrieve: str
+) -> None:
+    flaky.instances[2].PixelData = bytes(2 << 20)
+    error = _error(fetch, retrieve, max_instance_mib=1)
+    assert error.reason is Reason.TOO_LARGE
+
+
+def test_more_matches_than_are_allowed_are_an_error_and_not_a_part(
+    flaky: Flaky, fetch: Callable[..., Any]
+) -> None:
+    error = _error(fetch, max_results=5)
+    assert isinstance(error, PermanentError)
+    assert error.reason is Reason.TOO_LARGE
+
+
+def test_a_series_without_a_ct_image_is_not_fetched(
+    flaky: Flaky, fetch: Callable[..., Any]
+) -> None:
+    for ds in flaky.instances:
+        ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    error = _error(fetch)
+    assert error.reason is Reason.NOT_CT
+    assert flaky.requests == ["SERIES", "IMAGE"]
+
+
+def test_a_stranger_cannot_send_to_an_open_door(
+    flaky: Flaky, fetch: Callable[..., Any], kept_log: Any
+) -> None:
+    error = _error(fetch, "c-move", move_addresses=["127.0.0.2"])
+    assert isinstance(error, TransientError)
+    assert any(event == "association-rejected" for event, _ in kept_log.lines)
+    assert not any(event == "association-accepted" for event, _ in kept_log.lines)
+
+
+@BOTH
+def test_a_check_that_raises_ends_a_fetch_that_waits(
+    flaky: Flaky,
+    open_archive: Callable[..., DimseArchive],
+    original: Any,
+    tmp_path: Path,
+    retrieve: str,
+) -> None:
+    class Leaving(Exception):
+        pass
+
+    flaky.silent_at = "retrieve"
+
+    def check() -> None:
+        if flaky.requests and flaky.requests[-1].startswith("C-"):
+            raise Leaving
+
+    archive = open_archive(retrieve)
+    with pytest.raises(Leaving):
+        archive.fetch(original.study_uid, original.series_uid, tmp_path / "got", check)
+
+
+def test_two_fetches_take_turns_at_the_port(
+    flaky: Flaky,
+    open_archive: Callable[..., DimseArchive],
+    original: Any,
+    tmp_path: Path,
+) -> None:
+    def run(number: int) -> tuple[Path, ...]:
+        archive = open_archive("c-move")
+        folder = tmp_path / f"got{number}"
+        return archive.fetch(original.study_uid, original.series_uid, folder, _nothing)
+
+    with ThreadPoolExecutor() as executor:
+        for paths in executor.map(run, range(3)):
+            original.assert_is(paths)
+
+
+def test_an_address_that_is_not_ours_cannot_be_opened(fetch: Callable[..., Any]) -> None:
+    error = _error(fetch, "c-move", move_bind="192.0.2.1")
+    assert isinstance(error, PermanentError)
+    assert error.reason is Reason.CANNOT_LISTEN
+
+
+def test_an_archive_without_c_get_is_said(
+    original: Any, kept_log: Any, tmp_path: Path, closing: ThreadPoolExecutor
+) -> None:
+    made = Flaky([pydicom.dcmread(path) for path in original.paths])
+    ae = AE(ae_title="FLAKY")
+    ae.add_supported_context(FIND)
+    server = ae.start_server(
+        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, made.find)]
+    )
+    table = {
+        "name": "pacs",
+        "kind": "dimse",
+        "ae_title": "FLAKY",
+        "host": "127.0.0.1",
+        "port": server.server_address[1],
+    }
+    config = DimseSourceConfig.model_validate_json(json.dumps(table))
+    archive = DimseArchive(config, "PACSBRIDGE", kept_log, BriefRetry(lambda seconds: None))
+    with pytest.raises(PermanentError) as refused:
+        archive.fetch(original.study_uid, original.series_uid, tmp_path / "got", _nothing)
+    assert refused.value.reason is Reason.SOURCE_REFUSED
+    closing.submit(server.shutdown)
+
+
+def test_a_rejected_association_may_be_put_right(
+    flaky: Flaky, open_archive: Callable[..., DimseArchive], closing: ThreadPoolExecutor
+) -> None:
+    ae = AE(ae_title="STRICT")
+    ae.require_called_aet = True
+    ae.add_supported_context(FIND)
+    server = ae.start_server(("127.0.0.1", 0), block=False)
+    with pytest.raises(TransientError) as rejected:
+        open_archive(port=server.server_address[1]).ask()
+    assert rejected.value.reason is Reason.SOURCE_REFUSED
+    assert "Called AE title" in rejected.value.detail
+    with suppress(OSError):
+        closing.submit(server.shutdown)
