@@ -5,14 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 pytestmark = pytest.mark.pacs
 
 BINARY = "1.2.840.10008.5.1.4.1.1.66.4"
 LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 #: For a result, on a busy machine.
 LIMIT_S = 240.0
 Wait = Callable[..., None]
@@ -143,6 +146,22 @@ def test_a_late_slice_gives_a_second_revision(
     for ds in later:
         referenced = {str(one.SeriesInstanceUID): one for one in ds.ReferencedSeriesSequence}
         assert len(referenced[series.series_uid].ReferencedInstanceSequence) == len(series.paths)
+
+
+def test_a_picture_within_a_ct_series_stays_where_it_is(
+    site: Any, ct_series: Callable[..., Any], tmp_path: Path, wait_for: Wait
+) -> None:
+    series = ct_series()
+    picture = pydicom.dcmread(series.paths[0])
+    picture.SOPClassUID = picture.file_meta.MediaStorageSOPClassUID = SECONDARY_CAPTURE
+    picture.SOPInstanceUID = picture.file_meta.MediaStorageSOPInstanceUID = "2.25.20261122"
+    picture.save_as(tmp_path / "picture.dcm")
+    site.store([*series.paths, tmp_path / "picture.dcm"])
+    wait_for(lambda: site.bridge_state(series) == ("sent", 1), LIMIT_S)
+    with site.web as web:
+        assert len(web.get(f"/series/{site.id_of(series)}").json()["Instances"]) == 13
+    assert site.state(series)["bridge"]["instance_count"] == 12
+    assert site.status()["transfers"] == {}
 
 
 def test_orthanc_answers_at_once_while_a_series_is_segmented(
