@@ -13,7 +13,7 @@ from pacs_bridge.sources.dicomweb_status import refusal
 from pacs_bridge.sources.received_series import ReceivedSeries
 
 #: As stored (PS3.18 8.7.3.5.2), and for services that do not know that: as they like.
-_AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 _AS_THEY_LIKE = 'multipart/related; type="application/dicom"'
 _SUCCESS = (200, 206)
 _NOT_ACCEPTABLE = (400, 406, 415)
@@ -49,13 +49,13 @@ class Retrieval:
             As ``refusal`` and ``ReceivedSeries.take``; ``bad-answer`` if the answer is not made
             of DICOM files.
         """
-        if not self._has_taken(path, _AS_STORED):
+        if not self._has_taken(path, AS_STORED):
             self._has_taken(path, _AS_THEY_LIKE)
 
     def _has_taken(self, path: str, accept: str) -> bool:
         """Take an answer; False if the service cannot give this kind of one."""
         with self._peer.asked(WebRequest("GET", path, headers={"Accept": accept})) as answer:
-            if answer.status in _NOT_ACCEPTABLE and accept == _AS_STORED:
+            if answer.status in _NOT_ACCEPTABLE and accept == AS_STORED:
                 return False
             if answer.status == _NO_CONTENT:
                 return True

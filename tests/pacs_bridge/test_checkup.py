@@ -67,3 +67,17 @@ def test_a_destination_without_verification_is_judged_by_what_it_takes(
     assert checked(SEGMENTATION).health is Health.GOOD
     found = checked(VERIFICATION)
     assert (found.health, "none of the kinds" in found.detail) == (Health.BAD, True)
+
+
+def test_sources_and_web_destinations_that_cannot_be_reached_are_bad(
+    make_config: Callable[..., BridgeConfig],
+) -> None:
+    config = make_config(
+        destinations='[{ name = "archive", url = "http://127.0.0.1:1/dicom-web" }]',
+        sources='[{ name = "vna", kind = "dicomweb", url = "http://127.0.0.1:1" },'
+        ' { name = "pacs", kind = "dimse", ae_title = "PACS", host = "127.0.0.1", port = 1 },'
+        ' { name = "run", kind = "plan", folder = "nowhere" }]',
+    )
+    found = {each.subject: each for each in check_up(config)}
+    for subject in ("destination archive", "source vna", "source pacs", "source run"):
+        assert found[subject].health is Health.BAD, subject
