@@ -128,10 +128,6 @@ def account_of(plan: PlanFile) -> Account:
     for line in series_lines(plan):
         sums.add(line)
     with plan.read() as connection:
-        outcomes = connection.execute(
-            f"SELECT {_STATE}, {_REASON}, count(*), sum(bytes) FROM series GROUP BY 1, 2"  # noqa: S608
-            " ORDER BY 1, 3 DESC"
-        ).fetchall()
         runs = connection.execute(
             "SELECT started_at, seen_at, seconds, model, model_digest FROM runs ORDER BY id"
         ).fetchall()
@@ -143,7 +139,7 @@ def account_of(plan: PlanFile) -> Account:
         all_files = connection.execute("SELECT count(*) FROM files").fetchone()[0]
         folders = connection.execute("SELECT count(*), count(reason) FROM folders").fetchone()
         recent = _recent_an_hour(connection)
-    counts = tuple(OutcomeCount(*row) for row in outcomes)
+    counts = outcome_counts(plan)
     by_state = {state: sum(c.series for c in counts if c.state == state) for state in
                 ("planned", "waiting")}  # fmt: skip
     return Account(
@@ -167,13 +163,19 @@ def account_of(plan: PlanFile) -> Account:
 
 
 def outcome_counts(plan: PlanFile) -> tuple[OutcomeCount, ...]:
-    """How many series have which outcome."""
-    with plan.read() as connection:
+    """How many series have which outcome: by state, the most series first."""
+    with plan.read() as connection:  # of the index alone
         rows = connection.execute(
-            f"SELECT {_STATE}, {_REASON}, count(*), sum(bytes) FROM series GROUP BY 1, 2"  # noqa: S608
-            " ORDER BY 1, 3 DESC"
+            "SELECT plan_reason, state, reason, count(*), sum(bytes) FROM series"
+            " GROUP BY plan_reason, state, reason"
         ).fetchall()
-    return tuple(OutcomeCount(*row) for row in rows)
+    sums: dict[tuple[str, str], tuple[int, int]] = {}
+    for plan_reason, state, reason, number, size_bytes in rows:
+        key = (LEFT_OUT, plan_reason) if plan_reason else (state, reason or "")
+        before = sums.get(key, (0, 0))
+        sums[key] = (before[0] + number, before[1] + size_bytes)
+    counts = [OutcomeCount(*key, *values) for key, values in sums.items()]
+    return tuple(sorted(counts, key=lambda each: (each.state, -each.series, each.reason)))
 
 
 def recent_an_hour(plan: PlanFile) -> float | None:

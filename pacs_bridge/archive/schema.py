@@ -90,7 +90,9 @@ CREATE TABLE series (
 CREATE INDEX series_to_run ON series (number)
     WHERE plan_reason IS NULL AND state = 'planned';
 CREATE INDEX series_waiting ON series (number) WHERE state = 'waiting';
-CREATE INDEX series_state ON series (state, reason);
+CREATE INDEX series_outcome ON series (plan_reason, state, reason, bytes);
+CREATE INDEX series_fed ON series (fed_at) WHERE fed_at IS NOT NULL;
+CREATE INDEX series_ended ON series (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pacs_bridge.archive.running import RunProgress
 
 _LINE_EVERY_S = 10.0
-_SHOW_EVERY_S = 0.5
+_SHOW_EVERY_S = 2.0
 
 
 class _Teller:
