@@ -59,6 +59,7 @@ SUITE = (
     ),
     Benchmark("archive", "", "--series 2 --slices 12 --matrix 48"),
     Benchmark("whole", "", "--slices 12 --matrix 48 --spacings 3.0"),
+    Benchmark("borders", "", "--small --patients 9:HEAD_NECK --spacing 6 4 --rounds 1"),
     Benchmark("prepare", "", "--spacing 12 --runs 1"),
     Benchmark("case_cache", "", "--volumes 4 --edge 40 --window 16 --draws 5"),
     Benchmark("augmentation", "", "--window 24 --runs 1"),
