@@ -30,7 +30,7 @@ STAT_SERIES = "1.2.840.98.1"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=40)
+    parser.add_argument("--jobs", type=int, default=80)
     parser.add_argument("--seconds", type=float, default=1.0, help="a job")
     parser.add_argument("--behind", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, default=None, help="the disk")
