@@ -35,6 +35,7 @@ _FIELDS = (
 _INCLUDED = tuple(("includefield", tag) for tag in _FIELDS)
 _ACCEPTED = {"Accept": DICOM_JSON}
 _MAX_ASKED_BYTES = 1 << 24
+_SERIES_KEY = "SeriesInstanceUID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,15 @@ class DicomwebArchive:
         """See ``RemoteArchive.find``. Image Type, kernel and slice thickness are not given."""
         seen: set[str] = set()
         for path, keys in _searches(query):
-            for row in self._search(lambda: None).all(
-                path, (*keys, *_INCLUDED), model.SERIES_INSTANCE_UID
-            ):
+            is_for_one = keys[:1] and keys[0][0] == _SERIES_KEY
+            rows = self._search(lambda: None)
+            for row in rows.all(path, (*keys, *_INCLUDED), model.SERIES_INSTANCE_UID):
                 found = _found(row)
                 if _is_wanted(found, query) and found.series_instance_uid not in seen:
                     seen.add(found.series_instance_uid)
                     yield found
+                    if is_for_one:
+                        break
 
     def fetch(
         self,
@@ -134,7 +137,7 @@ class DicomwebArchive:
     def _place(self, study: str, series: str, check: Callable[[], None]) -> _Place:
         """Where the series is, and how many instances it has by the list of series."""
         path = f"/studies/{_checked(study)}/series" if study else "/series"
-        query = (("SeriesInstanceUID", _checked(series)), _INCLUDED[-1])
+        query = ((_SERIES_KEY, _checked(series)), _INCLUDED[-1])
         for row in self._search(check).all(path, query, model.SERIES_INSTANCE_UID):
             found = _found(row)
             if found.series_instance_uid == series:
@@ -198,7 +201,7 @@ def _searches(query: SeriesQuery) -> Iterator[tuple[str, tuple[tuple[str, str], 
         path = f"/studies/{_checked(study)}/series" if study else "/series"
         for series in query.series_instance_uids or ("",):
             for modality in ("",) if series else query.modalities or ("",):
-                keys = (("SeriesInstanceUID", series), ("Modality", modality))
+                keys = ((_SERIES_KEY, series), ("Modality", modality))
                 yield path, (*((name, value) for name, value in keys if value), *fixed)
 
 

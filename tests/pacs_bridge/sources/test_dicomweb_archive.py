@@ -96,6 +96,18 @@ def test_a_fetched_series_is_the_one_that_was_stored(
     original.assert_is(paths)
 
 
+def test_series_are_found_by_their_uids_alone(
+    orthanc: Any, open_archive: Callable[..., DicomwebArchive], make_original: Callable[..., Any]
+) -> None:
+    originals = [make_original(1) for _ in range(3)]
+    for each in originals:
+        orthanc.put(each.paths)
+    wanted = tuple(each.series_uid for each in originals)
+    found = list(open_archive(orthanc.url).find(SeriesQuery(series_instance_uids=wanted)))
+    assert [each.series_instance_uid for each in found] == list(wanted)
+    assert [each.study_instance_uid for each in found] == [each.study_uid for each in originals]
+
+
 def test_a_series_that_the_archive_does_not_have_is_missing(
     orthanc: Any, open_archive: Callable[..., DicomwebArchive], tmp_path: Path
 ) -> None:

@@ -9,7 +9,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
+from pydicom.uid import RLELossless
 
 from inference.reasons import Reason
 from pacs_bridge.config.sources import DimseSourceConfig
@@ -112,6 +114,40 @@ def test_a_fetched_series_is_the_one_that_was_stored(
 
     original.assert_is(paths)
     assert len(list((tmp_path / "got").iterdir())) == 7
+
+
+def test_series_are_found_by_their_uids_alone(
+    peer: tuple[str, Any],
+    open_archive: Callable[..., DimseArchive],
+    make_original: Callable[..., Any],
+) -> None:
+    title, archive = peer
+    originals = [make_original(1) for _ in range(3)]
+    for each in originals:
+        archive.put(each.paths)
+    wanted = {each.series_uid: each.study_uid for each in originals}
+    query = SeriesQuery(series_instance_uids=tuple(wanted))
+    found = list(open_archive(title, archive.port).find(query))
+    assert {each.series_instance_uid: each.study_instance_uid for each in found} == wanted
+
+
+@pytest.mark.parametrize("retrieve", ["c-get", "c-move"])
+def test_a_compressed_series_comes_as_it_is_stored(
+    orthanc: Any,
+    open_archive: Callable[..., DimseArchive],
+    make_original: Callable[..., Any],
+    tmp_path: Path,
+    retrieve: str,
+) -> None:
+    original = make_original(2)
+    for path in original.paths:
+        ds = pydicom.dcmread(path)
+        ds.compress(RLELossless, generate_instance_uid=False)
+        ds.save_as(path)
+    orthanc.put(original.paths)
+    archive = open_archive("ORTHANC", orthanc.port, **_by(retrieve, orthanc))
+    paths = archive.fetch(original.study_uid, original.series_uid, tmp_path / "got", _nothing)
+    assert {pydicom.dcmread(path).file_meta.TransferSyntaxUID for path in paths} == {RLELossless}
 
 
 def test_a_series_that_the_archive_does_not_have_is_missing(

@@ -56,6 +56,7 @@ class Flaky:
     find_statuses: list[int] = field(default_factory=list)  #: of coming searches
     retrieve_statuses: list[int] = field(default_factory=list)  #: of coming retrievals
     knows_destination: bool = True
+    needs_study: bool = False  #: it is hierarchical alone
     leave_out: int = 0  #: instances that are listed and not sent
     cut_after: list[int] = field(default_factory=list)  #: sub-operations, then the line is cut
     extra: list[Dataset] = field(default_factory=list)  #: sent as well
@@ -76,6 +77,9 @@ class Flaky:
             self.let_go.wait(30)
         if self.find_statuses:
             yield self.find_statuses.pop(0), None
+            return
+        if self.needs_study and not event.identifier.StudyInstanceUID:
+            yield 0xA900, None
             return
         level = event.identifier.QueryRetrieveLevel
         rows = self.instances if level == "IMAGE" else self.instances[:1]
@@ -305,6 +309,18 @@ def test_a_search_for_which_there_are_no_resources_is_tried_again_briefly(
     error = _error(fetch)
     assert isinstance(error, TransientError)
     assert error.reason is Reason.SOURCE_UNREACHABLE
+
+
+def test_an_archive_that_is_hierarchical_alone_says_so_of_a_search_without_a_study(
+    flaky: Flaky, open_archive: Callable[..., DimseArchive], original: Any
+) -> None:
+    flaky.needs_study = True
+    series = (original.series_uid,)
+    with pytest.raises(PermanentError) as refused:
+        list(open_archive().find(SeriesQuery(series_instance_uids=series)))
+    assert refused.value.reason is Reason.SOURCE_REFUSED
+    query = SeriesQuery(study_instance_uids=(original.study_uid,), series_instance_uids=series)
+    assert len(list(open_archive().find(query))) == 1
 
 
 def test_an_archive_that_does_not_know_our_title_is_said(
