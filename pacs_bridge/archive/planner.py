@@ -56,6 +56,7 @@ class PlanTally:
     files_met: int = 0
     files_read: int = 0
     series_examined: int = 0
+    unread_lines: int = 0  #: of a list: they name neither a series nor a path
 
 
 class Planner:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +56,7 @@ def make_plan(
     try:
         _follow_rules(plan, rules)
         manifest = None if inputs.manifest is None else read_manifest(inputs.manifest)
-        paths = [*inputs.paths, *(manifest.paths if manifest else ())]
-        roots = _roots(plan, paths)
+        roots = _roots(plan, inputs.paths, manifest.paths if manifest else ())
         if not (roots or manifest or inputs.remote):
             raise PermanentError(Reason.SOURCE_MISSING, "nothing to plan: name a folder")
         listed = manifest.series if manifest else {}
@@ -71,6 +72,8 @@ def make_plan(
                 planner = Planner(plan, rules, key, executor, progress)
                 planner.take_in(roots, (run_folder, *_results(plan)))
             tally = planner.tally
+        if manifest is not None:
+            tally.unread_lines = len(manifest.problems)
         _select(plan)
         return tally
     finally:
@@ -105,14 +108,17 @@ def _follow_rules(plan: PlanFile, rules: SeriesRules) -> None:
     plan.set("rules", now)
 
 
-def _roots(plan: PlanFile, paths: list[Path]) -> list[Path]:
-    """Where files are looked for: here and now, and in earlier calls."""
-    for path in paths:
-        if not path.exists() and not path.is_symlink():
-            raise PermanentError(Reason.SOURCE_MISSING, f"no {path.name} there")
+def _roots(plan: PlanFile, given: Sequence[Path], listed: Sequence[Path]) -> list[Path]:
+    """Where files are looked for: here and now, and in earlier calls.
+
+    A path of a list that is not there is met as a folder that cannot be looked into.
+    """
+    for number, path in enumerate(given, 1):
+        if not path.exists():
+            raise PermanentError(Reason.SOURCE_MISSING, f"input {number} is not there")
     known = [Path(text) for text in plan.setting("roots") or ()]
-    roots = list(dict.fromkeys([*known, *(path.absolute() for path in paths)]))
-    plan.set("roots", [str(root) for root in roots])
+    roots = list(dict.fromkeys([*known, *(path.absolute() for path in (*given, *listed))]))
+    plan.set("roots", [os.fsdecode(root) for root in roots])
     return roots
 
 

@@ -109,6 +109,8 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
         click.echo(json.dumps(asdict(tally) | _counted(counts), indent=2))
         return
     _print_counts(counts)
+    if tally.unread_lines:
+        click.echo(f"{tally.unread_lines} lines of the list name no series and no path", err=True)
     click.echo(
         f"{tally.files_met} files met, {tally.files_read} read,"
         f" {tally.series_examined} series examined"

@@ -63,10 +63,26 @@ def test_a_list_may_name_folders_and_files(tree, planned, ram_folder):
     }  # fmt: skip
 
 
-def test_a_list_with_a_path_that_is_not_there_says_so(tree, planned):
+def test_a_path_of_a_list_that_is_not_there_is_counted_and_found_when_it_comes(
+    tree, planned, ram_folder
+):
+    tree.add("run", "a")
+    listed = "path\narchive/a\narchive/later\n"
+    assert planned(manifest=listed) == {"run": 1}
+    plan = PlanFile(ram_folder / "run")
+    with plan.read() as connection:
+        rows = connection.execute("SELECT detail FROM folders WHERE reason IS NOT NULL").fetchall()
+    plan.close()
+    assert [row[0] for row in rows] == ["No such file or directory"]
+    tree.add("run", "later")
+    assert planned() == {"run": 2}
+
+
+def test_an_input_that_is_not_there_is_refused_without_its_name(tree, planned):
     with pytest.raises(PermanentError) as caught:
-        planned(manifest="path\nno/such/folder\n")
+        planned(tree.root, tree.root / "Doe^Jane")
     assert caught.value.reason is Reason.SOURCE_MISSING
+    assert "Doe" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
