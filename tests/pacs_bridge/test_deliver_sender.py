@@ -278,3 +278,15 @@ def test_no_delivery_causes_another_inference(
     scu.answer = DOWN
     _run_for(sender, clock, 3600, step_s=10)
     assert ledger.jobs.claim("worker", 60.0) is None
+
+
+def test_a_destination_that_asks_for_a_wait_is_not_tried_before(
+    sender: DestinationSender, scu: ScriptedScu, clock, finish: Callable[..., int]
+) -> None:
+    finish("a")
+    scu.answer = UnreachableError(Reason.SEND_TIMEOUT, "status 503", 500.0)
+    _run_for(sender, clock, 490, step_s=10)
+    assert scu.tried == ["a"]
+    scu.answer = None
+    _run_for(sender, clock, 30, step_s=10)
+    assert scu.sent == ["a"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -305,6 +307,32 @@ def test_a_result_that_is_too_large_is_refused(
     error = _error(client, service, results)
     assert isinstance(error, PermanentError)
     assert error.reason is Reason.SEND_REFUSED
+
+
+def test_an_answer_that_comes_before_the_result_is_sent_is_read(
+    client: Callable[..., StowClient], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """As a proxy does that limits the size of requests: it answers, and reads no more."""
+    labels = rng.integers(0, 2, (64, 512, 512)).astype(np.uint8)  # larger than socket buffers
+    result = _write(tmp_path / "binary.dcm", ResultKind.BINARY, labels)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def refuse() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):  # lingers, as nginx does
+                    pass
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(PermanentError) as refused:
+            client(url).send((result,))
+        assert "413" in refused.value.detail
+        thread.join()
 
 
 def test_a_line_that_breaks_while_an_answer_is_due_is_tried_again(
