@@ -7,15 +7,24 @@ made.
 from __future__ import annotations
 
 import copy
-import dataclasses
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
-from inference.engine.arithmetic import fast_windows
-from inference.engine.memory import MemoryNeed, available_bytes, free_card_bytes, memory_need
+from inference.engine.arithmetic import fast_windows, threads
+from inference.engine.coarse_pass import CoarsePass
+from inference.engine.memory import (
+    MemoryNeed,
+    available_bytes,
+    free_bytes,
+    free_card_bytes,
+    gigabytes,
+    memory_need,
+)
 from inference.engine.network_scan import NetworkScan
 from inference.engine.plan import Carry, plan_windows, usual_carry
 from inference.engine.region import Region
@@ -29,9 +38,9 @@ from inference.network import build_network
 from inference.network_grid import NetworkGrid
 from inference.padding import clear_padding
 from inference.postprocessing import NO_POSTPROCESSING, PostprocessingSpec, postprocess
-from inference.preprocessing import labels_to_network, labels_to_source, standings_to_source
+from inference.preprocessing import labels_to_source, standings_to_source
 from inference.reasons import Reason
-from inference.standings import STANDING_BYTES
+from inference.standings import FIRST, STANDING_BYTES
 from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import Volume
 from inference.wanted_labels import keep_labels, wanted_labels
@@ -77,12 +86,17 @@ class Segmenter(Protocol):
 class FittingSegmenter(Segmenter, Protocol):
     """A segmenter that settles how it runs once it knows the planes."""
 
-    def fitted(self, geometry: Geometry) -> Segmenter:
+    def fitted(self, geometry: Geometry, *, is_read: bool = False) -> Segmenter:
         """The segmenter for a scan of this size on this machine; see ``fitted_segmenter``."""
 
+    def need(self, geometry: Geometry) -> MemoryNeed:
+        """Memory for a scan of this size if nothing of it is air."""
 
-def fitted_segmenter(segmenter: Segmenter, geometry: Geometry) -> Segmenter:
-    """The segmenter that will run on planes like these, before any pixel is read.
+
+def fitted_segmenter(
+    segmenter: Segmenter, geometry: Geometry, *, is_read: bool = False
+) -> Segmenter:
+    """The segmenter that will run on planes like these.
 
     Its identity says what changes the result, for instance single precision sums that had to
     give way to half precision ones, and how it is run here.
@@ -92,14 +106,18 @@ def fitted_segmenter(segmenter: Segmenter, geometry: Geometry) -> Segmenter:
     segmenter
         One that does not care is returned as it is.
     geometry
-        Of the scan to come.
+        Of the scan.
+    is_read
+        Whether the scan is in memory already.
 
     Raises
     ------
     ModelError
         ``oom-cpu`` if not even the smallest way fits into memory.
     """
-    return segmenter.fitted(geometry) if isinstance(segmenter, FittingSegmenter) else segmenter
+    if not isinstance(segmenter, FittingSegmenter):
+        return segmenter
+    return segmenter.fitted(geometry, is_read=is_read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +189,7 @@ class SegResNetSegmenter:
         self._memory = memory
         self._intensity = self._options.intensity or model.manifest.intensity
         self._execution: tuple[tuple[str, str], ...] = ()
+        self._is_fitted = False
         self._load()
 
     def _load(self) -> None:
@@ -223,39 +242,42 @@ class SegResNetSegmenter:
             execution=self._execution,
         )
 
-    def fitted(self, geometry: Geometry) -> Segmenter:
+    def fitted(self, geometry: Geometry, *, is_read: bool = False) -> Segmenter:
         """The same segmenter, run in the first way that fits; see ``fitted_segmenter``.
 
         Tried in this order: as asked for; sums between layers in half precision; on the CPU
         in place of the card.
         """
-        tried = [self._options, dataclasses.replace(self._options, carry=Carry.FP16)]
+        tried = _with_fewer_bytes(self._options)
         if not self._on_cpu:
             windows = fast_windows("cpu")
-            on_cpu = dataclasses.replace(self._options, device="cpu", windows=windows)
-            tried += [on_cpu, dataclasses.replace(on_cpu, carry=Carry.FP16)]
+            on_cpu = replace(self._options, device="cpu", windows=windows)
+            tried += _with_fewer_bytes(on_cpu)
+        free: int | None
         for options in tried:
             need = self._need(geometry, options)
-            on_card = options.device.split(":")[0] != "cpu"
-            free, wanted = (
-                (free_card_bytes(options.device), need.device)
-                if on_card
-                else (self._memory(), need.all_in_main_memory)
-            )
+            if options.device.split(":")[0] != "cpu":
+                free, wanted = free_card_bytes(options.device), need.device
+            else:
+                wanted = need.beyond_source if is_read else need.all_in_main_memory
+                free = free_bytes(wanted, self._memory)
             if free is None or wanted <= free:
                 return self._as(options, wanted, free)
-        text = f"{_gb(wanted)} needed for {geometry.shape} voxels, {_gb(free)} available"
+        text = (
+            f"{gigabytes(wanted)} needed for {geometry.shape} voxels, {gigabytes(free)} available"
+        )
         raise ModelError(Reason.OOM_CPU, text)
+
+    def need(self, geometry: Geometry) -> MemoryNeed:
+        """See ``FittingSegmenter.need``."""
+        return self._need(geometry, self._options)
 
     def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
         """Label every voxel of ``volume``; see ``Segmenter``.
 
-        Peak memory beyond the volume: what ``inference.engine.memory`` estimates, which is
-        one layer of windows, the network's activations of one window, and uint8 labels on
-        both grids (four bytes a voxel of the network's with smooth borders). No volume of
+        Peak memory beyond the volume: what ``inference.engine.memory`` estimates. No volume of
         floating point numbers is made.
         """
-        from inference.sliding_window import segment_scan
 
         def report(share: float) -> None:
             if progress is not None:
@@ -263,36 +285,32 @@ class SegResNetSegmenter:
 
         options, begun = self._options, 0.0
         with resource_errors():
-            need, free = self._need(volume.geometry, options), self._memory()
-            if self._on_cpu and free is not None and need.device + need.host > free:
-                text = f"{_gb(need.device + need.host)} needed, {_gb(free)} available"
+            wanted = self.need(volume.geometry).beyond_source
+            free = free_bytes(wanted, self._memory)
+            if self._on_cpu and free is not None and wanted > free:
+                text = f"{gigabytes(wanted)} needed, {gigabytes(free)} available"
                 raise ModelError(Reason.OOM_CPU, text)
             grid = NetworkGrid.covering(volume.geometry, self._model.manifest.spacing_mm)
-            coarse: LabelMap | None = None
+            coarse: CoarsePass | None = None
             if self._finder is not None:
                 begun = _COARSE
-                coarse = self._finder.segment(volume, lambda share: report(share * begun))
+                found_by = self._finder.segment(volume, lambda share: report(share * begun))
+                coarse = CoarsePass(options.structures, found_by)
             scan = NetworkScan.of(volume, grid, self._intensity)
-            region = self._region(scan, coarse)
-            self._note_left_out(region)
+            body = Region.body(scan) if options.body_only or coarse is not None else None
+            region = body if coarse is None or body is None else coarse.region(scan, body)
             report(begun + _PREPARED * (1 - begun))
             standing = (STANDING_BYTES,) if options.smooth_borders else ()
             found = np.zeros((*grid.grid_shape, *standing), dtype=np.uint8)
-            if region is None or not region.is_empty:
-                first, last = (begun + at * (1 - begun) for at in (_PREPARED, _INFERRED))
-                segment_scan(
-                    self._network,
-                    scan,
-                    plan_windows(
-                        grid.grid_shape,
-                        options.windows,
-                        self._network.features,
-                        region,
-                        options.carry,
-                    ),
-                    found,
-                    lambda share: report(first + share * (last - first)),
-                )
+            first, last = (begun + at * (1 - begun) for at in (_PREPARED, _INFERRED))
+            middle = last if region is body else (first + last) / 2
+            self._compute(scan, region, found, lambda at: report(first + at * (middle - first)))
+            labels = found[..., FIRST] if options.smooth_borders else found
+            if coarse and body and region and not coarse.was_right(labels, region, body):
+                region = body
+                self._compute(scan, body, found, lambda at: report(middle + at * (last - middle)))
+            del labels
+            self._note_left_out(region)
             del scan
             if options.smooth_borders:
                 placed = standings_to_source(found, grid)
@@ -311,21 +329,26 @@ class SegResNetSegmenter:
     def _on_cpu(self) -> bool:
         return self._options.device.split(":")[0] == "cpu"
 
-    def _region(self, scan: NetworkScan, coarse: LabelMap | None) -> Region | None:
-        """What is computed: everything, the body, or what is near the wanted structures."""
-        body = Region.body(scan) if self._options.body_only or coarse is not None else None
-        if coarse is None or body is None:
-            return body
-        grid = scan.sampler.grid
-        found = grid.grid_view(labels_to_network(coarse, grid))
-        near = Region.of_labels(found, wanted_labels(self._options.structures), scan.block)
-        wanted = {STRUCTURE_BY_NAME[name].id for name in self._options.structures}
-        # a coarse model may have missed what it did not find, far from what it found
-        return near.meet(body) if wanted <= set(coarse.present()) else body
+    def _compute(
+        self,
+        scan: NetworkScan,
+        region: Region | None,
+        found: npt.NDArray[np.uint8],
+        report: Callable[[float], None],
+    ) -> None:
+        """Labels or standings of a region; None: of everything."""
+        from inference.sliding_window import segment_scan
+
+        if region is not None and region.is_empty:
+            return
+        options, network = self._options, self._network
+        shape = scan.sampler.grid.grid_shape
+        plan = plan_windows(shape, options.windows, network.features, region, options.carry)
+        segment_scan(network, scan, plan, found, report)
 
     def _note_left_out(self, region: Region | None) -> None:
         """Say in the identity what was not computed, one share for each scan since ``fitted``."""
-        facts = dict(self._execution)
+        facts = dict(self._execution) if self._is_fitted else {}
         share = f"{0 if region is None else 1 - region.share:.1%}"
         facts[_LEFT_OUT] = " ".join(filter(None, (facts.get(_LEFT_OUT), share)))
         self._execution = tuple(facts.items())
@@ -339,7 +362,12 @@ class SegResNetSegmenter:
         features = self._network.features
         plan = plan_windows(grid, options.windows, features, everything, options.carry)
         kept = STANDING_BYTES if options.smooth_borders else 1
-        return memory_need(plan, features, grid, geometry.shape, kept)
+        is_cleaned = options.postprocessing != NO_POSTPROCESSING
+        need = memory_need(plan, features, grid, geometry.shape, kept, is_cleaned)
+        if not isinstance(self._finder, FittingSegmenter):
+            return need
+        labels = math.prod(geometry.shape) + math.prod(grid)
+        return need.with_coarse_pass(self._finder.need(geometry), labels)
 
     def _as(self, options: SegmenterOptions, wanted: int, free: int | None) -> SegResNetSegmenter:
         """The same segmenter with other options, and with what is known of its run."""
@@ -347,13 +375,14 @@ class SegResNetSegmenter:
         other._options = options
         if options.device != self._options.device:
             other._load()
+        other._is_fitted = True
         other._execution = (
             ("asked_device", self._options.device),
             ("device", options.device),
-            ("estimated_memory", _gb(wanted)),
-            ("available_memory", _gb(free) if free is not None else "unknown"),
+            ("estimated_memory", gigabytes(wanted)),
+            ("available_memory", gigabytes(free) if free is not None else "unknown"),
             ("sums", str(options.carry or usual_carry(options.windows.precision))),
-            ("threads", str(_threads())),
+            ("threads", str(threads())),
         )
         return other
 
@@ -364,11 +393,7 @@ _LEFT_OUT = "outside_region"
 _MOST_VOXELS = 2e10
 
 
-def _gb(size_bytes: int | None) -> str:
-    return "unknown" if size_bytes is None else f"{size_bytes / 1e9:.2f} GB"
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
+def _with_fewer_bytes(options: SegmenterOptions) -> list[SegmenterOptions]:
+    """Ways to run on one device, the best one first."""
+    usual = options.carry or usual_carry(options.windows.precision)
+    return [options] + ([] if usual is Carry.FP16 else [replace(options, carry=Carry.FP16)])

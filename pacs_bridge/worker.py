@@ -317,7 +317,7 @@ class _LateSegmenter:
         """See ``Segmenter.segment``."""
         try:
             # not kept: another job may need another model
-            segmenter = fitted_segmenter(self._get(), volume.geometry)
+            segmenter = fitted_segmenter(self._get(), volume.geometry, is_read=True)
             self._identity = segmenter.identity
             labels = segmenter.segment(volume, progress)
             self._identity = segmenter.identity  # says now what was left out

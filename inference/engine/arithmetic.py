@@ -49,3 +49,10 @@ def _card_precision(device: str) -> Precision:
 
     major, _ = torch.cuda.get_device_capability(device)
     return Precision.BF16 if major >= 8 else Precision.FP32  # tensor cores for it since Ampere
+
+
+def threads() -> int:
+    """How many the network has on a CPU."""
+    import torch
+
+    return torch.get_num_threads()

@@ -17,6 +17,12 @@ _NEVER = 2**31 - 1
 _GROW_BYTES = 64 << 20
 
 
+def give_back_heap() -> None:
+    """Give freed memory back to the system, kept or not (``malloc_trim(3)``)."""
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
+
+
 def keep_heap() -> bool:
     """Let this process keep freed memory for its next window; for the start of a process.
 
@@ -24,8 +30,12 @@ def keep_heap() -> bool:
     -------
     False where the C library is not glibc: then nothing is changed.
     """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+    if not _is_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _GROW_BYTES))
     return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings)
+
+
+def _is_glibc() -> bool:
+    return platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"

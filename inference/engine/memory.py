@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.engine.heap import give_back_heap
 from inference.engine.plan import WindowPlan
 from inference.windows import Precision
 
 #: Whole volumes of features that the network holds at its peak, as measured.
 _LIVE_FEATURE_VOLUMES = 8
+#: Of a voxel in the box of a structure that is cleaned up, as measured.
+_CLEAN_UP_BYTES = 10
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 _KIB = 1024
 
@@ -27,16 +31,33 @@ class MemoryNeed:
         In main memory whatever the device: labels on both grids, or standings on the network's.
     source
         The int16 scan itself.
+    after
+        In main memory once the network is done: labels, and what their clean-up takes.
     """
 
     device: int
     host: int
     source: int
+    after: int = 0
 
     @property
     def all_in_main_memory(self) -> int:
         """With the network on the CPU, the scan not read yet."""
-        return self.device + self.host + self.source
+        return self.beyond_source + self.source
+
+    @property
+    def beyond_source(self) -> int:
+        """With the network on the CPU and the scan in memory."""
+        return max(self.device + self.host, self.after)
+
+    def with_coarse_pass(self, coarse: MemoryNeed, kept: int) -> MemoryNeed:
+        """The same after a coarse pass that needs ``coarse`` and leaves ``kept`` bytes."""
+        return MemoryNeed(
+            device=max(self.device, coarse.device),
+            host=max(self.host, coarse.host) + kept,
+            source=self.source,
+            after=max(self.after, coarse.after) + kept,
+        )
 
 
 def memory_need(
@@ -45,6 +66,7 @@ def memory_need(
     grid: tuple[int, ...],
     source: tuple[int, ...],
     grid_voxel_bytes: int = 1,
+    is_cleaned: bool = False,
 ) -> MemoryNeed:
     """Estimate of one scan.
 
@@ -58,6 +80,8 @@ def memory_need(
         Shapes of the network's grid and of the scan, voxels.
     grid_voxel_bytes
         What is kept of each voxel of the network's grid until all are labelled.
+    is_cleaned
+        Whether labels are cleaned up, which takes most for a structure that fills the scan.
     """
     number_bytes = 2 if plan.spec.precision is Precision.BF16 else 4
     window = plan.spec.window_voxels**3 * features * number_bytes * _LIVE_FEATURE_VOLUMES
@@ -65,6 +89,7 @@ def memory_need(
         device=window + plan.blending_bytes(features) + plan.slab_bytes(),
         host=math.prod(grid) * grid_voxel_bytes + math.prod(source),
         source=2 * math.prod(source),
+        after=math.prod(source) * (1 + (_CLEAN_UP_BYTES if is_cleaned else 0)),
     )
 
 
@@ -82,6 +107,28 @@ def available_bytes(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int | None:
     """
     known = [_free_bytes(proc / "meminfo"), _group_bytes(cgroup)]
     return min((each for each in known if each is not None), default=None)
+
+
+def free_bytes(wanted: int, available: Callable[[], int | None]) -> int | None:
+    """Main memory that can be had; what is kept free for windows is given back if it is short.
+
+    Parameters
+    ----------
+    wanted
+        Bytes that are hoped for.
+    available
+        Such as ``available_bytes``.
+    """
+    found = available()
+    if found is None or found >= wanted:
+        return found
+    give_back_heap()
+    return available()
+
+
+def gigabytes(size_bytes: int | None) -> str:
+    """For people."""
+    return "unknown" if size_bytes is None else f"{size_bytes / 1e9:.2f} GB"
 
 
 def free_card_bytes(device: str) -> int:

@@ -66,6 +66,10 @@ class WindowPlan:
         carry = self.tiling.carried * rows * columns * self.carry.size_bytes
         return (features + 1) * (band + carry)
 
+    def held_bytes(self, features: int) -> int:
+        """Memory of all that a plan decides about."""
+        return self.blending_bytes(features) + self.slab_bytes()
+
     def slab_bytes(self) -> int:
         """Memory of the voxels of a layer."""
         return self.tiling.window * math.prod(self.tiling.extents[1:]) * _FLOAT_BYTES
@@ -80,6 +84,9 @@ def plan_windows(
 ) -> WindowPlan:
     """The plan with the fewest windows, and of those the one that takes least memory.
 
+    No plan for a region takes more than that for all of the scan, which is what is estimated
+    before anything is known of it, if there is one that does not.
+
     Parameters
     ----------
     shape
@@ -93,6 +100,25 @@ def plan_windows(
     carry
         None: as the precision asks for.
     """
+    plans = _plans(shape, spec, region, carry or usual_carry(spec.precision))
+    best = min(plans, key=lambda plan: (plan.tiling.window_count, plan.held_bytes(features)))
+    if region is None or region.mask.all():
+        return best
+    depth, height, width = shape
+    everything = Region.everything((depth, height, width))
+    bound = plan_windows(shape, spec, features, everything, carry).held_bytes(features)
+    if best.held_bytes(features) <= bound:
+        return best
+    frugal = [plan for plan in plans if plan.held_bytes(features) <= bound]
+    if not frugal:
+        return min(plans, key=lambda plan: plan.held_bytes(features))
+    return min(frugal, key=lambda plan: (plan.tiling.window_count, plan.held_bytes(features)))
+
+
+def _plans(
+    shape: tuple[int, ...], spec: WindowSpec, region: Region | None, carry: Carry
+) -> list[WindowPlan]:
+    """One for each order of axes."""
     part = _part(shape, spec.window_voxels, region)
 
     def tiling(order: Order) -> Tiling:
@@ -101,10 +127,8 @@ def plan_windows(
             return published_tiling((a, b, c), spec)
         return fitted_tiling((a, b, c), spec, NeededIn(region, part, order))
 
-    kept = carry or usual_carry(spec.precision)
     orders: list[Order] = [(a, b, 3 - a - b) for a, b in itertools.permutations(range(3), 2)]
-    plans = [WindowPlan(spec, part, order, tiling(order), kept) for order in orders]
-    return min(plans, key=lambda plan: (plan.tiling.window_count, plan.blending_bytes(features)))
+    return [WindowPlan(spec, part, order, tiling(order), carry) for order in orders]
 
 
 def _part(shape: tuple[int, ...], window: int, region: Region | None) -> Box:

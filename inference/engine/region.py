@@ -71,12 +71,7 @@ class Region:
         block
             Edge of a block, voxels.
         """
-        mask = np.zeros([-(-n // block) for n in labels.shape], dtype=np.bool_)
-        for k, plane in enumerate(labels):
-            hits = wanted[plane]
-            rows, columns = (np.arange(0, count, block) for count in plane.shape)
-            here = np.logical_or.reduceat(np.logical_or.reduceat(hits, rows, 0), columns, 1)
-            mask[k // block] |= here
+        mask = _blocks_with(labels, wanted, block)
         depth, height, width = labels.shape
         margin = round(STRUCTURE_MARGIN_MM / COARSE_MM)
         return cls(grown(mask, margin), block, (depth, height, width))
@@ -102,6 +97,24 @@ class Region:
     def meet(self, other: Region) -> Region:
         """What matters to both."""
         return Region(self.mask & other.mask, self.block, self.shape)
+
+    def cuts(
+        self, labels: npt.NDArray[np.uint8], wanted: npt.NDArray[np.bool_], whole: Region
+    ) -> bool:
+        """Whether certain labels reach a block beside one that only ``whole`` has.
+
+        Parameters
+        ----------
+        labels
+            ``(k, j, i)`` on the network's grid.
+        wanted
+            ``(256,)``, by label.
+        whole
+            What would have been computed otherwise.
+        """
+        beyond = whole.mask & ~self.mask
+        rim = self.mask & grown(beyond, 1)
+        return bool((rim & _blocks_with(labels, wanted, self.block)).any())
 
     def box(self, within: Box | None = None) -> Box | None:
         """The smallest box of voxels around the blocks that matter, ``(k, j, i)``.
@@ -158,6 +171,19 @@ class NeededIn:
         start, side = self.part[of_grid].start, found[of_grid]
         asked = sides[of_grid]
         return max(side.start, asked.start) - start, min(side.stop, asked.stop) - start
+
+
+def _blocks_with(
+    labels: npt.NDArray[np.uint8], wanted: npt.NDArray[np.bool_], block: int
+) -> npt.NDArray[np.bool_]:
+    """Which blocks hold a voxel with one of certain labels."""
+    mask = np.zeros([-(-n // block) for n in labels.shape], dtype=np.bool_)
+    for k, plane in enumerate(labels):
+        hits = wanted[plane]
+        rows, columns = (np.arange(0, count, block) for count in plane.shape)
+        here = np.logical_or.reduceat(np.logical_or.reduceat(hits, rows, 0), columns, 1)
+        mask[k // block] |= here
+    return mask
 
 
 def grown(mask: npt.NDArray[np.bool_], blocks: int) -> npt.NDArray[np.bool_]:

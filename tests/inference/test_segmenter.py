@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from inference.engine.plan import Carry
+from inference.engine.split_network import SplitNetwork
 from inference.errors import InferenceError
 from inference.geometry import Geometry
 from inference.identity import SegmenterIdentity
@@ -259,34 +260,61 @@ def long_volume(rng: np.random.Generator) -> Volume:
     return Volume(hu, Geometry.from_affine(np.diag([3.0] * 3 + [1.0])[[2, 1, 0, 3]], hu.shape))
 
 
+LIVER = STRUCTURE_BY_NAME["liver"].id
+
+
+@pytest.fixture
+def one_organ() -> Volume:
+    """A long trunk with a bright organ in its middle, planes 36 to 53."""
+    hu = np.full((90, 24, 24), 40, dtype=np.int16)
+    hu[36:54, 6:18, 6:18] = 1000
+    return Volume(hu, Geometry.from_affine(np.diag([3.0] * 3 + [1.0])[[2, 1, 0, 3]], hu.shape))
+
+
+def bright_liver(
+    model: LoadedModel, finder: Finder | None, structures: tuple[str, ...] = ("liver",)
+) -> SegResNetSegmenter:
+    """What is brighter than the middle of the range is liver."""
+    options = SegmenterOptions(windows=SMALL_WINDOWS, body_only=True, structures=structures)
+    segmenter = SegResNetSegmenter(model, options, finder)
+    weight, bias = torch.zeros(105, 1), torch.full((105,), -9.0)
+    weight[LIVER], bias[LIVER], bias[0] = 1.0, 0.0, 0.0
+    segmenter._network = SplitNetwork(torch.nn.Identity(), weight, bias)
+    return segmenter
+
+
 def test_a_coarse_pass_restricts_the_work_to_what_is_wanted(
-    model: LoadedModel, long_volume: Volume
+    model: LoadedModel, one_organ: Volume
 ) -> None:
-    everything = SegResNetSegmenter(
-        model, SegmenterOptions(windows=SMALL_WINDOWS, body_only=True)
-    ).segment(long_volume)
-    common = [
-        name
-        for name in STRUCTURE_BY_NAME
-        if (everything.labels[40:46] == STRUCTURE_BY_NAME[name].id).sum() > 50
-    ]
-    wanted = SegmenterOptions(
-        windows=SMALL_WINDOWS, body_only=True, structures=(*common[:3], "liver")
-    )
     seen: list[float] = []
+    near = bright_liver(model, Finder((slice(40, 46), slice(8, 12), slice(8, 12))))
 
-    found = Finder((slice(40, 46), slice(8, 12), slice(8, 12)), wanted.structures)
-    near = SegResNetSegmenter(model, wanted, found)
-    labels = near.segment(long_volume, seen.append)
+    labels = near.segment(one_organ, seen.append).labels
 
-    names = {STRUCTURE_BY_NAME[name].id for name in wanted.structures}
-    assert set(labels.present()) <= names
-    assert len(labels.present()) >= 2
-    assert not labels.labels[:20].any()
-    assert not labels.labels[66:].any()
+    np.testing.assert_array_equal(labels, LIVER * (one_organ.hu > 500))
     assert seen == sorted(seen)
     assert dict(near.identity.parameters)["found_by"] == "cd" * 32
-    assert 60 < float(dict(near.identity.execution)["outside_region"].rstrip("%")) < 80
+    assert 50 < float(dict(near.identity.execution)["outside_region"].rstrip("%")) < 80
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(slice(84, 86), id="nothing of it is near"),
+        pytest.param(slice(62, 64), id="a part of it is near"),
+    ],
+)
+def test_an_organ_that_a_coarse_pass_found_in_the_wrong_place_is_not_cut(
+    model: LoadedModel, one_organ: Volume, where: slice
+) -> None:
+    misled = bright_liver(model, Finder((where, slice(8, 12), slice(8, 12))))
+    seen: list[float] = []
+
+    labels = misled.segment(one_organ, seen.append).labels
+
+    np.testing.assert_array_equal(labels, LIVER * (one_organ.hu > 500))
+    assert seen == sorted(seen)
+    assert dict(misled.identity.execution)["outside_region"] == "0.0%"
 
 
 def test_what_a_coarse_pass_does_not_find_is_looked_for_everywhere(
@@ -383,6 +411,54 @@ def test_a_scan_that_does_not_fit_is_refused_before_the_work(
 
     assert refused.value.reason is Reason.OOM_CPU
     assert seen == []
+
+
+def test_a_scan_that_was_read_is_not_counted_again(model: LoadedModel) -> None:
+    just_enough = least_memory(model)
+    scan_bytes = 2 * SCAN.shape[0] * SCAN.shape[1] * SCAN.shape[2]
+    segmenter = SegResNetSegmenter(model, memory=lambda: just_enough - scan_bytes)
+
+    assert fitted_segmenter(segmenter, SCAN, is_read=True)
+    with pytest.raises(InferenceError):
+        fitted_segmenter(segmenter, SCAN)
+
+
+def test_what_is_kept_for_the_next_window_is_given_back_before_a_scan_is_refused(
+    model: LoadedModel,
+) -> None:
+    just_enough = least_memory(model)
+    asked: list[int] = []
+
+    def memory() -> int:
+        asked.append(1)
+        return just_enough if len(asked) > 1 else just_enough // 2
+
+    assert SegResNetSegmenter(model, memory=memory).fitted(SCAN)
+
+
+def test_clean_up_and_a_coarse_pass_count(model: LoadedModel) -> None:
+    plain = SegResNetSegmenter(model).need(SCAN)
+    cleaned = SegResNetSegmenter(
+        model, SegmenterOptions(postprocessing=PostprocessingSpec(CleanUp(fill_holes=True)))
+    ).need(SCAN)
+    found = SegResNetSegmenter(
+        model, SegmenterOptions(structures=("liver",)), SegResNetSegmenter(model)
+    ).need(SCAN)
+
+    voxels = SCAN.shape[0] * SCAN.shape[1] * SCAN.shape[2]
+    assert cleaned.after - plain.after == 10 * voxels
+    assert found.host > plain.host + voxels
+
+
+def test_a_warm_segmenter_tells_of_its_last_scan_only(
+    model: LoadedModel, one_organ: Volume
+) -> None:
+    warm = bright_liver(model, None, ())
+
+    for _ in range(2):
+        warm.segment(one_organ)
+
+    assert dict(warm.identity.execution)["outside_region"] == "0.0%"
 
 
 def test_a_segmenter_that_does_not_care_is_taken_as_it_is() -> None:

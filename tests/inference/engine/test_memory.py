@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from inference.engine.memory import available_bytes, memory_need
@@ -61,3 +62,35 @@ def test_a_long_scan_takes_little_more_than_a_short_one() -> None:
 
     assert need(1600) < 1.05 * need(397)
     assert need(397) < 1.3e9
+
+
+def limbs(rng: np.random.Generator, shape: tuple[int, int, int]) -> Region:
+    """A trunk that may be missing, legs and arms, each as long as it happens to be."""
+    block = 4
+    k, j, i = np.indices([-(-extent // block) for extent in shape]) * block
+    top, bottom = shape[0] * rng.uniform(0.2, 0.5), shape[0] * rng.uniform(0.6, 0.9)
+    middle_j, middle_i = shape[1] / 2 + rng.uniform(-9, 9), shape[2] / 2
+    mask = np.zeros(k.shape, dtype=np.bool_)
+    if rng.random() < 0.5:
+        wide = np.hypot((j - middle_j) / rng.uniform(8, 16), (i - middle_i) / rng.uniform(10, 18))
+        mask |= (wide < 1) & (k >= top) & (k < bottom)
+    apart, radius = rng.uniform(6, 18), rng.uniform(4, 8)
+    for side in (-1, 1):
+        away = np.hypot(j - middle_j - rng.uniform(-13, 13), i - middle_i - side * apart)
+        mask |= (away < radius) & (k < bottom) & (k > rng.uniform(0, 32))
+        if rng.random() < 0.5:
+            away = np.hypot(j - middle_j + rng.uniform(-13, 13), i - middle_i - side * 22)
+            mask |= (away < 4) & (k > top)
+    return Region(mask, block, shape)
+
+
+def test_no_region_takes_more_than_was_estimated_for_the_whole_scan(
+    rng: np.random.Generator,
+) -> None:
+    spec = WindowSpec(window_voxels=16, precision=Precision.BF16)
+    shape = (170, 54, 54)
+    estimated = plan_windows(shape, spec, 32, Region.everything(shape)).held_bytes(32)
+
+    regions = [limbs(rng, shape) for _ in range(40)]
+
+    assert max(plan_windows(shape, spec, 32, each).held_bytes(32) for each in regions) <= estimated
