@@ -93,7 +93,8 @@ class RemoteArchive(Protocol):
         folder
             For these files alone.
         check
-            Called between files and while waiting: what it raises ends the fetch.
+            Called between files and pieces of them, and over DIMSE while waiting: what it raises
+            ends the fetch. A wait for the next piece over HTTP is ended by its time limit alone.
 
         Raises
         ------
