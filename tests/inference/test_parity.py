@@ -118,7 +118,7 @@ def compare(ct: Path, weights: Path, spacing_mm: float) -> None:
     assert len(ours.present()) > 40  # nothing to compare if one class wins everywhere
     differ = ours.labels != theirs.labels
     print(f"{ct.name} at {spacing_mm} mm: {differ.sum()} of {differ.size} voxels differ")
-    assert differ.mean() <= 0.001
+    assert differ.mean() <= 0.0001
     # and where they differ, MONAI's two largest logits are equal within rounding
     grid = NetworkGrid.covering(volume.geometry, spacing_mm)
     where = grid.from_source()
