@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ from pacs_bridge.archive.listing import (
 from pacs_bridge.archive.plan_file import FILES, PlanFile
 from pacs_bridge.archive.reading import FolderFiles, ReadBatch, ReadFile, ReadingTask, read_batch
 from pacs_bridge.archive.walk import Walk
+from pacs_bridge.errors import TransientError
 
 #: Files that go to a process at once.
 _BATCH_FILES: Final = 256
@@ -144,17 +145,28 @@ class Planner:
     def _under_way(
         self, work: Callable[[_Task], _Answer], tasks: Iterable[_Task]
     ) -> Iterator[_Answer]:
-        """The answers to tasks, a few of which are worked on at once; in any order."""
+        """The answers to tasks, a few of which are worked on at once; in any order.
+
+        Raises
+        ------
+        TransientError
+            ``internal-error`` if a process that reads was ended: what was read stays read.
+        """
         waiting = iter(tasks)
         running: set[Future[_Answer]] = set()
         while True:
-            for task in islice(waiting, _MOST_UNDER_WAY - len(running)):
-                running.add(self._executor.submit(work, task))
-            if not running:
-                return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
+            try:
+                for task in islice(waiting, _MOST_UNDER_WAY - len(running)):
+                    running.add(self._executor.submit(work, task))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                answers = [future.result() for future in done]
+            except BrokenExecutor as error:
+                raise TransientError(
+                    Reason.INTERNAL_ERROR, "a process that reads headers was ended: plan again"
+                ) from error
+            yield from answers
 
     def _keep(self, batch: ReadBatch) -> None:
         with self._plan.write() as connection:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,8 +17,9 @@ from inference.reasons import Reason
 from pacs_bridge.archive.accounts import outcome_counts
 from pacs_bridge.archive.manifest import read_manifest
 from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.planner import Planner
 from pacs_bridge.archive.planning import PlanInputs, make_plan
-from pacs_bridge.errors import PermanentError
+from pacs_bridge.errors import PermanentError, TransientError
 
 
 @pytest.fixture
@@ -140,3 +144,19 @@ def test_a_plan_that_was_killed_goes_on_where_it_was(tree, ram_folder, wait_for)
     counts = {row["reason"] or "run": row["series"] for row in told["outcomes"]}
     assert counts == tree.expected
     assert told["files_read"] < told["files_met"]
+
+
+def test_a_reader_that_is_ended_ends_the_plan_with_a_code_and_what_was_read_stays(
+    tree, planned, ram_folder
+):
+    tree.fill(10)
+    plan = PlanFile(ram_folder / "run", must_exist=False)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        ended = executor.submit(os._exit, 1)
+        with pytest.raises(BrokenExecutor):
+            ended.result()
+        planner = Planner(plan, SeriesRules(), b"key", executor)
+        with pytest.raises((TransientError, BrokenExecutor)) as caught:
+            planner.take_in([tree.root])
+    assert caught.type is TransientError
+    assert planned(tree.root) == tree.expected
