@@ -6,8 +6,6 @@ clock ends leases early or late, which costs work and never correctness.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ from inference.finding import Finding
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.postgres.payload import job_payload, outcome_row, parsed_payload
+from pacs_bridge.postgres.presence import Presence
 from pacs_bridge.postgres.server import Connection, Server
 from pacs_bridge.postgres.tables import check
 from pacs_bridge.postgres.tasks import Task, Tasks
@@ -35,7 +34,6 @@ from pacs_bridge.retry_policy import RetryPolicy
 
 RANK = {Priority.ARCHIVE: 0, Priority.ROUTINE: 1, Priority.STAT: 2}
 _STAGES = (State.SEGMENTED, State.ENCODED)
-_PRESENCE_INTERVAL_S = 10.0
 
 
 class PostgresQueue:
@@ -62,7 +60,7 @@ class PostgresQueue:
         self._owner = owner
         self._max_failures = max_failures
         self._tasks = Tasks(name)
-        self._presence = _Presence(server, self._tasks)
+        self._presence = Presence(server, self._tasks)
         self._known_owner = ""
         self._in_doubt: set[tuple[int, int]] = set()
 
@@ -357,50 +355,6 @@ class PostgresQueue:
         if row is None:
             raise KeyError(job_id)
         return State(row["state"])
-
-
-class _Presence:
-    """The process among Procrastinate's workers: an administrator sees there who is alive."""
-
-    def __init__(
-        self, server: Server, tasks: Tasks, steady_s: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._server = server
-        self._tasks = tasks
-        self._steady_s = steady_s
-        self._lock = threading.Lock()
-        self._worker_id: int | None = None
-        self._shown_s = 0.0
-
-    @property
-    def worker_id(self) -> int:
-        """Procrastinate's id of this process."""
-        return self._worker_id or self.renew()
-
-    def show(self) -> None:
-        """Say that this process lives, now and then."""
-        now_s = self._steady_s()
-        with self._lock:
-            if self._worker_id is None or now_s - self._shown_s < _PRESENCE_INTERVAL_S:
-                return
-            with self._server.transaction() as connection:
-                self._tasks.heartbeat(connection, self._worker_id)
-            self._shown_s = now_s
-
-    def renew(self) -> int:
-        """Register, for the first time or since it was struck off."""
-        with self._lock, self._server.transaction() as connection:
-            self._worker_id = self._tasks.register(connection)
-            self._shown_s = self._steady_s()
-            return self._worker_id
-
-    def end(self) -> None:
-        """Sign off."""
-        with self._lock:
-            if self._worker_id is not None:
-                with self._server.transaction() as connection:
-                    self._tasks.unregister(connection, self._worker_id)
-                self._worker_id = None
 
 
 def request_key(request: JobRequest) -> str:
