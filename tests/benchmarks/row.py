@@ -19,6 +19,7 @@ class Unit(StrEnum):
     GFLOP = "GFLOP"
     GFLOP_PER_SECOND = "GFLOP/s"
     GB_PER_SECOND = "GB/s"
+    SHARE = "share"  #: of voxels, or a Dice: 0 to 1, and no ratio of two says anything
 
     @property
     def more_is_better(self) -> bool:
@@ -44,6 +45,9 @@ class Row:
         Peak memory as the script defines it, the same for both; ``None`` if not measured.
     extrapolation
         How ``theirs`` was come by where the work was not done in full; empty if it was.
+    rounds
+        How often each side was measured; the script says whether the figure is the median or the
+        best of them. ``None``: the script says that as well.
     """
 
     benchmark: str
@@ -55,17 +59,22 @@ class Row:
     ours_peak_mb: float | None = None
     theirs_peak_mb: float | None = None
     extrapolation: str = ""
+    rounds: int | None = None
 
     def __post_init__(self) -> None:
         if (self.peer is None) != (self.theirs is None):
             raise ValueError(f"{self.benchmark}, {self.work}: a peer and its figure go together")
-        if self.ours <= 0 or (self.theirs is not None and self.theirs <= 0):
+        figures = (self.ours,) if self.theirs is None else (self.ours, self.theirs)
+        if self.unit is Unit.SHARE:
+            if not all(0 <= figure <= 1 for figure in figures):
+                raise ValueError(f"{self.benchmark}, {self.work}: no share")
+        elif min(figures) <= 0:
             raise ValueError(f"{self.benchmark}, {self.work}: nothing was measured")
 
     @property
     def ratio(self) -> float | None:
-        """How many times better ours is; below 1 it is worse."""
-        if self.theirs is None:
+        """How many times better ours is; below 1 it is worse; None of shares."""
+        if self.theirs is None or self.unit is Unit.SHARE:
             return None
         return self.ours / self.theirs if self.unit.more_is_better else self.theirs / self.ours
 
