@@ -12,6 +12,7 @@ logits there, so its time is that of its window times its windows, and said to b
 ``body-3mm`` and ``body-1.5mm`` are the whole segmenter (resampling, network, labels on the source's
 planes) on a synthetic patient of that size, with and without the air around the body; they are
 held against the published network alone, which computes the air as well.
+Every variant of every part is measured ``--rounds`` times; seconds are medians.
 ``--small`` shows that everything runs; its figures say nothing.
 Peak memory is the high-water mark of the process that did the work.
 """
@@ -58,11 +59,11 @@ def main() -> None:
             rows += in_turns(part, VARIANTS, options.rounds, size)
         elif part == "3mm":
             variants = ("published", "fp32-heap", "bf16-heap")
-            rows += in_turns(part, variants, min(options.rounds, 2), size)
+            rows += in_turns(part, variants, options.rounds, size)
         elif part.startswith("body"):
-            rows += in_turns(part, ("bf16-heap", "bf16-heap-whole"), 1, size)
+            rows += in_turns(part, ("bf16-heap", "bf16-heap-whole"), options.rounds, size)
         else:
-            rows += in_turns(part, ("bf16-heap",), 1, size)
+            rows += in_turns(part, ("bf16-heap",), options.rounds, size)
     rows += extrapolated(rows, size)
     table(rows)
     if options.json:
@@ -103,20 +104,24 @@ def extrapolated(rows: list[dict[str, object]], size: Size) -> list[dict[str, ob
     count = window_count(size.shapes["1.5mm"], size.window)
     seconds = count * float(str(window["s"]))
     row = {"part": "1.5mm", "variant": "published", "s": seconds, "all_s": [], "peak_gb": None}
+    row |= {"rounds": window["rounds"]}
     return [row | {"windows": count, "extrapolation": f"{count} times one window"}]
 
 
 def table(rows: list[dict[str, object]]) -> None:
     """Print medians, with the ratio to the published chain on the same grid."""
     published = {row["part"]: row["s"] for row in rows if row["variant"] == "published"}
-    print(f"{'part':10} {'variant':16} {'s':>8} {'ratio':>6} {'peak GB':>8} {'windows':>8}")
+    print(
+        f"{'part':10} {'variant':16} {'s':>8} {'ratio':>6} {'peak GB':>8} {'windows':>8}"
+        f" {'rounds':>6}"
+    )
     for row in rows:
         peer = published.get(str(row["part"]).removeprefix("body-"))
         ratio = f"{float(str(peer)) / float(str(row['s'])):6.1f}" if peer else "     -"
         peak = "       -" if row["peak_gb"] is None else f"{row['peak_gb']:8.2f}"
         print(
             f"{row['part']:10} {row['variant']:16} {row['s']:8.2f} {ratio} {peak}"
-            f" {row['windows']:8}  {row.get('extrapolation', '')}"
+            f" {row['windows']:8} {row['rounds']:6}  {row.get('extrapolation', '')}"
         )
 
 
@@ -147,6 +152,7 @@ def in_turns(
             "all_s": [round(each["s"], 3) for each in found],
             "peak_gb": max(each["peak_gb"] for each in found),
             "windows": int(found[0]["windows"]),
+            "rounds": len(found),
         }
         for variant, found in times.items()
     ]

@@ -272,7 +272,8 @@ def main() -> None:
         figures = median[ours]["write_cpu_s"], theirs, median[theirs]["write_cpu_s"]
         peaks = [median[way]["extra_mb"] if way not in DCMQI else None for way in (ours, theirs)]
         work = f"{written}, {size}{unlike[theirs]}"
-        rows.append(Row("SEG writing", work, Unit.CPU_SECONDS, *figures, *peaks))
+        row = Row("SEG writing", work, Unit.CPU_SECONDS, *figures, *peaks, rounds=options.rounds)
+        rows.append(row)
         print(f"{theirs} takes {rows[-1].ratio:.1f} x the CPU time of {ours}{unlike[theirs]}")
     write_rows(options.json, rows)
 

@@ -40,6 +40,7 @@ def engine_rows(path: Path) -> list[Row]:
                 1024 * record["peak_gb"],
                 1024 * peer["peak_gb"] if peer and peer["peak_gb"] else None,
                 peer.get("extrapolation", "") if peer else "",
+                record["rounds"],
             )
         )
     return rows
@@ -50,10 +51,12 @@ def segment_rows(path: Path) -> list[Row]:
     return [
         Row(
             "segment",
-            f"{record['slices']} slices, {record['volume_gb']:.2g} GB of int16, DICOM to SEG",
+            f"{record['slices']} slices, {record['volume_gb']:.2g} GB of int16,"
+            f" DICOM to {record['kinds']}",
             Unit.SECONDS,
             record["total_s"],
             ours_peak_mb=1000 * record["peak_gb"],
+            rounds=1,
         )
         for record in json.loads(path.read_text())
     ]

@@ -50,16 +50,20 @@ SUITE = (
     Benchmark("cost_curve", "", "--slices 12 24 --matrix 64 --runs 1"),
     Benchmark(
         "engine",
-        "--parts windows,3mm,1.5mm,body-3mm,body-1.5mm",
+        "--rounds 3 --parts windows,3mm,1.5mm,body-3mm,body-1.5mm",
         "--small --rounds 1 --parts windows,3mm,1.5mm,body-3mm,body-1.5mm",
         engine_rows,
     ),
     Benchmark(
-        "segment", "--slices 397 1600 --spacing 1.5", "--slices 12 --matrix 48", segment_rows
+        "segment",
+        "--slices 397 1600 --spacing 1.5 --both",
+        "--slices 12 --matrix 48 --both",
+        segment_rows,
     ),
     Benchmark("archive", "", "--series 2 --slices 12 --matrix 48"),
-    Benchmark("whole", "", "--slices 12 --matrix 48 --spacings 3.0"),
+    Benchmark("whole", "--rounds 3", "--slices 12 --matrix 48 --spacings 3.0 --rounds 1"),
     Benchmark("borders", "", "--small --patients 9:HEAD_NECK --spacing 6 4 --rounds 1"),
+    Benchmark("agreement", "--seeds 21 9", "--seeds 9 --planes 12 --window 32 --margin-mm 12"),
     Benchmark("prepare", "", "--spacing 12 --runs 1"),
     Benchmark("case_cache", "", "--volumes 4 --edge 40 --window 16 --draws 5"),
     Benchmark("augmentation", "", "--window 24 --runs 1"),

@@ -96,6 +96,11 @@ def test_a_ratio_above_one_is_better_for_times_and_for_rates(suite: ModuleType) 
     assert time.ratio == rate.ratio == 3.0
     assert from_json(as_json(time)) == time
     assert from_json(as_json(rate)) == rate
+    share = Row("b", "w", Unit.SHARE, 0.0, "peer", 1.0, rounds=2)
+    assert share.ratio is None
+    assert from_json(as_json(share)) == share
+    with pytest.raises(ValueError, match="no share"):
+        Row("b", "w", Unit.SHARE, 1.1)
     with pytest.raises(ValueError, match="nothing was measured"):
         Row("b", "w", Unit.SECONDS, 0.0)
     with pytest.raises(ValueError, match="go together"):
@@ -110,7 +115,8 @@ def test_the_published_chain_that_cannot_finish_is_multiplied_and_says_so(
     from row import Row, Unit
 
     def record(part: str, variant: str, seconds: float) -> dict[str, object]:
-        return {"part": part, "variant": variant, "s": seconds, "peak_gb": 1.0, "windows": 1}
+        of_it = {"s": seconds, "peak_gb": 1.0, "windows": 1, "rounds": 3}
+        return {"part": part, "variant": variant} | of_it
 
     path = tmp_path / "engine.json"
     records = [
@@ -126,6 +132,7 @@ def test_the_published_chain_that_cannot_finish_is_multiplied_and_says_so(
     assert whole.theirs == 96 * 4.0
     assert whole.extrapolation.startswith("96 times one window")
     assert whole.theirs_peak_mb is None
+    assert (window.rounds, whole.rounds) == (3, 3)
 
     peak = Row("machine", "matrix product bf16, 4096", Unit.GFLOP_PER_SECOND, 2000.0)
     work = "operations of one 96^3 window of the published network"
