@@ -132,7 +132,9 @@ def rows_of(work: str, found: Agreement) -> list[Row]:
     """One for equal voxels, one for the Dice."""
     return [
         Row(BENCHMARK, f"{work}: equal voxels", Unit.SHARE, found.equal),
-        Row(BENCHMARK, f"{work}: Dice of {found.structures}", Unit.SHARE, found.dice),
+        Row(
+            BENCHMARK, f"{work}: mean Dice of {found.structures} structures", Unit.SHARE, found.dice
+        ),
     ]
 
 

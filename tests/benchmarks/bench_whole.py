@@ -6,8 +6,7 @@ report tells, in two ways: ``body``, the default, which computes no air around t
 ``whole``, with ``--whole-volume``, which computes the windows that theirs does. Theirs are the
 published transforms, MONAI's inferer, arg max, Invertd and SaveImage in fp32. The three take
 turns; each is a process of its own, and times are medians. Both sides take random weights in the
-published shape and the same noisy cylinder, and neither side's time has imports and the loading
-of weights in it.
+published shape and the same noisy cylinder; both have loaded the weights before the clock starts.
 
 The work is not the same at its ends: ours reads a folder of native DICOM, writes a LABELMAP and
 verifies it, theirs reads a gzipped NIfTI file and writes one. Windows are told for each side:

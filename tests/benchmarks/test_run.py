@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+
+from inference.label_map import LabelMap
 
 FOLDER = Path(__file__).parent
 
@@ -105,6 +108,24 @@ def test_a_ratio_above_one_is_better_for_times_and_for_rates(suite: ModuleType) 
         Row("b", "w", Unit.SECONDS, 0.0)
     with pytest.raises(ValueError, match="go together"):
         Row("b", "w", Unit.SECONDS, 1.0, "peer")
+
+
+def test_a_comparison_says_which_side_wrote_empty_frames(suite: ModuleType, tmp_path: Path) -> None:
+    import dcmqi_writer
+    from bench_seg_writing import SPACING_MM, make_plan, unlike_frames, write_ours
+
+    labels = np.zeros((5, 16, 16), np.uint8)
+    labels[[1, 3], 4:8, 4:8] = 5  # in two pieces
+    labels[2, 10:12] = 1
+    dcmqi_writer.write_inputs(tmp_path, labels, SPACING_MM)
+    dcmqi_writer.write(tmp_path, "binary", tmp_path / "its.dcm")
+    placed = LabelMap(labels, make_plan(labels.shape).table.geometry())
+    write_ours(placed, "binary", tmp_path / "binary.dcm")
+
+    said = unlike_frames(tmp_path, "binary", "its")
+
+    assert said == ", ours 3 frames (0 empty), its 4 frames (1 empty)"
+    assert unlike_frames(tmp_path, "its", "its") == ""
 
 
 def test_the_published_chain_that_cannot_finish_is_multiplied_and_says_so(
