@@ -16,7 +16,7 @@ WORKS = {
     "body-3mm": "a patient, 512 x 512 x 397, labelled at 3 mm",
     "body-1.5mm": "a patient, 512 x 512 x 397, labelled at 1.5 mm",
 }
-PUBLISHED = "MONAI, fp32"
+PUBLISHED, NETWORK_ALONE = "MONAI, fp32", ", network alone"
 
 
 def engine_rows(path: Path) -> list[Row]:
@@ -32,10 +32,10 @@ def engine_rows(path: Path) -> list[Row]:
         rows.append(
             Row(
                 "engine",
-                f"{WORKS.get(part, part)}, {record['variant']}",
+                f"{WORKS.get(part, part)}, {record['variant']}{windows_of(record, peer)}",
                 Unit.SECONDS,
                 record["s"],
-                PUBLISHED if peer else None,
+                f"{PUBLISHED}{NETWORK_ALONE * (part != peer['part'])}" if peer else None,
                 peer["s"] if peer else None,
                 1024 * record["peak_gb"],
                 1024 * peer["peak_gb"] if peer and peer["peak_gb"] else None,
@@ -44,6 +44,14 @@ def engine_rows(path: Path) -> list[Row]:
             )
         )
     return rows
+
+
+def windows_of(record: dict[str, object], peer: dict[str, object] | None) -> str:
+    """How many windows both sides of a whole scan computed."""
+    if record["part"] == "windows":
+        return ""
+    its = f", its {peer['windows']}" if peer else ""
+    return f", {record['windows']} windows{its}"
 
 
 def segment_rows(path: Path) -> list[Row]:

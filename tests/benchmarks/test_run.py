@@ -153,6 +153,7 @@ def test_the_published_chain_that_cannot_finish_is_multiplied_and_says_so(
     assert whole.theirs == 96 * 4.0
     assert whole.extrapolation.startswith("96 times one window")
     assert whole.theirs_peak_mb is None
+    assert whole.work.endswith("1 windows, its 96")
     assert (window.rounds, whole.rounds) == (3, 3)
 
     peak = Row("machine", "matrix product bf16, 4096", Unit.GFLOP_PER_SECOND, 2000.0)
