@@ -89,9 +89,6 @@ class FittingSegmenter(Segmenter, Protocol):
     def fitted(self, geometry: Geometry, *, is_read: bool = False) -> Segmenter:
         """The segmenter for a scan of this size on this machine; see ``fitted_segmenter``."""
 
-    def need(self, geometry: Geometry) -> MemoryNeed:
-        """Memory for a scan of this size if nothing of it is air."""
-
 
 def fitted_segmenter(
     segmenter: Segmenter, geometry: Geometry, *, is_read: bool = False
@@ -269,7 +266,7 @@ class SegResNetSegmenter:
         raise ModelError(Reason.OOM_CPU, text)
 
     def need(self, geometry: Geometry) -> MemoryNeed:
-        """See ``FittingSegmenter.need``."""
+        """Memory for a scan of this size if nothing of it is air."""
         return self._need(geometry, self._options)
 
     def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
@@ -364,7 +361,7 @@ class SegResNetSegmenter:
         kept = STANDING_BYTES if options.smooth_borders else 1
         is_cleaned = options.postprocessing != NO_POSTPROCESSING
         need = memory_need(plan, features, grid, geometry.shape, kept, is_cleaned)
-        if not isinstance(self._finder, FittingSegmenter):
+        if not isinstance(self._finder, SegResNetSegmenter):
             return need
         labels = math.prod(geometry.shape) + math.prod(grid)
         return need.with_coarse_pass(self._finder.need(geometry), labels)

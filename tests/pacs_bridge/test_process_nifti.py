@@ -150,7 +150,7 @@ def test_a_scan_that_does_not_fit_is_refused_before_its_voxels_are_read(
     class Full:
         identity, segment = bright_segmenter.identity, bright_segmenter.segment
 
-        def fitted(self, geometry: Geometry) -> Segmenter:
+        def fitted(self, geometry: Geometry, *, is_read: bool = False) -> Segmenter:
             raise ModelError(Reason.OOM_CPU, f"{geometry.shape}")
 
     values = np.full((10, 12, 8), np.nan, np.float32)  # refused where they are looked at
