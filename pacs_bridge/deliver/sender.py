@@ -41,8 +41,15 @@ def delivery_policy(retry: RetryConfig) -> RetryPolicy:
 class ResultSender(Protocol):
     """Sends one result to one destination: ``StoreScu``, ``StowClient``."""
 
-    def send(self, candidates: Sequence[ResultFile]) -> Sent:
+    def send(self, candidates: Sequence[ResultFile], attempt: int = 1) -> Sent:
         """Send the one candidate that the site prefers of those that the peer accepts.
+
+        Parameters
+        ----------
+        candidates
+            One result in several kinds.
+        attempt
+            From 1; an earlier one may have succeeded and its answer been lost.
 
         Raises
         ------
@@ -120,7 +127,7 @@ class DestinationSender:
     def _settle(self, claim: DeliveryClaim) -> None:
         """From a claimed delivery to its next state."""
         try:
-            sent = self._sender.send(claim.candidates)
+            sent = self._sender.send(claim.candidates, claim.attempt)
         except UnreachableError as error:
             # The destination is at fault, not this result: it is due again before the gate
             # opens, so that the most urgent one goes first when the destination is back.

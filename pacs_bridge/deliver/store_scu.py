@@ -73,7 +73,11 @@ class StoreScu:
         self._calling_ae_title = calling_ae_title
         self._data_folder = data_folder
 
-    def send(self, candidates: Sequence[ResultFile]) -> Sent:
+    def send(
+        self,
+        candidates: Sequence[ResultFile],
+        attempt: int = 1,  # noqa: ARG002 - a peer that has it already says so: 0111H
+    ) -> Sent:
         """Send the one candidate that the site prefers of those that the peer accepts.
 
         Raises

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from inference.reasons import Reason
 from pacs_bridge.config.destinations import StowDestinationConfig
 from pacs_bridge.deliver.negotiation import Offer, Syntax, offers
 from pacs_bridge.deliver.prepared import prepared
 from pacs_bridge.deliver.store_scu import Sent, UnreachableError
-from pacs_bridge.deliver.store_status import Verdict
-from pacs_bridge.deliver.stow_answer import InstanceOutcome, outcome_of
+from pacs_bridge.deliver.store_status import DUPLICATE_SOP_INSTANCE, Verdict
+from pacs_bridge.deliver.stow_answer import InstanceOutcome, has_instance, outcome_of
 from pacs_bridge.dicomweb.media_type import DICOM, DICOM_JSON
 from pacs_bridge.dicomweb.multipart import new_boundary
 from pacs_bridge.dicomweb.peer import RedirectError, WebAnswer, WebPeer, WebPeerError, WebRequest
@@ -25,7 +28,8 @@ _MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _TOLD = (200, 202, 409)
 _CONFLICT = 409
 _TOO_LARGE = 413
-#: Of the request as it was: another kind or syntax may do.
+_UNSUPPORTED_MEDIA_TYPE = 415
+#: Of the request as it was: another syntax may do.
 _OF_THIS_FORM = (400, 406, 409, 415, 422)
 #: Of the service as a whole; they may be put right there, or in our configuration.
 _OF_OUR_RIGHTS = (401, 403, 407)
@@ -62,11 +66,21 @@ class StowClient:
         """End its connections; it can still be used."""
         self._peer.close()
 
-    def send(self, candidates: Sequence[ResultFile]) -> Sent:
+    def send(self, candidates: Sequence[ResultFile], attempt: int = 1) -> Sent:
         """Send the first of the candidates, in the site's order, that the service takes.
 
         There is no negotiation: what is refused in one form is sent in the next, as stored, then
-        in Explicit VR Little Endian, then the next kind.
+        in Explicit VR Little Endian. The next kind follows only where the service says that it
+        does not take the SOP class, or the media type in any form: after any other refusal the
+        object may be there, and another kind would be a second one of the same result.
+
+        Parameters
+        ----------
+        candidates
+            One result in several kinds.
+        attempt
+            From 1; after the first the service is asked for the results before they are sent,
+            since the answer to an earlier attempt may have been lost.
 
         Raises
         ------
@@ -89,23 +103,54 @@ class StowClient:
         if not wanted:
             kinds = ", ".join(self._destination.kinds)
             raise PermanentError(Reason.SEND_REFUSED, f"no result of kind {kinds} was made")
-        answers = []
-        refused_kinds: set[str] = set()
-        for offer in wanted:
-            if offer.result.kind in refused_kinds:
-                continue
-            outcome = self._store(offer)
-            if isinstance(outcome, str):
-                answers.append(f"{outcome} for {offer.result.kind}")
-                continue
-            if outcome.verdict in (Verdict.SENT, Verdict.SENT_WITH_WARNING):
-                return Sent(offer.result, offer.syntax, outcome.status, "")
-            answers.append(f"reason {outcome.status:04X}H for {offer.result.kind}")
-            if outcome.verdict is Verdict.TRY_LATER:
-                raise TransientError(Reason.SEND_REFUSED, f"{self._name}: {answers[-1]}")
-            if outcome.verdict is Verdict.TRY_OTHER_KIND:
-                refused_kinds.add(offer.result.kind)
+        there = self._lost(wanted) if attempt > 1 else None
+        if there is not None:
+            return _found(there)
+        answers: list[str] = []
+        for _, group in itertools.groupby(wanted, lambda offer: offer.result.kind):
+            sent = self._send_kind(tuple(group), answers)
+            if isinstance(sent, Sent):
+                return sent
+            if not sent:
+                break
         raise PermanentError(Reason.SEND_REFUSED, f"{self._name}: {'; '.join(answers)}")
+
+    def _send_kind(self, offers_of_kind: Sequence[Offer], answers: list[str]) -> Sent | bool:
+        """Send one kind in the first form that is taken; otherwise whether another may be sent."""
+        may_change = False
+        for offer in offers_of_kind:
+            outcome = self._store(offer)
+            if isinstance(outcome, int):
+                answers.append(f"status {outcome} for {offer.result.kind}")
+                may_change = outcome == _UNSUPPORTED_MEDIA_TYPE
+            else:
+                if outcome.verdict in (Verdict.SENT, Verdict.SENT_WITH_WARNING):
+                    return Sent(offer.result, offer.syntax, outcome.status, "")
+                answers.append(f"reason {outcome.status:04X}H for {offer.result.kind}")
+                if outcome.verdict is Verdict.TRY_LATER:
+                    raise TransientError(Reason.SEND_REFUSED, f"{self._name}: {answers[-1]}")
+                if outcome.verdict is Verdict.TRY_OTHER_KIND:
+                    return True
+                may_change = False
+            if not may_change and self._lost((offer,)) is not None:
+                return _found(offer)
+        return may_change
+
+    def _lost(self, wanted: Sequence[Offer]) -> Offer | None:
+        """The offer whose result the service has already, by a search for its UID.
+
+        A service that cannot be searched tells nothing.
+        """
+        for offer in {offer.result.kind: offer for offer in reversed(wanted)}.values():
+            uid = offer.result.sop_instance_uid
+            query = (("SOPInstanceUID", uid), ("limit", "1"))
+            request = WebRequest("GET", "/instances", query, {"Accept": DICOM_JSON})
+            with self._asked(request) as answer:
+                if answer.status in _BUSY:
+                    raise self._refusal(answer)
+                if answer.status == 200 and has_instance(self._json(answer), uid):
+                    return offer
+        return None
 
     def ask(self) -> StowReply:
         """Whether the service is there and lets us in, by a search for one study.
@@ -116,13 +161,18 @@ class StowClient:
             As ``send`` of a service that cannot be reached or does not let us in.
         """
         request = WebRequest("GET", "/studies", (("limit", "1"),), {"Accept": DICOM_JSON})
+        with self._asked(request) as answer:
+            if answer.status == 204 or (answer.status == 200 and answer.media_type.is_json):
+                return StowReply(True, "QIDO-RS answers")
+            if answer.status in _OF_OUR_RIGHTS or answer.status >= _FAULT:
+                raise self._refusal(answer)
+            return StowReply(False, f"GET /studies: status {answer.status}")
+
+    @contextmanager
+    def _asked(self, request: WebRequest) -> Iterator[WebAnswer]:
         try:
             with self._peer.asked(request) as answer:
-                if answer.status == 204 or (answer.status == 200 and answer.media_type.is_json):
-                    return StowReply(True, "QIDO-RS answers")
-                if answer.status in _OF_OUR_RIGHTS or answer.status >= _FAULT:
-                    raise self._refusal(answer)
-                return StowReply(False, f"GET /studies: status {answer.status}")
+                yield answer
         except (WebPeerError, RedirectError, TransientError) as error:
             whole = _as_a_whole(error)
             if whole is error:
@@ -133,21 +183,15 @@ class StowClient:
     def _name(self) -> str:
         return f"{self._destination.name} ({self._peer.url})"
 
-    def _store(self, offer: Offer) -> InstanceOutcome | str:
-        """One request; what became of the instance, or why this form of it was refused."""
-        try:
-            with (
-                prepared(offer, self._data_folder, self._destination.name) as path,
-                self._peer.asked(_request(path)) as answer,
-            ):
-                return self._outcome(answer, offer.result.sop_instance_uid)
-        except (WebPeerError, RedirectError, TransientError) as error:
-            whole = _as_a_whole(error)
-            if whole is error:
-                raise
-            raise whole from error
+    def _store(self, offer: Offer) -> InstanceOutcome | int:
+        """One request; what became of the instance, or the status that refused this form."""
+        with (
+            prepared(offer, self._data_folder, self._destination.name) as path,
+            self._asked(_request(path)) as answer,
+        ):
+            return self._outcome(answer, offer.result.sop_instance_uid)
 
-    def _outcome(self, answer: WebAnswer, sop_instance_uid: str) -> InstanceOutcome | str:
+    def _outcome(self, answer: WebAnswer, sop_instance_uid: str) -> InstanceOutcome | int:
         if answer.status in _TOLD:
             outcome = self._told(answer, sop_instance_uid)
             if outcome is not None:
@@ -158,16 +202,19 @@ class StowClient:
                     f"{answer.where}: status {answer.status} without a word on the instance",
                 )
         if answer.status in _OF_THIS_FORM:
-            return f"status {answer.status}"
+            return answer.status
         raise self._refusal(answer)
 
     def _told(self, answer: WebAnswer, sop_instance_uid: str) -> InstanceOutcome | None:
+        return outcome_of(self._json(answer), sop_instance_uid)
+
+    def _json(self, answer: WebAnswer) -> Any:
+        """What is not to be read says nothing: the result may have been stored."""
         if not answer.media_type.is_json:
             return None
-        try:
-            return outcome_of(answer.json(_MAX_ANSWER_BYTES), sop_instance_uid)
-        except PermanentError:  # not to be read: it may have been stored, and may be sent again
-            return None
+        with suppress(PermanentError):
+            return answer.json(_MAX_ANSWER_BYTES)
+        return None
 
     def _refusal(self, answer: WebAnswer) -> BridgeError:
         """The error for a status that says nothing of one form of the result."""
@@ -182,6 +229,12 @@ class StowClient:
         if status >= _FAULT and status not in (501, 505, _STORAGE_FULL):
             return TransientError(Reason.SEND_REFUSED, said)
         return UnreachableError(Reason.SEND_REFUSED, said, answer.wait_s)
+
+
+def _found(offer: Offer) -> Sent:
+    """It is there already, as it was made."""
+    stored = Syntax(offer.result.transfer_syntax_uid)
+    return Sent(offer.result, stored, DUPLICATE_SOP_INSTANCE, "")
 
 
 def _as_a_whole(error: WebPeerError | RedirectError | TransientError) -> BridgeError:

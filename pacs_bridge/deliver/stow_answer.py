@@ -12,9 +12,6 @@ from typing import Any
 from pacs_bridge.deliver.store_status import PROCESSING_FAILURE, SUCCESS, Verdict, verdict
 from pacs_bridge.dicomweb import json_model as model
 
-#: For STOW-RS what 0122H is for C-STORE (PS3.18 annex I.2).
-REFERENCED_SOP_CLASS_NOT_SUPPORTED = 0xC122
-
 
 @dataclass(frozen=True, slots=True)
 class InstanceOutcome:
@@ -46,6 +43,13 @@ def outcome_of(answer: Any, sop_instance_uid: str) -> InstanceOutcome | None:
     return None
 
 
+def has_instance(answer: Any, sop_instance_uid: str) -> bool:
+    """Whether the answer to a search, as decoded, gives this instance."""
+    return isinstance(answer, list) and any(
+        model.text(row, model.SOP_INSTANCE_UID) == sop_instance_uid for row in answer
+    )
+
+
 def _stored(item: dict[str, Any]) -> InstanceOutcome:
     warning = model.whole_number(item, model.WARNING_REASON) or SUCCESS
     kind = Verdict.SENT if warning == SUCCESS else Verdict.SENT_WITH_WARNING
@@ -56,8 +60,7 @@ def _failure(item: dict[str, Any]) -> InstanceOutcome:
     reason = model.whole_number(item, model.FAILURE_REASON)
     if reason is None or not 0 < reason <= 0xFFFF:
         reason = PROCESSING_FAILURE
-    if reason == REFERENCED_SOP_CLASS_NOT_SUPPORTED:
-        return InstanceOutcome(Verdict.TRY_OTHER_KIND, reason)
+    # C122H, of the transfer syntax (PS3.18 table I.2-2), is a refusal of this form alone
     meaning = verdict(reason)
     if meaning is Verdict.SENT_WITH_WARNING and reason >> 12 == 0xB:
         meaning = Verdict.REFUSED  # a warning in the list of failures: it was not stored

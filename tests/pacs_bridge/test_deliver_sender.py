@@ -33,7 +33,7 @@ class ScriptedScu:
         self.tried: list[str] = []
         self.sent: list[str] = []
 
-    def send(self, candidates: Sequence[ResultFile]) -> Sent:
+    def send(self, candidates: Sequence[ResultFile], attempt: int = 1) -> Sent:
         name = candidates[0].sop_instance_uid
         self.tried.append(name)
         error = self.answers.get(name, self.answer)

@@ -277,6 +277,7 @@ class WebService:
         self.faults: list[Callable[[Exchange], object]] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.stored: list[pydicom.Dataset] = []
+        self.held: set[str] = set()  # SOP Instance UIDs that a search finds
         self.stow_answer: Callable[[pydicom.Dataset], tuple[int, object]] = _all_stored
         self.pages: Callable[[list[object], int, int], list[object]] = lambda rows, limit, offset: (
             rows[offset : offset + limit]
@@ -341,6 +342,9 @@ class Exchange(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         if parts[-1] == "series":
             self._rows([self._series_row()], asked)
+        elif parts == ["instances"]:
+            held = [uid for uid in service.held if uid == asked["SOPInstanceUID"]]
+            self._rows([{"00080018": {"vr": "UI", "Value": [uid]}} for uid in held], asked)
         elif parts[-1] == "instances":
             rows = [{"00080018": {"vr": "UI", "Value": [uid]}} for uid in service.files]
             self._rows(rows, asked)
