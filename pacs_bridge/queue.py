@@ -138,6 +138,10 @@ class LeaseLostError(Exception):
     """The lease has passed to another or the job is over: stop, and report nothing more."""
 
 
+class OutcomeInDoubtError(LeaseLostError):
+    """The job is over here, perhaps since its results were taken: they may be deleted by nobody."""
+
+
 class Queue(Protocol):
     """Jobs by priority, then by age.
 

@@ -32,7 +32,14 @@ from pacs_bridge.lease import KeptLease
 from pacs_bridge.log import Log
 from pacs_bridge.models import WarmSegmenters
 from pacs_bridge.process import process_series
-from pacs_bridge.queue import JobClaim, JobRequest, LeaseLostError, Queue, State
+from pacs_bridge.queue import (
+    JobClaim,
+    JobRequest,
+    LeaseLostError,
+    OutcomeInDoubtError,
+    Queue,
+    State,
+)
 from pacs_bridge.report import SeriesReport
 from pacs_bridge.stopwatch import Stage
 from pacs_bridge.time_limit import TimeLimit
@@ -151,6 +158,8 @@ class Worker:
         with lease, limit:
             try:
                 self._settle(job, lease, limit, turn)
+            except OutcomeInDoubtError:  # the results may be on their way
+                self._log.warning("job-in-doubt", job=claim.job_id)
             except LeaseLostError:
                 job.discard()
                 self._log.warning("job-lost", job=claim.job_id)

@@ -9,11 +9,11 @@ from psycopg.rows import DictRow
 
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError
+from pacs_bridge.postgres.fence import first_fence
 from pacs_bridge.postgres.payload import job_payload, parsed_outcome
 from pacs_bridge.postgres.queue import RANK, request_key
 from pacs_bridge.postgres.server import Connection, Server
 from pacs_bridge.postgres.tasks import Tasks
-from pacs_bridge.postgres.ticket import first_fence
 from pacs_bridge.queue import JobClaim, JobOutcome, Priority, State
 
 _PRIORITY = {rank: priority for priority, rank in RANK.items()}

@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from inference.finding import Finding
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.postgres.fence import next_fence
 from pacs_bridge.postgres.payload import job_payload, outcome_row, parsed_payload
 from pacs_bridge.postgres.presence import Presence
 from pacs_bridge.postgres.server import Connection, Server
@@ -26,6 +27,7 @@ from pacs_bridge.queue import (
     JobClaim,
     JobRequest,
     LeaseLostError,
+    OutcomeInDoubtError,
     Priority,
     ResultFile,
     State,
@@ -258,15 +260,16 @@ class PostgresQueue:
         except PermanentError as error:
             self._settle(connection, row, State.DEAD, error.reason, error.detail)
             return None
+        fence = next_fence(row["fence"])
         connection.execute(
             "UPDATE pacs_bridge_jobs SET state = 'claimed', reason = NULL, detail = '',"
             " worker = %s, lease_s = %s, lease_until = now() + make_interval(secs => %s),"
-            " fence = fence + 1, attempts = attempts + 1 WHERE queue = %s AND id = %s",
-            (worker, lease_s, lease_s, self._name, row["id"]),
+            " fence = %s, attempts = attempts + 1 WHERE queue = %s AND id = %s",
+            (worker, lease_s, lease_s, fence, self._name, row["id"]),
         )
         return JobClaim(
             job_id=row["id"],
-            fence=row["fence"] + 1,
+            fence=fence,
             request=payload.request,
             attempt=row["attempts"] + 1,
             worker=worker,
@@ -284,14 +287,16 @@ class PostgresQueue:
         the row is that it became what the body makes it.
         """
         key = (claim.job_id, claim.fence)
+        is_said = False
         try:
             with self._server.transaction() as connection:
                 row = connection.execute(
                     "SELECT * FROM pacs_bridge_jobs WHERE queue = %s AND id = %s FOR UPDATE",
                     (self._name, claim.job_id),
                 ).fetchone()
-                if row is not None and row["fence"] == claim.fence and row["worker"] is not None:
+                if row is not None and _is_held(row, claim):
                     yield connection, row
+                    is_said = True
                 elif (
                     key in self._in_doubt
                     and row is not None
@@ -299,10 +304,13 @@ class PostgresQueue:
                     and row["state"] in becomes
                 ):
                     yield connection, None
+                elif key in self._in_doubt and State.SENDING in becomes:
+                    raise OutcomeInDoubtError(f"job {claim.job_id}, fence {claim.fence}")
                 else:
                     raise _lost(claim)
         except TransientError:
-            self._in_doubt.add(key)
+            if is_said:  # before that nothing can have been committed
+                self._in_doubt.add(key)
             raise
         self._in_doubt.discard(key)
 
@@ -311,8 +319,14 @@ class PostgresQueue:
     ) -> None:
         updated = connection.execute(
             f"UPDATE pacs_bridge_jobs SET {change} WHERE queue = %(queue)s"  # noqa: S608 - constants
-            " AND id = %(id)s AND fence = %(fence)s AND worker IS NOT NULL",
-            {"queue": self._name, "id": claim.job_id, "fence": claim.fence, **values},
+            " AND id = %(id)s AND fence = %(fence)s AND worker = %(worker)s",
+            {
+                "queue": self._name,
+                "id": claim.job_id,
+                "fence": claim.fence,
+                "worker": claim.worker,
+                **values,
+            },
         ).rowcount
         if not updated:
             raise _lost(claim)
@@ -362,6 +376,10 @@ def request_key(request: JobRequest) -> str:
     return "|".join(
         (request.series_instance_uid, str(request.revision), request.route, request.model)
     )
+
+
+def _is_held(row: DictRow, claim: JobClaim) -> bool:
+    return bool(row["fence"] == claim.fence and row["worker"] == claim.worker)
 
 
 def _lost(claim: JobClaim) -> LeaseLostError:

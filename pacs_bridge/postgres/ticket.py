@@ -23,19 +23,10 @@ from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.job_source import JobSources, SpoolSources
 from pacs_bridge.ledger.instances import SetAside
 from pacs_bridge.ledger.sources import SpooledInstance
+from pacs_bridge.postgres.fence import ledger_fence_of
 from pacs_bridge.postgres.payload import Digest, RelativePath, ResultRow, Uid, parsed_json
 from pacs_bridge.process import SeriesSource
 from pacs_bridge.queue import SPOOL, JobClaim, JobRequest
-
-_FENCE_BITS = 32
-
-
-def first_fence(ledger_fence: int) -> int:
-    """The fence that a job begins with when it is handed over.
-
-    Fences of the queue and of the ledger never meet: both name folders of results.
-    """
-    return ledger_fence << _FENCE_BITS
 
 
 def needs_ticket(request: JobRequest) -> bool:
@@ -138,7 +129,7 @@ class TicketBook:
         PermanentError
             ``source-missing`` if there is none, ``bad-payload`` if it is not ours.
         """
-        path = self._path(claim.job_id, claim.fence >> _FENCE_BITS)
+        path = self._path(claim.job_id, ledger_fence_of(claim.fence))
         try:
             ticket = parsed_json(Ticket, path.read_bytes())
         except FileNotFoundError as error:

@@ -24,7 +24,7 @@ from pacs_bridge.job_source import SpoolSources
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import JsonLog
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
-from pacs_bridge.queue import State
+from pacs_bridge.queue import OutcomeInDoubtError, State
 from pacs_bridge.report import SeriesReport
 from pacs_bridge.stopwatch import Stage
 from pacs_bridge.worker import BrokenDeviceError, Worker
@@ -700,3 +700,24 @@ def test_the_log_tells_of_jobs_and_of_no_patient(
     events = [json.loads(line)["event"] for line in text.splitlines()]
     assert [each for each in events if each != "job-stage"] == ["job-claimed", "job-complete"]
     assert "canary" not in text.lower()
+
+
+def test_results_that_may_have_been_taken_are_not_deleted(worker, ledger, config, received):
+    received()
+    complete = ledger.jobs.complete
+
+    class Doubtful:
+        """A queue that has taken the results, and whose answer was lost."""
+
+        def __getattr__(self, name):
+            return getattr(ledger.jobs, name)
+
+        def complete(self, *outcome):
+            complete(*outcome)
+            raise OutcomeInDoubtError("1")
+
+    worker._queue = Doubtful()
+    assert worker.work_one("w")
+
+    results = ledger.outbox.claim("s", 60).candidates
+    assert [each.problem(config.data_folder) for each in results] == ["", ""]

@@ -130,6 +130,21 @@ def test_a_queue_that_lost_everything_is_filled_again(site):
     assert {site.bench.queue.claim("w", 60).job_id for _ in jobs} == jobs
 
 
+def test_a_queue_that_lost_everything_knows_no_lease_that_it_gave_before(site):
+    site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    before = site.bench.queue.claim("same name", 60)
+    site.handed.withdraw([before.job_id])
+    site.new_dispatcher().step()
+    after = site.bench.queue.claim("same name", 60)
+
+    assert after.fence != before.fence
+    with pytest.raises(LeaseLostError):
+        site.bench.queue.heartbeat(before, 60)
+    with pytest.raises(LeaseLostError):
+        site.bench.queue.complete(before, [site.result()], [])
+
+
 def test_no_more_is_handed_over_than_is_wanted_but_what_is_more_urgent_goes_at_once(site):
     site.new_dispatcher(waiting_jobs=2)
     for n in range(5):

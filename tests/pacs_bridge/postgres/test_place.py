@@ -18,13 +18,13 @@ from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.ledger.instances import SetAside
 from pacs_bridge.ledger.sources import SpooledInstance
+from pacs_bridge.postgres.fence import first_fence
 from pacs_bridge.postgres.payload import checked_below, parsed_json
 from pacs_bridge.postgres.place import handed_over_jobs
 from pacs_bridge.postgres.ticket import (
     Ticket,
     TicketBook,
     TicketSources,
-    first_fence,
     identity,
     made_identity,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -12,11 +13,12 @@ from queue_bench import LEASE_S, OWNER, POLICY, QUEUE_NAME, PostgresBench, reque
 
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.postgres.handed_over import HandedOver
 from pacs_bridge.postgres.payload import job_payload, parsed_payload
 from pacs_bridge.postgres.queue import PostgresQueue
 from pacs_bridge.postgres.server import Server, connection_string, has_password
 from pacs_bridge.postgres.tables import prepare
-from pacs_bridge.queue import LeaseLostError, State
+from pacs_bridge.queue import LeaseLostError, OutcomeInDoubtError, State
 
 
 @pytest.fixture
@@ -77,6 +79,34 @@ def test_a_report_whose_answer_was_lost_can_be_repeated(bench, report, state):
     with pytest.raises(LeaseLostError):
         report(queue, claim)
     queue.close()
+
+
+def test_a_completion_whose_answer_was_lost_and_whose_job_is_gone_is_in_doubt(bench):
+    server = LostAnswers(bench.url)
+    queue = PostgresQueue(server, QUEUE_NAME, lambda: OWNER)
+    job_id = queue.submit(request_of())
+    claim = queue.claim("w", LEASE_S)
+    server.lose = True
+    with pytest.raises(TransientError):
+        queue.complete(claim, [result_of()], [])
+    HandedOver(bench.server, QUEUE_NAME).withdraw([job_id])  # its outcome was entered meanwhile
+
+    with pytest.raises(OutcomeInDoubtError):
+        queue.complete(claim, [result_of()], [])
+    queue.close()
+
+
+def test_a_lease_is_of_its_worker_and_of_no_other_of_the_same_fence(bench):
+    bench.queue.submit(request_of())
+    claim = bench.queue.claim("w", LEASE_S)
+    stranger = replace(claim, worker="w2")
+
+    with pytest.raises(LeaseLostError):
+        bench.queue.heartbeat(stranger, LEASE_S)
+    with pytest.raises(LeaseLostError) as error:
+        bench.queue.complete(stranger, [result_of()], [])
+    assert not isinstance(error.value, OutcomeInDoubtError)
+    bench.queue.complete(claim, [result_of()], [])
 
 
 def test_a_report_that_never_arrived_is_not_taken_for_one_whose_answer_was_lost(bench, postgres):
