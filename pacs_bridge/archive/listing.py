@@ -9,18 +9,25 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Final
 
 from inference.reasons import Reason
 from pacs_bridge.archive.plan_file import PlanFile
-from pacs_bridge.archive.reading import FileStamp
+from pacs_bridge.archive.reading import UNREAD_NS, FileStamp
 from pacs_bridge.archive.walk import WalkedFolder
 
 _ROWS_AT_ONCE = 10_000
+#: Size of a zip file of which not everything was read.
+_UNKNOWN: Final = -1
 
 _LISTING = """
 CREATE TEMP TABLE IF NOT EXISTS listing (
     name BLOB PRIMARY KEY, size INTEGER, modified_ns INTEGER, problem TEXT
 ) WITHOUT ROWID
+"""
+#: Zip files that are being read, as they were when they were listed.
+_ZIPS = """
+CREATE TEMP TABLE IF NOT EXISTS zips (id INTEGER PRIMARY KEY, size INTEGER, modified_ns INTEGER)
 """
 
 
@@ -40,6 +47,8 @@ class FolderBook:
         """The number of a new walk."""
         with self._plan.read() as connection:
             connection.execute(_LISTING)
+            connection.execute(_ZIPS)
+            connection.execute("DELETE FROM temp.zips")
             last = connection.execute("SELECT max(walk) FROM folders").fetchone()[0]
         return int(last or 0) + 1
 
@@ -53,6 +62,17 @@ class FolderBook:
                     (walk, folder.path, folder.size_bytes, folder.modified_ns),
                 ).rowcount
             )
+
+    def zips_are_read(self) -> None:
+        """Everything that was listed is kept: the zip files need not be looked into again."""
+        with self._plan.write() as connection:
+            connection.execute(
+                "UPDATE folders SET size = z.size, modified_ns = z.modified_ns FROM temp.zips z"
+                " WHERE folders.id = z.id AND NOT EXISTS"
+                " (SELECT 1 FROM files f WHERE f.folder = z.id AND f.modified_ns = ?)",
+                (UNREAD_NS,),
+            )
+            connection.execute("DELETE FROM temp.zips")
 
     def keep(self, root: bytes, walk: int) -> None:
         """Keep what is known of a tree of which nothing is to be seen: its disk may be away."""
@@ -130,6 +150,11 @@ class Listing:
                     [(each.name, each.size_bytes, each.modified_ns, each.problem) for each in rows],
                 )
             self.id = _entered(connection, folder, walk)
+            if folder.is_zip:
+                connection.execute(
+                    "INSERT OR REPLACE INTO temp.zips VALUES (?, ?, ?)",
+                    (self.id, folder.size_bytes, folder.modified_ns),
+                )
             if not (folder.problem or folder.is_part):
                 mark_beside_faulty(connection, self.id)
                 forget_files(connection, self.id, "name NOT IN (SELECT name FROM temp.listing)")
@@ -205,7 +230,7 @@ def _entered(connection: sqlite3.Connection, folder: WalkedFolder, walk: int) ->
         (
             folder.path,
             folder.is_zip,
-            folder.size_bytes,
+            _UNKNOWN if folder.is_zip else 0,  # until its members are kept
             folder.modified_ns,
             walk,
             reason,

@@ -12,6 +12,7 @@ from typing import Final
 from inference.reasons import Reason
 from pacs_bridge.archive.examining import KnownFile
 from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.reading import modified_ns
 from pacs_bridge.archive.zip_members import ZipMembers
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.job_source import earlier_results
@@ -120,7 +121,7 @@ def _unchanged(file: KnownFile) -> Path:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise PermanentError(Reason.SOURCE_MISSING, "a planned file is gone") from None
-    if (status.st_size, status.st_mtime_ns) != (file.size_bytes, file.modified_ns):
+    if (status.st_size, modified_ns(status)) != (file.size_bytes, file.modified_ns):
         raise PermanentError(Reason.SOURCE_MISSING, "a file has changed since it was planned")
     return path
 

@@ -105,6 +105,7 @@ class Planner:
         for batch in self._under_way(read_batch, self._tasks(book, walk, roots, leave_out)):
             self._keep(batch)
             self._tell()
+        book.zips_are_read()
         book.forget_unmet(walk, [os.fsencode(root) for root in roots])
         self.examine()
 
@@ -257,9 +258,12 @@ class Planner:
 
 
 def _forget_series(connection: sqlite3.Connection, series: str) -> None:
-    """No file of it is left: what was made of it stays accounted for."""
+    """No file of it is left: what was to run, and what was made of it, stay accounted for."""
     connection.execute("DELETE FROM parts WHERE series = ?", (series,))
-    connection.execute("DELETE FROM series WHERE series = ? AND state = 'planned'", (series,))
+    connection.execute(
+        "DELETE FROM series WHERE series = ? AND state = 'planned' AND plan_reason IS NOT NULL",
+        (series,),
+    )
     connection.execute(
         "UPDATE series SET plan_reason = ?, plan_detail = 'its files are gone' WHERE series = ?",
         (Reason.SOURCE_MISSING, series),

@@ -14,6 +14,7 @@ from pacs_bridge.archive.manifest import read_manifest
 from pacs_bridge.archive.plan_file import FILES, PlanFile
 from pacs_bridge.archive.planner import Planner, PlanProgress, PlanTally
 from pacs_bridge.archive.pool import header_readers
+from pacs_bridge.archive.reading import UNREAD_NS
 from pacs_bridge.archive.remote_plan import missing, plan_found, plan_listed
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.identity_hash import KEY_NAME, IdentityHash
@@ -103,7 +104,9 @@ def _follow_rules(plan: PlanFile, rules: SeriesRules) -> None:
         return
     with plan.write() as connection:
         if any(known.get(name) != now[name] for name in ("max_matrix", "max_voxels")):
-            connection.execute("DELETE FROM files")  # a header was read by them
+            # a header was read by them; what cannot be met now keeps what is known of it
+            connection.execute("UPDATE files SET modified_ns = ?", (UNREAD_NS,))
+            connection.execute("UPDATE folders SET size = -1 WHERE is_zip")
         connection.execute("INSERT OR IGNORE INTO unexamined SELECT DISTINCT series FROM parts")
     plan.set("rules", now)
 

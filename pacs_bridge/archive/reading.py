@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from dicom_seg.read.examination import LeftOut, SeriesRules
 from dicom_seg.read.header import quiet_pydicom
@@ -27,6 +28,17 @@ class FileStamp:
     size_bytes: int
     modified_ns: int
     problem: str = ""  #: why it is not to be opened; empty if it may be
+
+
+#: In the place of the time of a file that could not be read for a reason that may pass.
+UNREAD_NS: Final = -(1 << 63)
+_STEP_BYTES: Final = 1 << 20
+_MOST_NS: Final = (1 << 63) - 1
+
+
+def modified_ns(status: os.stat_result) -> int:
+    """When a file was changed, as far as the plan can hold it, and never ``UNREAD_NS``."""
+    return max(UNREAD_NS + 1, min(_MOST_NS, status.st_mtime_ns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +125,9 @@ def _entries(
         if stamp.problem:
             yield stamp, _unreadable(stamp.problem)
         else:
-            yield stamp, _entry(place / os.fsdecode(stamp.name), rules)
+            path = place / os.fsdecode(stamp.name)
+            entry = _entry(path, rules)
+            yield (stamp if _is_lasting(entry, path) else _unread(stamp)), entry
 
 
 def _zip_entries(
@@ -124,7 +138,7 @@ def _zip_entries(
             members = ZipMembers(Path(os.fsdecode(folder.path)))
         except (PermanentError, OSError) as error:
             for stamp in folder.files:
-                yield stamp, _unreadable(type(error).__name__)
+                yield _unread(stamp), _unreadable(type(error).__name__)
             return
         with members:
             path = Path(scratch) / "member"
@@ -134,7 +148,7 @@ def _zip_entries(
                 except PermanentError as error:
                     yield stamp, LeftOut(path, "", None, error.reason, error.detail)
                 except OSError as error:
-                    yield stamp, _unreadable(error.strerror or type(error).__name__)
+                    yield _unread(stamp), _unreadable(error.strerror or type(error).__name__)
                 else:
                     yield stamp, _entry(path, rules)
 
@@ -144,6 +158,24 @@ def _entry(path: Path, rules: SeriesRules) -> Instance | LeftOut:
     if isinstance(entry, Instance) or entry.reason is Reason.NO_DICOM:
         return entry
     return attributed(entry)
+
+
+def _is_lasting(entry: Instance | LeftOut, path: Path) -> bool:
+    """Whether a file would be read the same again: not one that the system does not give."""
+    reasons = [entry.reason] if isinstance(entry, LeftOut) else [e.reason for e in entry.left_out]
+    if Reason.UNREADABLE_FILE not in reasons:
+        return True
+    try:
+        with path.open("rb") as file:
+            while file.read(_STEP_BYTES):
+                pass
+    except OSError:
+        return False
+    return True
+
+
+def _unread(stamp: FileStamp) -> FileStamp:
+    return replace(stamp, modified_ns=UNREAD_NS)
 
 
 def _unreadable(detail: str) -> LeftOut:

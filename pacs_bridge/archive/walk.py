@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pacs_bridge.archive.reading import FileStamp
+from pacs_bridge.archive.reading import FileStamp, modified_ns
 from pacs_bridge.archive.zip_members import ZipMembers
 from pacs_bridge.errors import PermanentError
 
@@ -77,7 +77,7 @@ class Walk:
             yield _zip_folder(path, status)
             return
         place, name = os.path.split(path)
-        stamp = FileStamp(name, status.st_size, status.st_mtime_ns)
+        stamp = FileStamp(name, status.st_size, modified_ns(status))
         yield WalkedFolder(place, False, iter([stamp]), is_part=True)
 
     def _files(
@@ -116,21 +116,22 @@ class Walk:
             return None
         if entry.name == _DICOMDIR:
             return None
-        return FileStamp(entry.name, status.st_size, status.st_mtime_ns)
+        return FileStamp(entry.name, status.st_size, modified_ns(status))
 
     def _leads_elsewhere(self, link: bytes, status: os.stat_result) -> bool:
         """Whether a link shows a folder that this walk does not meet by itself."""
         key = (status.st_dev, status.st_ino)
         real = os.path.realpath(link)
         inside = real == self._real_root or real.startswith(self._real_root.rstrip(b"/") + b"/")
-        if inside or key in self._followed:
+        above = self._real_root.startswith(real.rstrip(b"/") + b"/")
+        if inside or above or key in self._followed:
             return False
         self._followed.add(key)
         return True
 
 
 def _zip_folder(path: bytes, status: os.stat_result) -> WalkedFolder:
-    folder = WalkedFolder(path, True, iter(()), status.st_size, status.st_mtime_ns)
+    folder = WalkedFolder(path, True, iter(()), status.st_size, modified_ns(status))
     folder.files = _members(folder)
     return folder
 

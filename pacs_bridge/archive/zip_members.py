@@ -7,7 +7,9 @@ the bytes that come.
 
 from __future__ import annotations
 
+import lzma
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,7 +27,12 @@ _MOST_RATIO: Final = 1000
 _RATIO_MATTERS_BYTES: Final = 64 << 20
 _ENCRYPTED: Final = 0x1
 _STEP_BYTES: Final = 1 << 20
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, RuntimeError)
+#: What the bytes of a damaged zip file make its readers raise.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OverflowError),
+    *(NotImplementedError, ValueError, RuntimeError, LookupError, AttributeError),
+)
+_MOST_SAID_BYTES: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,9 @@ class ZipMembers:
     def __iter__(self) -> Iterator[ZipMember]:
         for number, member in enumerate(self._members):
             if not member.is_dir():
-                yield ZipMember(number, member.file_size, member.CRC, _problem(member))
+                yield ZipMember(
+                    number, min(member.file_size, _MOST_SAID_BYTES), member.CRC, _problem(member)
+                )
 
     def extract(self, number: int, path: Path, check: Callable[[], None] = lambda: None) -> None:
         """Write a member to ``path``; ``check`` may raise between two pieces of it.
@@ -102,6 +111,10 @@ class ZipMembers:
                     target.write(piece)
         except _DAMAGE as error:
             raise PermanentError(Reason.UNREADABLE_FILE, "a damaged member") from error
+        except OSError as error:
+            if error.errno is None:  # bz2 says so of damaged bytes
+                raise PermanentError(Reason.UNREADABLE_FILE, "a damaged member") from error
+            raise
 
 
 def _problem(member: zipfile.ZipInfo) -> str:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import struct
 import zipfile
 import zlib
+from concurrent.futures import Executor
+from dataclasses import replace
 
 import pytest
+
+from dicom_seg.read.examination import SeriesRules
+from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.planner import Planner
+from pacs_bridge.archive.planning import _follow_rules
 
 
 def test_every_series_of_a_mixture_is_counted_by_its_reason(tree, plan_of):
@@ -223,3 +232,110 @@ def test_no_identity_of_a_patient_is_in_a_plan(tree, plan_of, ram_folder):
         content = path.read_bytes()
         for word in (b"Doe", b"Roe", b"PID-1", b"19700101"):
             assert word not in content, path.name
+
+
+class EndedExecutor(Executor):
+    """Ends the planner at the first batch, as a kill does: between a listing and its headers."""
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        raise KeyboardInterrupt
+
+
+def test_a_plan_that_is_killed_before_a_zip_file_is_read_reads_it_the_next_time(
+    tree, plan_of, zip_tree, ram_folder
+):
+    tree.add("run", "a")
+    zips = ram_folder / "zips"
+    zips.mkdir()
+    zip_tree(tree.root, zips / "all.zip")
+    plan = PlanFile(ram_folder / "run")
+    with pytest.raises(KeyboardInterrupt):
+        Planner(plan, SeriesRules(), b"key", EndedExecutor()).take_in([zips])
+    plan.close()
+    assert plan_of(zips).outcomes() == {"run": 1}
+    assert plan_of(zips).tally.files_read == 0
+
+
+def test_other_rules_of_size_leave_series_of_zip_files_in_the_plan(
+    tree, plan_of, zip_tree, ram_folder
+):
+    tree.add("run", "a")
+    zips = ram_folder / "zips"
+    zips.mkdir()
+    zip_tree(tree.root, zips / "all.zip")
+    planned = plan_of(zips)
+    rules = replace(SeriesRules(), max_matrix=4)
+    _follow_rules(planned.plan, rules)
+    planned = plan_of(zips, rules=rules)
+    assert (planned.outcomes(), planned.tally.files_read) == ({"too-large": 1}, 12)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_a_member_that_does_not_unpack_is_counted(tree, plan_of, method):
+    tree.add("run", "a")
+    path = tree.root / "bad.zip"
+    with zipfile.ZipFile(path, "w", method) as target:
+        target.writestr("slice", os.urandom(600))
+    content = bytearray(path.read_bytes())
+    content[60:120] = bytes(byte ^ 0x5A for byte in content[60:120])
+    path.write_bytes(content)
+    planned = plan_of(tree.root)
+    assert planned.outcomes() == {"run": 1}
+    assert planned.files() == {"unreadable-file": 1}
+
+
+def test_times_and_sizes_that_no_disk_has_end_no_plan(tree, plan_of):
+    tree.add("run", "a")
+    os.utime(next((tree.root / "a").iterdir()), ns=(10**19, 10**19))
+    path = tree.root / "vast.zip"
+    with zipfile.ZipFile(path, "w") as target:
+        target.writestr("a", b"x" * 100)
+    content = path.read_bytes()
+    at = content.index(b"PK\1\2")
+    entry, name, end = bytearray(content[at : at + 46]), content[at + 46 : at + 47], bytearray(
+        content[at + 47 :]
+    )  # fmt: skip
+    extra = struct.pack("<HHQ", 1, 8, 2**64 - 2)
+    struct.pack_into("<I", entry, 24, 0xFFFFFFFF)
+    struct.pack_into("<H", entry, 30, len(extra))
+    struct.pack_into("<I", end, 12, 47 + len(extra))
+    path.write_bytes(content[:at] + entry + name + extra + end)
+    planned = plan_of(tree.root)
+    assert planned.outcomes() == {"run": 1}
+    assert planned.files() == {"unreadable-file": 1}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_file_that_could_not_be_opened_is_read_when_it_can_be(tree, plan_of, ram_folder):
+    tree.add("run", "a")
+    path = max((tree.root / "a").iterdir())
+    path.chmod(0)
+    ram_folder.chmod(0o777)
+    (ram_folder / "run").chmod(0o777)
+    for each in (ram_folder / "run").iterdir():
+        each.chmod(0o666)
+    os.seteuid(65534)
+    try:
+        assert plan_of(tree.root).outcomes() == {"unreadable-file": 1}
+    finally:
+        os.seteuid(0)
+    path.chmod(0o644)
+    assert plan_of(tree.root).outcomes() == {"run": 1}
+
+
+def test_a_link_to_a_folder_above_leads_nowhere(tree, plan_of):
+    tree.add("run", "inside/a")
+    (tree.root / "inside" / "up").symlink_to("..")
+    tree.add("", "beside")
+    planned = plan_of(tree.root / "inside")
+    assert (planned.outcomes(), planned.tally.files_met) == ({"run": 1}, 12)
+
+
+def test_a_series_that_was_to_run_and_whose_files_are_gone_stays_accounted_for(tree, plan_of):
+    tree.add("run", "a")
+    tree.add("run", "b")
+    tree.add("localizer", "c", ImageType="ORIGINAL\\PRIMARY\\LOCALIZER")
+    plan_of(tree.root)
+    shutil.rmtree(tree.root / "b")
+    shutil.rmtree(tree.root / "c")
+    assert plan_of(tree.root).outcomes() == {"run": 1, "source-missing": 1}
