@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
+from typing import Any
 
 from pacs_bridge.plugin.notes import Note, NoteBook, Stage
 from pacs_bridge.plugin.server import OrthancServer, ServerError
@@ -22,6 +24,11 @@ CT_CLASSES = frozenset(
     }
 )
 _S_PER_H = 3600.0
+_PRIORITY = -10  # below 0, which Orthanc's other jobs have
+#: How Orthanc tells the answer to a C-STORE (PS3.7 9.1.1.1.9) by which a job failed.
+_STATUS = re.compile(r"status 0x([0-9A-Fa-f]{4})")
+#: Out of resources (PS3.4 table B.2-1): another time it may be taken.
+_LATER = "A7"
 
 
 class CarrierFault(StrEnum):
@@ -30,6 +37,7 @@ class CarrierFault(StrEnum):
     NOT_CT = "not-ct"
     REFUSED = "store-refused"  #: Orthanc did not make the job, as with an unknown modality
     FAILED = "store-failed"  #: the job failed, as when the bridge is down
+    PARTIAL = "store-partial"  #: the bridge refused some instances, and will again
     VANISHED = "store-vanished"  #: Orthanc no longer knows the job, nor how it ended
 
 
@@ -98,27 +106,54 @@ class Carrier:
 
     def _look_after(self, note: Note) -> bool:
         """Whether the job of a note has ended."""
-        state, detail = self._job_state(note.job)
+        facts = self._job_facts(note.job)
+        state = str(facts.get("State", ""))
         if state == "Success":
-            self._server.info(f"series {note.series} is with the bridge")
-            self._notes.settle(note.series, self._now_s())
+            self._succeeded(note, facts.get("Content", {}))
         elif state == "Failure":
-            self._again(note, CarrierFault.FAILED, detail)
+            self._failed(note, facts)
         elif not state:
             self._again(note, CarrierFault.VANISHED, "")
         return state in ("", "Success", "Failure")
 
-    def _job_state(self, job: str) -> tuple[str, str]:
-        """Orthanc's word for where a job stands, empty if it has none; and what went wrong."""
+    def _job_facts(self, job: str) -> Mapping[str, Any]:
+        """What Orthanc says of a job; of one that it has forgotten, how it ended if it said so."""
         facts = self._server.find(f"/jobs/{job}") if job else None
         with self._lock:
             ended = self._ended.pop(job, None)
         if facts is not None:
-            detail = f"{facts.get('ErrorDescription', '')} {facts.get('ErrorDetails', '')}"
-            return str(facts["State"]), detail.strip()
-        if ended is None:
-            return "", ""
-        return ("Success" if ended else "Failure"), ""
+            return dict(facts)
+        return {} if ended is None else {"State": "Success" if ended else "Failure"}
+
+    def _succeeded(self, note: Note, content: Mapping[str, Any]) -> None:
+        """A job came to its end; one that goes on after a refusal may have left some out."""
+        refused = int(content.get("FailedInstancesCount", 0 if not note.is_permissive else -1))
+        if not refused:
+            self._server.info(f"series {note.series} is with the bridge")
+            self._notes.settle(note.series, self._now_s())
+            return
+        count = content.get("InstancesCount", "its")
+        answer = _STATUS.search(note.detail)
+        told = f", with status 0x{answer[1]}" if answer else ""
+        detail = f"{max(refused, 0) or 'some'} of {count} instances were not taken{told}"
+        if refused in (-1, note.refused_count):  # trying again made no difference
+            self._give_up(note, CarrierFault.PARTIAL, detail)
+        else:
+            self._again(replace(note, refused_count=refused), CarrierFault.PARTIAL, detail)
+
+    def _failed(self, note: Note, facts: Mapping[str, Any]) -> None:
+        """A job ended at once with an instance: only a refusal of the instance lets others pass.
+
+        Were the others sent after any failure, each of them would wait for a bridge that is down.
+        """
+        text = f"{facts.get('ErrorDescription', '')} {facts.get('ErrorDetails', '')}".strip()
+        status = _STATUS.search(text)
+        is_refusal = status is not None and not status[1].upper().startswith(_LATER)
+        self._again(
+            replace(note, is_permissive=note.is_permissive or is_refusal),
+            CarrierFault.FAILED,
+            text,
+        )
 
     def _send(self, note: Note) -> bool:
         """Whether a series is being sent now."""
@@ -136,12 +171,17 @@ class Carrier:
             return False
         is_whole = len(wanted) == len(series["Instances"])
         # Noted first: what becomes stable from now on is sent once more.
-        sending = replace(note, stage=Stage.SENDING, job="", reason="", detail="")
+        sending = replace(note, stage=Stage.SENDING, job="", reason="")
         self._notes.put(sending)
         try:
             answer = self._server.post(
                 f"/modalities/{self._settings.modality}/store",
-                {"Resources": [note.series] if is_whole else wanted, "Synchronous": False},
+                {
+                    "Resources": [note.series] if is_whole else wanted,
+                    "Synchronous": False,
+                    "Permissive": note.is_permissive,
+                    "Priority": _PRIORITY,
+                },
             )
         except ServerError as error:
             self._again(sending, CarrierFault.REFUSED, str(error))
@@ -164,11 +204,13 @@ class Carrier:
         wait_s = min(longest, self._settings.first_wait_s * 2.0 ** min(attempts - 1, 30))
         self._server.warning(f"series {note.series}: {reason}, again in {wait_s:.0f} s. {detail}")
         self._notes.put(
-            Note(
-                note.series,
-                note.noted_s,
+            replace(
+                note,
+                stage=Stage.WAITING,
                 attempts=attempts,
                 due_s=now_s + wait_s,
+                job="",
+                is_changed=False,
                 reason=reason,
                 detail=detail,
             )

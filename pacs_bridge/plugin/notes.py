@@ -40,6 +40,8 @@ class Note:
     is_changed: bool = False  #: it became stable again while it was sent
     reason: str = ""
     detail: str = ""
+    is_permissive: bool = False  #: the bridge refused an instance: the others are sent all the same
+    refused_count: int = 0  #: how many it refused then
 
 
 class NoteBook:

@@ -27,7 +27,7 @@ class Settings:
     existing_series: bool = False  #: at the first start, also what is already here
     command: tuple[str, ...] = ()  #: starts the bridge; empty: somebody else does
     stop_timeout_s: float = 60.0
-    stores_at_once: int = 2
+    stores_at_once: int = 1
     first_wait_s: float = 5.0
     max_wait_s: float = 600.0
     give_up_after_h: float = 168.0

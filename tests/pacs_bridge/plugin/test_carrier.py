@@ -31,7 +31,7 @@ def time_s() -> list[float]:
 
 @pytest.fixture
 def carrier(scripted: Any, notes: NoteBook, time_s: list[float]) -> Carrier:
-    settings = Settings("bridge", Path("unused"), 60.0, give_up_after_h=1.0)
+    settings = Settings("bridge", Path("unused"), 60.0, give_up_after_h=1.0, stores_at_once=2)
     return Carrier(OrthancServer(scripted), notes, settings, lambda: time_s[0])
 
 
@@ -41,7 +41,9 @@ def test_only_ct_images_of_a_mixed_series_are_sent(scripted, notes, carrier) -> 
     carrier.look()
     ((uri, body),) = scripted.posted
     assert uri == "/modalities/bridge/store"
-    assert body == {"Resources": [f"{SERIES}-0", f"{SERIES}-2"], "Synchronous": False}
+    assert body["Resources"] == [f"{SERIES}-0", f"{SERIES}-2"]
+    assert (body["Synchronous"], body["Permissive"]) == (False, False)
+    assert body["Priority"] < 0  # jobs of others go first
 
 
 def test_a_series_that_calls_itself_ct_and_holds_none_is_given_up(scripted, notes, carrier) -> None:
@@ -67,6 +69,53 @@ def test_a_job_that_orthanc_forgets_at_once_is_known_by_its_event(scripted, note
     carrier.look()
     assert notes.all() == ()
     assert len(scripted.posted) == 1
+
+
+REFUSED = {"State": "Failure", "ErrorDetails": "C-STORE has failed with DIMSE status 0x0111"}
+PARTIAL = {"State": "Success", "Content": {"InstancesCount": 3, "FailedInstancesCount": 1}}
+
+
+def test_a_refused_instance_does_not_keep_the_others_and_ends_it_when_refused_again(
+    scripted, notes, carrier, time_s
+) -> None:
+    scripted.hold(SERIES, [CT, CT, CT])
+    scripted.answers |= {"/jobs/job1": REFUSED, "/jobs/job2": PARTIAL, "/jobs/job3": PARTIAL}
+    notes.add(SERIES, 1000.0)
+    for _ in range(8):
+        carrier.look()
+        time_s[0] += 60.0
+    assert [body["Permissive"] for _, body in scripted.posted] == [False, True, True]
+    note = notes.get(SERIES)
+    assert (note.stage, note.reason) == (Stage.FAILED, CarrierFault.PARTIAL)
+    assert note.detail.startswith("1 of 3 instances were not taken")
+    assert "0x0111" in note.detail
+
+
+def test_what_was_refused_and_is_taken_later_has_arrived(scripted, notes, carrier, time_s) -> None:
+    scripted.hold(SERIES, [CT, CT, CT])
+    whole = {"State": "Success", "Content": {"InstancesCount": 3, "FailedInstancesCount": 0}}
+    scripted.answers |= {"/jobs/job1": REFUSED, "/jobs/job2": PARTIAL, "/jobs/job3": whole}
+    notes.add(SERIES, 1000.0)
+    for _ in range(8):
+        carrier.look()
+        time_s[0] += 60.0
+    assert notes.all() == ()
+    assert len(scripted.posted) == 3
+
+
+@pytest.mark.parametrize(
+    "details", ["Connection refused", "C-STORE has failed with DIMSE status 0xA700"]
+)
+def test_a_bridge_that_is_down_or_full_is_not_asked_for_every_instance(
+    scripted, notes, carrier, time_s, details
+) -> None:
+    scripted.hold(SERIES, [CT, CT])
+    scripted.answers["/jobs/job1"] = {"State": "Failure", "ErrorDetails": details}
+    notes.add(SERIES, 1000.0)
+    for _ in range(3):
+        carrier.look()
+        time_s[0] += 60.0
+    assert [body["Permissive"] for _, body in scripted.posted] == [False, False]
 
 
 def test_a_job_that_vanished_is_done_again_with_growing_waits(
