@@ -235,8 +235,8 @@ class JobQueue:
         )
         _LEASES.let_go(connection, claim.job_id)
         self._set_state(connection, claim.job_id, State.SENDING)
-        now, request = self._database.now_text(), claim.request
-        replace_earlier(connection, now, request.series_instance_uid, request.revision)
+        now = self._database.now_text()
+        replace_earlier(connection, now, claim.job_id)
         insert_deliveries(connection, now, claim, results)
 
     def _end(

@@ -13,59 +13,80 @@ import sqlite3
 from pacs_bridge.ledger.history import Change, note
 from pacs_bridge.queue import DeliveryState, State
 
-_IS_UNDECIDED = """
-(n.state IN ('receiving', 'quiet')
+
+def _is_archive(job: str) -> str:
+    """Of an archive run: it makes its results beside what is received, never in its place."""
+    return f"({job}.priority = 2 AND {job}.source <> 'spool')"
+
+
+def _of_one_line(one: str, other: str) -> str:
+    """Whether two jobs of a series make results for the same use."""
+    return f"({one}.route = {other}.route AND {_is_archive(one)} = {_is_archive(other)})"
+
+
+def _is_undecided(job: str) -> str:
+    """Of a later revision ``n``: whether it may yet have a result in the place of a job's."""
+    return f"""
+(NOT {_is_archive(job)} AND (n.state IN ('receiving', 'quiet')
  OR EXISTS (SELECT 1 FROM jobs m WHERE m.series_instance_uid = n.series_instance_uid
-               AND m.revision = n.revision
-               AND m.state IN ('ready', 'retry', 'claimed', 'segmented', 'encoded')))
-"""
+               AND m.revision = n.revision AND {_of_one_line("m", job)}
+               AND m.state IN ('ready', 'retry', 'claimed', 'segmented', 'encoded'))))
+"""  # noqa: S608 - constants
+
 
 #: Of a row of jobs: whether a later revision is on its way to a result.
 IS_JOB_OVERTAKEN = f"""
 EXISTS (SELECT 1 FROM revisions n WHERE n.series_instance_uid = jobs.series_instance_uid
-           AND n.revision > jobs.revision AND {_IS_UNDECIDED})
+           AND n.revision > jobs.revision AND {_is_undecided("jobs")})
 """  # noqa: S608 - constants
 
 #: Of a row of jobs: whether it is not known yet what was sent of an earlier revision, which the
 #: result shall name. A sender that has not been heard of for so long is waited for no more.
-IS_EARLIER_UNDER_WAY = """
+IS_EARLIER_UNDER_WAY = f"""
 EXISTS (SELECT 1 FROM jobs e JOIN deliveries d ON d.job_id = e.id
  WHERE e.series_instance_uid = jobs.series_instance_uid AND e.revision < jobs.revision
-   AND d.sender IS NOT NULL AND d.lease_until_s > :now)
-"""
+   AND {_of_one_line("e", "jobs")} AND d.sender IS NOT NULL AND d.lease_until_s > :now)
+"""  # noqa: S608 - constants
 
 #: Of a row of jobs: whether a later revision has a result.
-IS_OUTDATED = """
+IS_OUTDATED = f"""
 EXISTS (SELECT 1 FROM jobs n JOIN results r ON r.job_id = n.id
- WHERE n.series_instance_uid = jobs.series_instance_uid AND n.revision > jobs.revision)
-"""
+ WHERE n.series_instance_uid = jobs.series_instance_uid AND n.revision > jobs.revision
+   AND {_of_one_line("n", "jobs")})
+"""  # noqa: S608 - constants
 
 #: Of a row of deliveries: whether a later revision is on its way to a result.
 IS_OVERTAKEN = f"""
 EXISTS (SELECT 1 FROM jobs j JOIN revisions n
     ON n.series_instance_uid = j.series_instance_uid AND n.revision > j.revision
- WHERE j.id = deliveries.job_id AND j.state <> 'superseded' AND {_IS_UNDECIDED})
+ WHERE j.id = deliveries.job_id AND j.state <> 'superseded' AND {_is_undecided("j")})
 """  # noqa: S608 - constants
 
 
-def replace_earlier(
-    connection: sqlite3.Connection, now: str, series_instance_uid: str, revision: int
-) -> None:
-    """A revision has a result: the earlier ones and their jobs are superseded.
+def replace_earlier(connection: sqlite3.Connection, now: str, job_id: int) -> None:
+    """A job has a result: the earlier revisions and their jobs of its line are superseded.
 
     What is being sent at this moment may arrive; what waits to be sent does not go any more.
     """
-    connection.execute(
-        "UPDATE revisions SET state = 'superseded', state_at = ?"
-        " WHERE series_instance_uid = ? AND revision < ? AND state = 'ready'",
-        (now, series_instance_uid, revision),
-    )
+    is_archive, series_instance_uid, revision = connection.execute(
+        f"SELECT {_is_archive('jobs')}, series_instance_uid, revision FROM jobs"  # noqa: S608
+        " WHERE id = ?",
+        (job_id,),
+    ).fetchone()
+    if not is_archive:
+        connection.execute(
+            "UPDATE revisions SET state = 'superseded', state_at = ?"
+            " WHERE series_instance_uid = ? AND revision < ? AND state = 'ready'",
+            (now, series_instance_uid, revision),
+        )
     jobs = connection.execute(
-        "UPDATE jobs SET state = 'superseded', superseded_by = ?, fence = fence + 1,"
+        "UPDATE jobs SET state = 'superseded', superseded_by = ?, fence = fence + 1,"  # noqa: S608
         " worker = NULL, lease_until_s = NULL, state_at = ?"
         " WHERE series_instance_uid = ? AND revision < ?"
-        " AND state NOT IN ('superseded', 'skipped') RETURNING id, revision",
-        (revision, now, series_instance_uid, revision),
+        " AND state NOT IN ('superseded', 'skipped')"
+        f" AND EXISTS (SELECT 1 FROM jobs n WHERE n.id = ? AND {_of_one_line('n', 'jobs')})"
+        " RETURNING id, revision",
+        (revision, now, series_instance_uid, revision, job_id),
     ).fetchall()
     for job in jobs:
         connection.execute(

@@ -6,7 +6,8 @@ import pytest
 
 from inference.reasons import Reason
 from pacs_bridge.ledger.ledger import Ledger
-from pacs_bridge.queue import JobClaim, JobRequest, ResultFile, State
+from pacs_bridge.queue import JobClaim, JobRequest, Priority, ResultFile, State
+from pacs_bridge.retry_policy import RetryPolicy
 
 SERIES = "1.2.3"
 
@@ -57,3 +58,61 @@ def test_a_skipped_job_is_not_tried_again_when_a_later_revision_has_a_result(led
     assert not ledger.steering.retry_job(job)
     assert ledger.view.job(job).state is State.SKIPPED
     assert ledger.view.job(later).state is State.SENDING
+
+
+CLINICAL = ("clinical", Priority.ROUTINE, "spool")
+OTHER_ROUTE = ("research", Priority.ROUTINE, "spool")
+ARCHIVE = ("clinical", Priority.ARCHIVE, "old-disk")
+OTHER_ARCHIVE = ("research", Priority.ARCHIVE, "old-disk")
+
+
+def submit_of(
+    ledger: Ledger, revision: int, line: tuple[str, Priority, str], to: str = "archive"
+) -> int:
+    route, priority, source = line
+    return ledger.jobs.submit(
+        JobRequest(SERIES, revision, route, "m", (to,), priority, source, "1.2")
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_superseded"),
+    [
+        (CLINICAL, ARCHIVE, False),
+        (CLINICAL, OTHER_ARCHIVE, False),
+        (ARCHIVE, CLINICAL, False),
+        (ARCHIVE, OTHER_ARCHIVE, False),
+        (CLINICAL, OTHER_ROUTE, False),
+        (CLINICAL, CLINICAL, True),
+        (ARCHIVE, ARCHIVE, True),
+    ],
+)
+def test_a_later_result_takes_the_place_of_earlier_ones_of_its_own_line_only(
+    ledger, first, second, is_superseded
+):
+    job = submit_of(ledger, 1, first)
+    complete(ledger, ledger.jobs.claim("w", 60))
+    submit_of(ledger, 2, second, "elsewhere")
+    complete(ledger, ledger.jobs.claim("w", 60))
+
+    view = ledger.view.job(job)
+    assert (view.state is State.SUPERSEDED) == is_superseded
+    assert (ledger.outbox.claim("s", 60, ["archive"]) is None) == is_superseded
+
+
+def test_a_clinical_job_that_waits_for_another_try_outlives_an_archive_result(ledger, clock):
+    job = submit_of(ledger, 1, CLINICAL)
+    policy = RetryPolicy(10, 10, 5)
+    ledger.jobs.retry(ledger.jobs.claim("w", 60), Reason.OOM_GPU, "", policy)
+    submit_of(ledger, 2, ARCHIVE)
+    complete(ledger, ledger.jobs.claim("w", 60))
+    clock.pass_s(11)
+    assert ledger.jobs.claim("w", 60).job_id == job
+
+
+def test_a_clinical_job_does_not_wait_for_what_is_sent_of_an_archive(ledger):
+    submit_of(ledger, 1, ARCHIVE)
+    complete(ledger, ledger.jobs.claim("w", 60))
+    ledger.outbox.claim("s", 60)
+    job = submit_of(ledger, 2, CLINICAL)
+    assert ledger.jobs.claim("w", 60).job_id == job
