@@ -5,6 +5,8 @@
     ledger  --claim-->  ticket, queue  -->  worker elsewhere
     ledger  <--outcome--  queue  <--  worker elsewhere
 
+Of several dispatchers of a queue one works and the others wait for its end.
+
 The ledger stays the truth. What the dispatcher holds it holds under one name that outlives its
 process: a new one takes up where the last one was, and no job is blamed for the change. What the
 queue holds is derived: jobs that it has lost are handed over again.
@@ -18,12 +20,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import Log
-from pacs_bridge.postgres.handed_over import HandedOver
+from pacs_bridge.postgres.handed_over import Handed, HandedOver, Settled
 from pacs_bridge.postgres.payload import job_payload
+from pacs_bridge.postgres.queue import request_key
 from pacs_bridge.postgres.ticket import TicketBook, needs_ticket
 from pacs_bridge.queue import (
     DISPATCHER,
@@ -49,7 +54,7 @@ class DispatchRules:
 
 
 class Dispatcher:
-    """Hands jobs over and takes their outcomes. For one thread; one of a ledger.
+    """Hands jobs over and takes their outcomes. For one thread.
 
     Parameters
     ----------
@@ -85,10 +90,13 @@ class Dispatcher:
         self._steady_s = steady_s
         self._held: dict[int, JobClaim] = {}
         self._is_known = False  #: whether ledger and queue were compared since the last trouble
+        self._is_ours: bool | None = None  #: whether nobody else dispatches, when last asked
         self._kept_s = float("-inf")
+        self._prolonged_s = float("-inf")
+        self._compared_s = float("-inf")
 
     def step(self) -> bool:
-        """Do what there is to do once; False if there was nothing.
+        """Do what there is to do once; False if there was nothing, or another dispatches.
 
         Raises
         ------
@@ -96,22 +104,55 @@ class Dispatcher:
             If ledger or queue cannot be used now.
         """
         try:
-            if not self._is_known:
-                self._compare()
-                self._is_known = True
+            self.keep_leases()
+            if not self._has_turn():
+                return False
             self._keep()
+            if not self._is_known or self._is_due(self._compared_s, self._rules.lease_s):
+                self._compare()
             collected = self._collect()
             return self._hand_over() or collected
         except TransientError:
             self._is_known = False
             raise
+        except (OSError, psycopg.Error) as error:
+            self._is_known = False
+            detail = f"{type(error).__name__} {getattr(error, 'sqlstate', '') or ''}"
+            raise TransientError(Reason.QUEUE_UNAVAILABLE, detail) from error
+
+    def _has_turn(self) -> bool:
+        had, self._is_ours = self._is_ours, self._handed.turn.is_ours()
+        if not self._is_ours:
+            self._is_known = False
+            if had is not False:
+                self._log.warning("dispatcher-waits", detail="another dispatches this queue")
+        return self._is_ours
+
+    def keep_leases(self) -> None:
+        """Prolong the leases in the ledger, now and then; wanted while PostgreSQL is away, too.
+
+        Raises
+        ------
+        TransientError
+            If the ledger cannot be used now.
+        """
+        if self._is_due(self._prolonged_s, self._rules.lease_s / 4):
+            self._ledger.jobs.prolong(DISPATCHER, self._rules.lease_s)
+            self._prolonged_s = self._steady_s()
+
+    def _is_due(self, since_s: float, interval_s: float) -> bool:
+        return self._steady_s() - since_s >= interval_s
 
     def _compare(self) -> None:
-        """Bring queue and ledger together, after a start, a boot or trouble with either."""
-        self._ledger.jobs.prolong(DISPATCHER, self._rules.lease_s)
+        """Bring queue and ledger together: at a start, after trouble with either, and regularly.
+
+        Any of the two may have been restored from a backup: ids are believed with the request
+        that they are of only.
+        """
         self._held = {claim.job_id: claim for claim in self._ledger.jobs.held_by(DISPATCHER)}
-        here = {each.job_id: each for each in self._handed.all()}
-        for job_id, each in here.items():
+        rows = {each.job_id: each for each in self._handed.all()}
+        foreign = []
+        for job_id, each in rows.items():
             claim = self._held.get(job_id) or self._ledger.jobs.claim_this(
                 job_id, DISPATCHER, self._rules.lease_s
             )
@@ -119,34 +160,48 @@ class Dispatcher:
                 self._withdraw([job_id])
                 continue
             self._held[job_id] = claim
-            if claim.fence != each.ledger_fence:
+            if self._is_foreign(claim, each):
+                foreign.append(job_id)
+            elif claim.fence != each.ledger_fence:
                 self._handed.adopt(claim)
-        missing = [claim for job_id, claim in self._held.items() if job_id not in here]
-        self._tickets.keep_only(set(self._held))
-        self._put(missing)
+        if foreign:
+            self._log.warning("queue-differs", jobs=len(foreign))
+            self._handed.withdraw(foreign)
+        here = rows.keys() & self._held.keys() - set(foreign)
+        self._tickets.keep_only(here | self._held.keys())
+        self._put([claim for job_id, claim in self._held.items() if job_id not in here])
+        self._is_known, self._compared_s = True, self._steady_s()
+
+    def _is_foreign(self, claim: JobClaim, row: Handed) -> bool:
+        """Whether a row is of another job of the same id, or of a time whose ticket is gone."""
+        return row.request_key != request_key(claim.request) or (
+            needs_ticket(claim.request)
+            and not self._tickets.is_there(claim.job_id, row.ticket_fence)
+        )
 
     def _keep(self) -> None:
-        """Prolong the leases in the ledger, and withdraw what is ours no longer."""
-        now_s = self._steady_s()
-        if now_s - self._kept_s < self._rules.lease_s / 4:
+        """Withdraw what is ours no longer."""
+        if not self._is_due(self._kept_s, self._rules.lease_s / 4):
             return
-        self._ledger.jobs.prolong(DISPATCHER, self._rules.lease_s)
         held = {claim.job_id: claim.fence for claim in self._ledger.jobs.held_by(DISPATCHER)}
         lost = [job_id for job_id, claim in self._held.items() if held.get(job_id) != claim.fence]
         self._withdraw(lost)
         for job_id in lost:
             self._log.warning("job-lost", job=job_id)
         self._handed.strike_off_dead(_PRUNE_AFTER_S)
-        self._kept_s = now_s
+        self._kept_s = self._steady_s()
 
     def _collect(self) -> bool:
         """Write outcomes into the ledger, and only then take them out of the queue."""
         settled = self._handed.settled(_MOST_AT_ONCE)
+        if any(self._claim_of(each) is None for each in settled):
+            self._compare()  # the ledger knows whether a claim is over, or was not heard of here
+            settled = self._handed.settled(_MOST_AT_ONCE)
         outcomes = []
         for each in settled:
-            claim = self._held.get(each.job_id)
-            if claim is None or claim.fence != each.ledger_fence:
-                continue  # of a claim that is over
+            self.keep_leases()
+            if (claim := self._claim_of(each)) is None:
+                continue
             if problem := self._problem(each.outcome):
                 self._try_again(claim, Reason.QUEUE_UNAVAILABLE, problem)
                 continue
@@ -156,8 +211,12 @@ class Dispatcher:
             for claim, outcome in outcomes:
                 event = "job-lost" if claim in lost else "job-returned"
                 self._log.info(event, job=claim.job_id, state=outcome.state)
-        self._withdraw([each.job_id for each in settled])
+        self._withdraw([each.job_id for each in settled if self._claim_of(each) is not None])
         return bool(settled)
+
+    def _claim_of(self, settled: Settled) -> JobClaim | None:
+        claim = self._held.get(settled.job_id)
+        return claim if claim is not None and claim.fence == settled.ledger_fence else None
 
     def _problem(self, outcome: JobOutcome) -> str:
         """What is wrong with the results: a worker may have written into another folder."""
@@ -180,6 +239,7 @@ class Dispatcher:
             waiting[priority] = waiting.get(priority, 0) + 1
             return True
 
+        self.keep_leases()  # what ran out would be taken for a dead worker's
         claims = self._ledger.jobs.claim_some(
             DISPATCHER, self._rules.lease_s, _MOST_AT_ONCE, has_room
         )
@@ -191,7 +251,12 @@ class Dispatcher:
         """Tickets and jobs; one that cannot be handed over waits in the ledger, or is dead."""
         fit = [claim for claim in claims if self._is_ready(claim)]
         if fit:
-            self._handed.hand_over(fit)
+            try:
+                self._handed.hand_over(fit)
+            except PermanentError:  # the ledger has the say: what else stands for them goes
+                self._handed.withdraw([claim.job_id for claim in fit])
+                self._handed.withdraw_like([claim.request for claim in fit])
+                self._handed.hand_over(fit)
         for claim in fit:
             self._log.info("job-handed-over", job=claim.job_id, attempt=claim.attempt)
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from psycopg.errors import UniqueViolation
 from psycopg.rows import DictRow
 
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError
-from pacs_bridge.postgres.fence import first_fence
+from pacs_bridge.postgres.fence import first_fence, ledger_fence_of
 from pacs_bridge.postgres.payload import job_payload, parsed_outcome
 from pacs_bridge.postgres.queue import RANK, request_key
 from pacs_bridge.postgres.server import Connection, Server
 from pacs_bridge.postgres.tasks import Tasks
-from pacs_bridge.queue import JobClaim, JobOutcome, Priority, State
+from pacs_bridge.postgres.turn import DispatchTurn
+from pacs_bridge.queue import JobClaim, JobOutcome, JobRequest, Priority, State
 
 _PRIORITY = {rank: priority for priority, rank in RANK.items()}
 
@@ -25,7 +28,8 @@ class Handed:
 
     job_id: int
     ledger_fence: int
-    is_settled: bool
+    ticket_fence: int  #: of the ledger, when it was handed over: its ticket is of then
+    request_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +56,32 @@ class HandedOver:
         self._server = server
         self._name = name
         self._tasks = Tasks(name)
+        self.turn = DispatchTurn(server, name)
 
     def all(self) -> tuple[Handed, ...]:
         """Every job that is in the queue."""
         with self._server.transaction() as connection:
             rows = connection.execute(
-                "SELECT id, ledger_fence, task_id IS NULL AS is_settled FROM pacs_bridge_jobs"
+                "SELECT id, ledger_fence, fence, request_key FROM pacs_bridge_jobs"
                 " WHERE queue = %s",
                 (self._name,),
             ).fetchall()
-        return tuple(Handed(row["id"], row["ledger_fence"], row["is_settled"]) for row in rows)
+        return tuple(
+            Handed(
+                row["id"], row["ledger_fence"], ledger_fence_of(row["fence"]), row["request_key"]
+            )
+            for row in rows
+        )
 
     def waiting(self) -> dict[Priority, int]:
-        """How many jobs nobody has, by priority."""
+        """How many jobs a worker could have at once, by priority; none that waits for its time."""
         with self._server.transaction() as connection:
             rows = connection.execute(
-                "SELECT priority, count(*) AS jobs FROM pacs_bridge_jobs"
-                " WHERE queue = %s AND task_id IS NOT NULL AND worker IS NULL GROUP BY priority",
+                "SELECT jobs.priority, count(*) AS jobs FROM pacs_bridge_jobs jobs"
+                " JOIN procrastinate_jobs tasks ON tasks.id = jobs.task_id"
+                " WHERE jobs.queue = %s AND jobs.worker IS NULL"
+                " AND (tasks.scheduled_at IS NULL OR tasks.scheduled_at <= now())"
+                " GROUP BY jobs.priority",
                 (self._name,),
             ).fetchall()
         return {_PRIORITY[row["priority"]]: row["jobs"] for row in rows}
@@ -79,7 +92,8 @@ class HandedOver:
         Raises
         ------
         PermanentError
-            ``bad-payload`` if something of a request is no id.
+            ``bad-payload`` if something of a request is no id, or the job or one of the same
+            request is in the queue already.
         """
         payloads = [
             (
@@ -88,26 +102,11 @@ class HandedOver:
             )
             for claim in claims
         ]
-        with self._server.transaction() as connection:
-            tasks = self._tasks.defer(connection, payloads)
-            connection.cursor().executemany(
-                "INSERT INTO pacs_bridge_jobs (queue, id, request_key, priority, ledger_fence,"
-                " task_id, state, fence, attempts)"
-                " VALUES (%s, %s, %s, %s, %s, %s, 'ready', %s, %s)",
-                [
-                    (
-                        self._name,
-                        claim.job_id,
-                        request_key(claim.request),
-                        RANK[claim.request.priority],
-                        claim.fence,
-                        task,
-                        first_fence(claim.fence),
-                        claim.attempt - 1,
-                    )
-                    for claim, task in zip(claims, tasks, strict=True)
-                ],
-            )
+        try:
+            with self._server.transaction() as connection:
+                self._insert(connection, claims, payloads)
+        except UniqueViolation as error:
+            raise PermanentError(Reason.BAD_PAYLOAD, "a job of the same request") from error
 
     def adopt(self, claim: JobClaim) -> None:
         """Let a job that is in the queue already be that of a later claim of the ledger."""
@@ -136,10 +135,46 @@ class HandedOver:
                 (self._name, list(job_ids)),
             )
 
+    def withdraw_like(self, requests: Sequence[JobRequest]) -> None:
+        """Take whatever stands for these requests out of the queue, under whichever id."""
+        keys = [request_key(each) for each in requests]
+        with self._server.transaction() as connection:
+            rows = connection.execute(
+                "SELECT id FROM pacs_bridge_jobs WHERE queue = %s AND request_key = ANY(%s)",
+                (self._name, keys),
+            ).fetchall()
+        self.withdraw([row["id"] for row in rows])
+
     def strike_off_dead(self, after_s: float) -> int:
         """Forget workers that have not been heard of for so long; gives how many."""
         with self._server.transaction() as connection:
             return self._tasks.prune(connection, after_s)
+
+    def _insert(
+        self,
+        connection: Connection,
+        claims: Sequence[JobClaim],
+        payloads: Sequence[tuple[int, Mapping[str, Any]]],
+    ) -> None:
+        tasks = self._tasks.defer(connection, payloads)
+        connection.cursor().executemany(
+            "INSERT INTO pacs_bridge_jobs (queue, id, request_key, priority, ledger_fence,"
+            " task_id, state, fence, attempts)"
+            " VALUES (%s, %s, %s, %s, %s, %s, 'ready', %s, %s)",
+            [
+                (
+                    self._name,
+                    claim.job_id,
+                    request_key(claim.request),
+                    RANK[claim.request.priority],
+                    claim.fence,
+                    task,
+                    first_fence(claim.fence),
+                    claim.attempt - 1,
+                )
+                for claim, task in zip(claims, tasks, strict=True)
+            ],
+        )
 
     def _end_tasks(self, connection: Connection, job_ids: Sequence[int]) -> None:
         rows = connection.execute(

@@ -72,6 +72,17 @@ class Server:
         with translated(), self._borrowed() as connection, connection.transaction():
             yield connection
 
+    def session(self) -> Connection:
+        """A connection of its own, for what lasts as long as a session; the caller closes it.
+
+        Raises
+        ------
+        TransientError
+            As ``transaction``.
+        """
+        with translated():
+            return self._connect()
+
     def close(self) -> None:
         """Close the idle connections; no transaction may be open."""
         with suppress(queue.Empty):
@@ -84,7 +95,7 @@ class Server:
         try:
             connection = self._idle.get_nowait()
         except queue.Empty:
-            connection = psycopg.connect(self._conninfo, autocommit=True, row_factory=dict_row)
+            connection = self._connect()
             renew_leases_after_restart(connection)
         try:
             yield connection
@@ -95,6 +106,9 @@ class Server:
         finally:
             if not connection.closed:
                 self._idle.put(connection)
+
+    def _connect(self) -> Connection:
+        return psycopg.connect(self._conninfo, autocommit=True, row_factory=dict_row)
 
 
 def connection_string(url: str, application: str = "pacs-bridge") -> str:

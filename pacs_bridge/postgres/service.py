@@ -47,11 +47,13 @@ def run_dispatcher(
     rules = DispatchRules(
         config.workers.lease_s, queue.waiting_jobs, config.workers.retry.policy(None)
     )
-    dispatcher = Dispatcher(ledger, HandedOver(server, queue.name), config.data_folder, rules, log)
+    handed = HandedOver(server, queue.name)
+    dispatcher = Dispatcher(ledger, handed, config.data_folder, rules, log)
     is_prepared = False
     announce()
     while not leave.is_set():
         try:
+            dispatcher.keep_leases()
             if not is_prepared:
                 prepare(server, queue.name, made_identity(config.data_folder))
                 is_prepared = True
@@ -64,5 +66,6 @@ def run_dispatcher(
         except PermanentError as error:
             log.error("queue-unusable", reason=error.reason, detail=error.detail)
             raise
+    handed.turn.end()
     server.close()
     ledger.close()

@@ -142,6 +142,10 @@ class TicketBook:
             raise PermanentError(Reason.BAD_PAYLOAD, f"{path.name} is of another job")
         return ticket
 
+    def is_there(self, job_id: int, ledger_fence: int) -> bool:
+        """Whether the ticket of a job is there that was handed over under this fence."""
+        return self._path(job_id, ledger_fence).exists()
+
     def remove(self, job_id: int) -> None:
         """Delete the tickets of a job that is over."""
         for path in self._folder.glob(f"{job_id:08d}-*"):

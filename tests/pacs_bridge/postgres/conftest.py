@@ -70,5 +70,6 @@ def site(ram_folder, clock, postgres) -> Iterator[Site]:
     bench = PostgresBench(postgres.new_database())
     made = Site(ram_folder, bench, clock)
     yield made
+    made.handed.turn.end()
     made.ledger.close()
     bench.close()

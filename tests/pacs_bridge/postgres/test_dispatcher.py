@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from queue_bench import LEASE_S, request_of, result_of
+from queue_bench import LEASE_S, QUEUE_NAME, request_of, result_of
 
 from inference.finding import Finding
 from inference.reasons import Reason
+from pacs_bridge.errors import TransientError
+from pacs_bridge.postgres.handed_over import HandedOver
+from pacs_bridge.postgres.ticket import TicketBook
 from pacs_bridge.queue import DISPATCHER, LeaseLostError, Priority, State
+from pacs_bridge.retry_policy import RetryPolicy
 
 
 def in_queue(site) -> set[int]:
@@ -143,6 +147,163 @@ def test_a_queue_that_lost_everything_knows_no_lease_that_it_gave_before(site):
         site.bench.queue.heartbeat(before, 60)
     with pytest.raises(LeaseLostError):
         site.bench.queue.complete(before, [site.result()], [])
+
+
+def wipe(site, *copies: str) -> None:
+    """Empty the queue as a lost database is, or as its backup is."""
+    with psycopg.connect(site.bench.url) as connection:
+        connection.execute("TRUNCATE pacs_bridge_jobs; TRUNCATE procrastinate_jobs CASCADE")
+        for table in copies:
+            connection.execute(f"INSERT INTO {table} SELECT * FROM copy_{table}")
+
+
+def another_dispatcher(site):
+    """A second process of the same site, whose sessions are its own."""
+    first, handed = site.dispatcher, site.handed
+    site.handed = HandedOver(site.bench.reopen().server, QUEUE_NAME)
+    second = site.new_dispatcher()
+    site.dispatcher, site.handed = first, handed
+    return second
+
+
+def test_of_two_dispatchers_one_waits_and_no_outcome_is_lost(site):
+    second = another_dispatcher(site)
+    assert not site.dispatcher.step()
+    assert not second.step()
+    job_id = site.ledger.jobs.submit(request_of())
+    assert site.dispatcher.step()
+    site.bench.queue.complete(site.bench.queue.claim("w", 60), [site.result()], [])
+
+    assert not second.step()
+    assert len(site.tickets()) == 1
+    site.dispatcher._handed.turn.end()  # as its process does
+    assert second.step()
+
+    assert site.job(job_id).state is State.SENDING
+    second._handed.turn.end()
+
+
+def test_an_outcome_of_a_job_that_another_process_handed_over_is_entered(site):
+    site.dispatcher.step()
+    other = another_dispatcher(site)
+    other._handed.turn = site.dispatcher._handed.turn  # both believe that it is theirs
+    other.step()
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    site.bench.queue.complete(site.bench.queue.claim("w", 60), [site.result()], [])
+
+    other.step()
+
+    assert site.job(job_id).state is State.SENDING
+
+
+def test_a_database_that_was_emptied_while_the_dispatcher_runs_is_filled_again(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    wipe(site)
+    site.clock.pass_s(61)
+    site.dispatcher.step()
+
+    assert site.bench.queue.claim("w", 60).job_id == job_id
+
+
+def test_a_restored_database_does_not_end_a_job_for_its_ticket_of_before(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    tables = ("procrastinate_jobs", "pacs_bridge_jobs")
+    with psycopg.connect(site.bench.url) as connection:
+        for table in tables:
+            connection.execute(f"CREATE TABLE copy_{table} AS SELECT * FROM {table}")
+    site.bench.queue.park(site.bench.queue.claim("w", 60), Reason.TIMEOUT, "")
+    site.dispatcher.step()
+    site.ledger.steering.retry_job(job_id)
+    site.dispatcher.step()
+    wipe(site, *tables)
+    site.new_dispatcher().step()
+
+    claim = site.bench.queue.claim("w", 60)
+    assert TicketBook(site.folder).read(claim).job == job_id
+
+
+def test_a_restored_ledger_takes_no_result_of_another_series_of_the_same_id(site):
+    def ask(series: str) -> int:
+        return site.ledger.jobs.submit(request_of(series, source="pacs", study_instance_uid="1.9"))
+
+    for series in ("1.1", "1.2"):
+        ask(series)
+    site.dispatcher.step()
+    stale = [site.bench.queue.claim("w", 60) for _ in range(2)]
+    site.bench.queue.complete(stale[0], [site.result()], [])
+    site.ledger.close()
+    for path in site.folder.glob("ledger.sqlite*"):
+        path.unlink()
+    site.ledger = type(site.ledger).open(site.folder / "ledger.sqlite", site.clock)
+    jobs = {ask(series) for series in ("1.7", "1.1", "1.2")}
+    site.new_dispatcher().step()
+    site.dispatcher.step()
+
+    assert {site.job(each).state for each in jobs} == {State.CLAIMED}
+    with pytest.raises(LeaseLostError):
+        site.bench.queue.complete(stale[1], [site.result()], [])
+    claims = {site.bench.queue.claim("w", 60) for _ in jobs}
+    assert {(one.job_id, one.request.series_instance_uid) for one in claims} == {
+        (1, "1.7"), (2, "1.1"), (3, "1.2"),
+    }  # fmt: skip
+
+
+def test_a_row_of_the_same_request_under_another_id_gives_way(site):
+    site.bench.queue.submit(request_of())  # 1, not of this ledger
+    site.dispatcher.step()
+    site.bench.queue.submit(request_of("1.5"))  # 2, while the dispatcher runs
+    site.ledger.jobs.submit(request_of("1.4"))
+    job_id = site.ledger.jobs.submit(request_of("1.6"))
+    other = site.ledger.jobs.submit(request_of("1.5"))
+    site.dispatcher.step()
+
+    assert in_queue(site) == {1, job_id, other}
+
+
+def test_jobs_that_wait_for_their_time_take_no_room(site):
+    site.new_dispatcher(waiting_jobs=2)
+    for n in range(4):
+        site.ledger.jobs.submit(request_of(f"1.{n}"))
+    site.dispatcher.step()
+    for _ in range(2):
+        site.bench.queue.retry(
+            site.bench.queue.claim("w", 60), Reason.DISK_FULL, "", RetryPolicy(3600, 3600, 1e6)
+        )
+    site.dispatcher.step()
+
+    assert len(in_queue(site)) == 4
+    assert site.bench.queue.claim("w", 60) is not None
+
+
+def test_a_share_that_hangs_makes_no_deaths_of_its_dispatcher(site, monkeypatch):
+    jobs = [site.ledger.jobs.submit(request_of(f"1.{n}")) for n in range(3)]
+    site.dispatcher.step()
+    site.bench.queue.complete(site.bench.queue.claim("w", 60), [site.result()], [])
+    monkeypatch.setattr(site.dispatcher, "_problem", lambda _outcome: site.clock.pass_s(61) or "")
+    site.dispatcher.step()
+    site.dispatcher.step()
+
+    assert [site.deaths(each) for each in jobs] == [0, 0, 0]
+    assert [site.job(each).state for each in jobs] == [State.SENDING, State.CLAIMED, State.CLAIMED]
+
+
+def test_leases_are_kept_while_postgresql_is_away(site, postgres):
+    site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    postgres.stop()
+    try:
+        for _ in range(5):
+            site.clock.pass_s(20)
+            site.dispatcher.keep_leases()
+            with pytest.raises(TransientError):
+                site.dispatcher.step()
+    finally:
+        postgres.start()
+
+    assert site.ledger.jobs.claim("local", 60) is None
 
 
 def test_no_more_is_handed_over_than_is_wanted_but_what_is_more_urgent_goes_at_once(site):
