@@ -8,6 +8,22 @@ from email.message import Message
 DICOM = "application/dicom"
 DICOM_JSON = "application/dicom+json"
 MULTIPART_RELATED = "multipart/related"
+_KNOWN = frozenset(
+    {
+        DICOM,
+        DICOM_JSON,
+        MULTIPART_RELATED,
+        "application/dicom+xml",
+        "application/json",
+        "application/octet-stream",
+        "application/problem+json",
+        "application/xml",
+        "application/zip",
+        "text/html",
+        "text/plain",
+        "text/xml",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +44,11 @@ class MediaType:
         except (ValueError, TypeError):
             return cls("")
         return cls(name.lower(), boundary if isinstance(boundary, str) else "")
+
+    @property
+    def shown(self) -> str:
+        """For errors: a name that is known, nothing that a service made up."""
+        return self.name if self.name in _KNOWN else "a media type unknown here"
 
     @property
     def is_json(self) -> bool:

@@ -8,31 +8,34 @@ what came over the line. Proxies and certificates that the environment names are
 from __future__ import annotations
 
 import json
-import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
+import httpcore
 import httpx
 
 from inference.reasons import Reason
 from pacs_bridge.config.web_service import WebServiceConfig
 from pacs_bridge.dicomweb.credentials import Credentials
+from pacs_bridge.dicomweb.fault_text import fault_text
 from pacs_bridge.dicomweb.media_type import MediaType
+from pacs_bridge.dicomweb.paced_stream import Pace, PacedBackend
 from pacs_bridge.dicomweb.retry_after import retry_after_s
+from pacs_bridge.dicomweb.tls import tls_context
 from pacs_bridge.errors import PermanentError, TransientError
 
 _USER_AGENT = "pacs-bridge"
 _MAX_REDIRECTS = 3
+_MAX_CONNECTIONS = 64
+_KEEP_S = 5.0
 _REDIRECTS = (301, 302, 303, 307, 308)
 _KEEPING_REDIRECTS = (307, 308)  # RFC 9110 15.4: the others may turn a POST into a GET
 _UNAUTHORIZED = 401
-#: An answer that comes slower than this for long is taken for one that never ends.
-_SLOWEST_BYTES_PER_S = 4096
+_CODINGS = ("gzip", "x-gzip", "deflate", "br", "compress", "zstd")
 
 
 class WebPeerError(TransientError):
@@ -77,16 +80,11 @@ class WebAnswer:
         Names service and request in errors.
     unreachable
         The code of a connection that breaks.
-    limit_s
-        How long the body may take before the first byte counts.
     """
 
-    def __init__(
-        self, response: httpx.Response, where: str, unreachable: Reason, limit_s: float
-    ) -> None:
+    def __init__(self, response: httpx.Response, where: str, unreachable: Reason) -> None:
         self._response = response
         self._unreachable = unreachable
-        self._limit_s = limit_s
         self.where = where
         self.status = response.status_code
         self.media_type = MediaType.of(response.headers.get("Content-Type", ""))
@@ -129,21 +127,14 @@ class WebAnswer:
         """
         coding = self._response.headers.get("Content-Encoding", "identity").strip().casefold()
         if coding not in ("identity", ""):
+            known = coding if coding in _CODINGS else "in an unknown way"
             raise PermanentError(
-                Reason.BAD_ANSWER, f"{self.where}: compressed ({coding}), unasked for"
+                Reason.BAD_ANSWER, f"{self.where}: compressed ({known}), unasked for"
             )
-        begun_s = time.monotonic()
-        received_bytes = 0
-        with self._translated():
-            for chunk in self._response.iter_raw():
-                received_bytes += len(chunk)
-                yield chunk
-                allowed_s = self._limit_s + received_bytes / _SLOWEST_BYTES_PER_S
-                if time.monotonic() - begun_s > allowed_s:
-                    raise WebPeerError(
-                        self._unreachable,
-                        f"{self.where}: slower than {_SLOWEST_BYTES_PER_S} bytes a second",
-                    )
+        try:
+            yield from self._response.iter_raw()
+        except httpx.HTTPError as error:
+            raise _broken(error, self.where, self._unreachable) from None
 
     def whole(self, max_bytes: int) -> bytes:
         """The body, if it is not longer than that.
@@ -179,13 +170,6 @@ class WebAnswer:
                 Reason.BAD_ANSWER, f"{self.where}: not JSON: {type(error).__name__}"
             ) from None
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.HTTPError as error:
-            raise _broken(error, self.where, self._unreachable) from error
-
 
 class WebPeer:
     """One DICOMweb service, for any number of threads.
@@ -202,6 +186,7 @@ class WebPeer:
         self._config = config
         self._unreachable = unreachable
         self._credentials = Credentials(config.auth)
+        self._backend = PacedBackend()
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
 
@@ -223,8 +208,18 @@ class WebPeer:
                 self._client = None
 
     @contextmanager
-    def asked(self, request: WebRequest) -> Iterator[WebAnswer]:
-        """Send a request; the answer, whatever its status is.
+    def asked(
+        self, request: WebRequest, check: Callable[[], None] = lambda: None
+    ) -> Iterator[WebAnswer]:
+        """Send a request; the answer, whatever its status is. It is used up in this thread.
+
+        Parameters
+        ----------
+        request
+            What to send.
+        check
+            Called before, and about twice a second while waiting; what it raises ends the
+            exchange.
 
         Raises
         ------
@@ -235,13 +230,16 @@ class WebPeer:
         RedirectError
             ``bad-answer`` if it redirects to another origin, or in a circle.
         """
+        check()
         where = f"{request.method} {self._config.url}{request.path}"
-        response = self._sent(request, where)
-        try:
-            limit_s = self._config.response_timeout_s
-            yield WebAnswer(response, where, self._unreachable, limit_s)
-        finally:
-            response.close()
+        pace = Pace(self._config.response_timeout_s, check)
+        with self._backend.paced(pace):
+            response = self._sent(request, where)
+            try:
+                pace.begin_body()
+                yield WebAnswer(response, where, self._unreachable)
+            finally:
+                response.close()
 
     def _sent(self, request: WebRequest, where: str) -> httpx.Response:
         """The response to the request as it is, or as redirected within the origin."""
@@ -265,7 +263,7 @@ class WebPeer:
             url = _target(response, url)
             redirects += 1
             if not _is_same_origin(url, origin) or redirects > _MAX_REDIRECTS:
-                place = f"{url.scheme}://{url.host or '?'}:{url.port or ''}".rstrip(":")
+                place = "itself in a circle" if _is_same_origin(url, origin) else "another origin"
                 raise RedirectError(Reason.BAD_ANSWER, f"{where}: redirects to {place}")
 
     def _send(
@@ -281,44 +279,35 @@ class WebPeer:
         try:
             return client.send(made, stream=True)
         except httpx.HTTPError as error:
-            raise _broken(error, where, self._unreachable) from error
+            raise _broken(error, where, self._unreachable) from None
 
     def _opened(self) -> httpx.Client:
         with self._lock:
             if self._client is None:
-                config = self._config
                 self._client = httpx.Client(
-                    verify=_tls_context(config),
-                    timeout=httpx.Timeout(
-                        config.response_timeout_s, connect=config.connect_timeout_s
-                    ),
+                    transport=self._transport(),
+                    timeout=self._config.connect_timeout_s,  # the pace keeps the other limits
                     trust_env=False,
                     follow_redirects=False,
                     headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
                 )
             return self._client
 
-
-def _tls_context(service: WebServiceConfig) -> ssl.SSLContext:
-    if not service.url.startswith("https:"):
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # believes nobody, and is not needed
-    config = service.tls
-    path = config.ca_file
-    try:
-        context = ssl.create_default_context(cafile=path)
-        path = config.certificate_file
-        if path is not None:
-            # without a password callback OpenSSL would ask for one on the terminal
-            context.load_cert_chain(path, config.key_file, password=lambda: b"")
-    except (OSError, ssl.SSLError) as error:  # an SSLError is an OSError
-        problem = error.strerror or type(error).__name__
-        raise TransientError(Reason.NOT_AUTHORISED, f"{path}: {problem}") from error
-    return context
+    def _transport(self) -> httpx.HTTPTransport:
+        context = tls_context(self._config)
+        transport = httpx.HTTPTransport(verify=context, trust_env=False)
+        transport._pool = httpcore.ConnectionPool(  # the library has no setting for the backend
+            ssl_context=context,
+            max_connections=_MAX_CONNECTIONS,
+            max_keepalive_connections=_MAX_CONNECTIONS,
+            keepalive_expiry=_KEEP_S,
+            network_backend=cast(httpcore.NetworkBackend, self._backend),
+        )
+        return transport
 
 
 def _broken(error: httpx.HTTPError, where: str, unreachable: Reason) -> WebPeerError:
-    text = str(error).splitlines()[0] if str(error) else ""
-    return WebPeerError(unreachable, f"{where}: {type(error).__name__} {text}".rstrip())
+    return WebPeerError(unreachable, f"{where}: {fault_text(error)}")
 
 
 def _is_redirect(response: httpx.Response, method: str) -> bool:

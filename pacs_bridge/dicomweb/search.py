@@ -38,6 +38,8 @@ class Search:
         The error for an answer of another status than success.
     run
         Runs one request, and again where that helps.
+    check
+        Called before each request and while waiting.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class Search:
         page_size: int,
         refusal: Callable[[WebAnswer], Exception],
         run: Callable[[Callable[[], tuple[list[dict[str, Any]], bool]]], Any],
+        check: Callable[[], None],
     ) -> None:
         self._peer = peer
         self._page_size = page_size
         self._refusal = refusal
         self._run = run
+        self._check = check
 
     def all(
         self, path: str, query: tuple[tuple[str, str], ...], key: str
@@ -91,13 +95,13 @@ class Search:
         """Results from ``offset`` on, and whether the service says that there are more."""
         paging = (("limit", str(limit)), ("offset", str(offset)))
         request = WebRequest("GET", path, (*query, *paging), {"Accept": DICOM_JSON})
-        with self._peer.asked(request) as answer:
+        with self._peer.asked(request, self._check) as answer:
             if answer.status == _NO_CONTENT:
                 return [], False
             if answer.status != _OK:
                 raise self._refusal(answer)
             if not answer.media_type.is_json:
-                raise self._bad(path, f"not DICOM JSON but {answer.media_type.name or 'nothing'}")
+                raise self._bad(path, f"not DICOM JSON but {answer.media_type.shown}")
             rows = answer.json(_MAX_PAGE_BYTES) or []
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise self._bad(path, "not a list of results")

@@ -163,6 +163,7 @@ class DicomwebArchive:
             self._config.page_size,
             lambda answer: refusal(answer, self._peer.has_renewable_credentials),
             lambda action: self._retry.run(action, check),
+            check,
         )
 
 

@@ -54,7 +54,8 @@ class Retrieval:
 
     def _has_taken(self, path: str, accept: str) -> bool:
         """Take an answer; False if the service cannot give this kind of one."""
-        with self._peer.asked(WebRequest("GET", path, headers={"Accept": accept})) as answer:
+        request = WebRequest("GET", path, headers={"Accept": accept})
+        with self._peer.asked(request, self._check) as answer:
             if answer.status in _NOT_ACCEPTABLE and accept == AS_STORED:
                 return False
             if answer.status == _NO_CONTENT:
@@ -68,7 +69,7 @@ class Retrieval:
                 self._take_parts(answer)
             else:
                 raise PermanentError(
-                    Reason.BAD_ANSWER, f"{answer.where}: {answer.media_type.name or 'no'} body"
+                    Reason.BAD_ANSWER, f"{answer.where}: a body of {answer.media_type.shown}"
                 )
         return True
 

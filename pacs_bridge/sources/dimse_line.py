@@ -88,7 +88,9 @@ class ArchiveLine:
                 evt_handlers=[*self._line.handlers(), *proposal.handlers],
             )
         except OSError as error:  # the name of the host has no address
-            raise TransientError(Reason.SOURCE_UNREACHABLE, f"{self.name}: {error}") from error
+            raise TransientError(
+                Reason.SOURCE_UNREACHABLE, f"{self.name}: {type(error).__name__}"
+            ) from None
         self._association = association
         accepted = {str(each.abstract_syntax) for each in association.accepted_contexts}
         if association.is_established and proposal.needed in accepted:
@@ -132,7 +134,9 @@ class ArchiveLine:
             try:
                 yield self._responses(send(association))
             except (RuntimeError, ValueError) as error:  # the association ended under us
-                raise TransientError(Reason.SOURCE_UNREACHABLE, f"{self.name}: {error}") from error
+                raise TransientError(
+                    Reason.SOURCE_UNREACHABLE, f"{self.name}: {type(error).__name__}"
+                ) from None
 
     def stir(self) -> None:
         """Something moves that belongs to the request, over another connection."""

@@ -148,7 +148,8 @@ class ReceivedSeries:
         """
         uid, series = _identity(part)
         if series != self._series_instance_uid:
-            raise PermanentError(Reason.BAD_ANSWER, f"an instance of another series: {series}")
+            named = series if is_valid_uid(series) else "no valid UID"
+            raise PermanentError(Reason.BAD_ANSWER, f"an instance of another series: {named}")
         with self._lock:
             if uid not in self._paths:
                 part.rename(path)

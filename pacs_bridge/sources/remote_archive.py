@@ -93,8 +93,8 @@ class RemoteArchive(Protocol):
         folder
             For these files alone.
         check
-            Called between files and pieces of them, and over DIMSE while waiting: what it raises
-            ends the fetch. A wait for the next piece over HTTP is ended by its time limit alone.
+            Called between files and pieces of them, and at least every second while waiting for
+            an answer: what it raises ends the fetch.
 
         Raises
         ------

@@ -93,3 +93,17 @@ def test_a_file_without_a_certificate_is_said_by_its_name(
         archive_behind(_server("server"), **{key: name}).ask()
     assert unreadable.value.reason is Reason.NOT_AUTHORISED
     assert Path(name).name in unreadable.value.detail
+
+
+def test_the_environment_names_no_certificates_and_no_file_of_keys(
+    archive_behind: Callable[..., DicomwebArchive],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATES / "ca.pem"))
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    with pytest.raises(TransientError) as refused:
+        archive_behind(_server("server")).ask()
+    assert "certificate" in refused.value.detail
+    archive_behind(_server("server"), ca_file="ca.pem").ask()
+    assert not (tmp_path / "keys").exists()
