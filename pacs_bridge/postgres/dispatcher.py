@@ -14,6 +14,7 @@ queue holds is derived: jobs that it has lost are handed over again.
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ from pacs_bridge.queue import (
     JobOutcome,
     LeaseLostError,
     Priority,
+    State,
 )
 from pacs_bridge.retry_policy import RetryPolicy
 
@@ -207,12 +209,22 @@ class Dispatcher:
                 continue
             outcomes.append((claim, each.outcome))
         if outcomes:
-            lost = self._ledger.jobs.settle(outcomes)
+            lost = self._entered(outcomes)
             for claim, outcome in outcomes:
                 event = "job-lost" if claim in lost else "job-returned"
                 self._log.info(event, job=claim.job_id, state=outcome.state)
         self._withdraw([each.job_id for each in settled if self._claim_of(each) is not None])
         return bool(settled)
+
+    def _entered(self, outcomes: Sequence[tuple[JobClaim, JobOutcome]]) -> tuple[JobClaim, ...]:
+        """Enter outcomes at once, or one by one if the ledger refuses any; gives those lost."""
+        try:
+            return self._ledger.jobs.settle(outcomes)
+        except (ValueError, OverflowError, sqlite3.Error) as error:
+            if len(outcomes) == 1:
+                dead = JobOutcome(State.DEAD, Reason.BAD_PAYLOAD, type(error).__name__)
+                return self._ledger.jobs.settle([(outcomes[0][0], dead)])
+        return tuple(lost for each in outcomes for lost in self._entered([each]))
 
     def _claim_of(self, settled: Settled) -> JobClaim | None:
         claim = self._held.get(settled.job_id)

@@ -191,8 +191,10 @@ def _outcome(row: DictRow) -> JobOutcome:
     try:
         state = State(row["state"])
         if state is State.SENDING:
-            results, findings = parsed_outcome(row["outcome"])
+            results, findings = parsed_outcome(row["outcome"] or "")
             return JobOutcome(state, None, "", results, findings)
+        if state not in (State.SKIPPED, State.DEAD):
+            raise ValueError(state)
         reason = Reason(row["reason"] or Reason.INTERNAL_ERROR)
     except PermanentError as error:
         return JobOutcome(State.DEAD, error.reason, error.detail)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from inference.finding import Finding
 from inference.reasons import Reason
@@ -38,6 +47,9 @@ RelativePath = Annotated[
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
+_MOST = 2**62  #: as an integer of both databases
+_LONGEST = 10_000  #: of lists and of texts
+
 _Parsed = TypeVar("_Parsed", bound=Section)
 
 
@@ -45,13 +57,13 @@ class JobPayload(Section):
     """One job as Procrastinate keeps it; a key that is not known is a fault."""
 
     format: Literal[1] = 1
-    job: int
+    job: Annotated[int, Field(ge=1, le=_MOST)]
     series_instance_uid: Uid
     study_instance_uid: Uid | Literal[""]
-    revision: Annotated[int, Field(ge=1)]
+    revision: Annotated[int, Field(ge=1, le=_MOST)]
     route: Name
     model: Name
-    destinations: tuple[Name, ...]
+    destinations: Annotated[tuple[Name, ...], Field(max_length=_LONGEST)]
     priority: Priority
     source: Name
     created: AwareDatetime
@@ -71,10 +83,22 @@ class JobPayload(Section):
         )
 
 
+class UnknownFormatError(Exception):
+    """A job that another release understands."""
+
+
+class _Format(Section):
+    """What every release can read of a payload."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    format: Annotated[int, Field(le=_MOST)]
+
+
 class ResultRow(Section):
     """One ``ResultFile``."""
 
-    stack: Annotated[int, Field(ge=0)]
+    stack: Annotated[int, Field(ge=0, lt=_LONGEST)]
     kind: Literal["binary", "labelmap"]
     path: RelativePath
     sop_class_uid: Uid
@@ -82,7 +106,7 @@ class ResultRow(Section):
     series_instance_uid: Uid
     transfer_syntax_uid: Uid
     sha256: Digest
-    size_bytes: Annotated[int, Field(ge=0)]
+    size_bytes: Annotated[int, Field(ge=0, le=_MOST)]
 
     def file(self) -> ResultFile:
         """The value that this row is of."""
@@ -93,14 +117,21 @@ class FindingRow(Section):
     """One ``Finding``."""
 
     reason: Reason
-    detail: str
+    detail: Annotated[str, StringConstraints(max_length=_LONGEST)]
 
 
 class Outcome(Section):
     """What a worker made of a job."""
 
-    results: tuple[ResultRow, ...]
-    findings: tuple[FindingRow, ...]
+    results: Annotated[tuple[ResultRow, ...], Field(min_length=1, max_length=_LONGEST)]
+    findings: Annotated[tuple[FindingRow, ...], Field(max_length=_LONGEST)]
+
+    @field_validator("results")
+    @classmethod
+    def _checked_once(cls, results: tuple[ResultRow, ...]) -> tuple[ResultRow, ...]:
+        if len({(each.stack, each.kind) for each in results}) < len(results):
+            raise ValueError("a result twice")
+        return results
 
 
 def job_payload(job_id: int, request: JobRequest, created: str) -> dict[str, Any]:
@@ -112,26 +143,45 @@ def job_payload(job_id: int, request: JobRequest, created: str) -> dict[str, Any
         ``bad-payload`` if something of the request is no id.
     """
     row = {"format": 1, "job": job_id, "created": created, **asdict(request)}
-    parsed_payload(row)
+    parsed_payload(json.dumps(row))
     return row | {"destinations": list(request.destinations), "priority": request.priority.value}
 
 
-def parsed_payload(row: object) -> JobPayload:
-    """A job from its JSON. Raises ``PermanentError`` as ``job_payload`` does."""
-    return parsed_json(JobPayload, json.dumps(row))
+def parsed_payload(text: str) -> JobPayload:
+    """A job from its JSON.
+
+    Raises
+    ------
+    PermanentError
+        As ``job_payload``.
+    UnknownFormatError
+        If it is of another release of this program.
+    """
+    with suppress(PermanentError):
+        if parsed_json(_Format, text).format > 1:
+            raise UnknownFormatError
+    return parsed_json(JobPayload, text)
 
 
 def outcome_row(results: Sequence[ResultFile], findings: Sequence[Finding]) -> dict[str, Any]:
     """The JSON of an outcome."""
     return {
         "results": [asdict(each) for each in results],
-        "findings": [{"reason": each.reason.value, "detail": each.detail} for each in findings],
+        "findings": [
+            {"reason": each.reason.value, "detail": storable(each.detail)} for each in findings
+        ],
     }
 
 
-def parsed_outcome(row: object) -> tuple[tuple[ResultFile, ...], tuple[Finding, ...]]:
+def storable(text: str) -> str:
+    """A text as PostgreSQL takes it: without NUL and half characters, and not endless."""
+    whole = text[:_LONGEST].replace("\0", "?")
+    return whole.encode("utf-8", "replace").decode("utf-8")
+
+
+def parsed_outcome(text: str) -> tuple[tuple[ResultFile, ...], tuple[Finding, ...]]:
     """Results and findings from their JSON. Raises ``PermanentError`` as ``job_payload`` does."""
-    outcome = parsed_json(Outcome, json.dumps(row))
+    outcome = parsed_json(Outcome, text)
     return (
         tuple(each.file() for each in outcome.results),
         tuple(Finding(each.reason, each.detail) for each in outcome.findings),

@@ -18,7 +18,13 @@ from inference.finding import Finding
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.postgres.fence import next_fence
-from pacs_bridge.postgres.payload import job_payload, outcome_row, parsed_payload
+from pacs_bridge.postgres.payload import (
+    UnknownFormatError,
+    job_payload,
+    outcome_row,
+    parsed_payload,
+    storable,
+)
 from pacs_bridge.postgres.presence import Presence
 from pacs_bridge.postgres.server import Connection, Server
 from pacs_bridge.postgres.tables import check
@@ -35,6 +41,7 @@ from pacs_bridge.queue import (
 from pacs_bridge.retry_policy import RetryPolicy
 
 RANK = {Priority.ARCHIVE: 0, Priority.ROUTINE: 1, Priority.STAT: 2}
+_NOT_FOR_US_S = 30.0
 _STAGES = (State.SEGMENTED, State.ENCODED)
 
 
@@ -260,6 +267,9 @@ class PostgresQueue:
         except PermanentError as error:
             self._settle(connection, row, State.DEAD, error.reason, error.detail)
             return None
+        except UnknownFormatError:  # for a worker of the bridge's release
+            self._tasks.put_back(connection, task.task_id, _NOT_FOR_US_S)
+            return None
         fence = next_fence(row["fence"])
         connection.execute(
             "UPDATE pacs_bridge_jobs SET state = 'claimed', reason = NULL, detail = '',"
@@ -358,7 +368,7 @@ class PostgresQueue:
         connection.execute(
             "UPDATE pacs_bridge_jobs SET worker = NULL, lease_until = NULL, fence = fence + 1,"
             " state = %s, reason = %s, detail = %s WHERE queue = %s AND id = %s",
-            (state.value, reason and reason.value, detail, self._name, job_id),
+            (state.value, reason and reason.value, storable(detail), self._name, job_id),
         )
 
     def _state(self, connection: Connection, job_id: int) -> State:

@@ -11,6 +11,7 @@ import psycopg
 from procrastinate.exceptions import ConnectorException
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.string import TextLoader
 
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
@@ -108,7 +109,10 @@ class Server:
                 self._idle.put(connection)
 
     def _connect(self) -> Connection:
-        return psycopg.connect(self._conninfo, autocommit=True, row_factory=dict_row)
+        connection = psycopg.connect(self._conninfo, autocommit=True, row_factory=dict_row)
+        # others may have written it: parsed where that may fail
+        connection.adapters.register_loader("jsonb", TextLoader)
+        return connection
 
 
 def connection_string(url: str, application: str = "pacs-bridge") -> str:

@@ -27,7 +27,7 @@ class Task:
     """A job that was fetched."""
 
     task_id: int
-    args: object  #: JSON, of whoever wrote it
+    args: str  #: JSON, of whoever wrote it
 
 
 class Tasks:

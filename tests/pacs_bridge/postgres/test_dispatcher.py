@@ -366,6 +366,13 @@ def test_a_request_that_is_not_made_of_ids_is_not_handed_over(site):
         "outcome = jsonb_set(outcome, '{results,0,path}', '\"/etc/passwd\"')",
         "outcome = '[1]'",
         "outcome = NULL",
+        "state = 'ready'",
+        "state = 'claimed'",
+        "outcome = jsonb_set(outcome, '{results}', '[]')",
+        "outcome = jsonb_set(outcome, '{results}', (outcome->'results') || (outcome->'results'))",
+        "outcome = jsonb_set(outcome, '{results,0,stack}', '99999999999999999999')",
+        "outcome = jsonb_set(outcome, '{results,0,stack}', repeat('9', 5000)::jsonb)",
+        "outcome = jsonb_set(outcome, '{x}', (repeat('[', 5000) || repeat(']', 5000))::jsonb)",
     ],
 )
 def test_an_outcome_that_others_wrote_ends_the_job_and_nothing_of_it_is_used(site, change):
@@ -380,3 +387,21 @@ def test_an_outcome_that_others_wrote_ends_the_job_and_nothing_of_it_is_used(sit
     assert (site.job(job_id).state, site.job(job_id).reason) == (State.DEAD, Reason.BAD_PAYLOAD)
     assert "passwd" not in site.job(job_id).detail
     assert site.ledger.outbox.claim("s", 60) is None
+
+
+def test_an_outcome_that_the_ledger_refuses_keeps_no_other_from_being_entered(site, monkeypatch):
+    jobs = [site.ledger.jobs.submit(request_of(f"1.{n}")) for n in range(3)]
+    site.dispatcher.step()
+    for n in range(3):
+        site.bench.queue.complete(site.bench.queue.claim("w", 60), [site.result(f"{n}")], [])
+    settle = site.ledger.jobs.settle
+
+    def refusing(outcomes):
+        if any(claim.job_id == jobs[1] and outcome.results for claim, outcome in outcomes):
+            raise ValueError("a result that no check foresaw")
+        return settle(outcomes)
+
+    monkeypatch.setattr(site.ledger.jobs, "settle", refusing)
+    site.dispatcher.step()
+
+    assert [site.job(each).state for each in jobs] == [State.SENDING, State.DEAD, State.SENDING]
