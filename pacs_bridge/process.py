@@ -14,13 +14,14 @@ turns it into an exit code or a job state.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from dicom_seg.errors import SegmentationError
 from dicom_seg.provenance import SourceInstance, source_instances
+from dicom_seg.read.examination import SeriesIdentity
 from dicom_seg.read.reader import read_stack
 from dicom_seg.read.series import Outcome, SeriesRules, StackPlan, examine_series
 from dicom_seg.segmentation import Predecessor, SegKind, SegRequest, write_segmentation
@@ -74,6 +75,8 @@ class SeriesSource:
     digests: tuple[SourceInstance, ...] = ()  #: as received; those missing are taken from files
     set_aside: tuple[LeftOutInstance, ...] = ()  #: what belongs to the series and is not in paths
     fetch_s: float | None = None  #: seconds that it took to get them, where they had to be got
+    #: raises if what was read is not the series that was meant
+    confirm: Callable[[SeriesIdentity], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +110,16 @@ def process_series(
         ``model-error``, ``oom-cpu``, ``oom-gpu``.
     OSError
         If ``folder`` cannot be written.
+    Exception
+        What ``source.confirm`` raises.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_result(folder)
     run = _Run(source, segmenter, options, folder, Stopwatch(progress))
     with run.watch.stage(Stage.EXAMINE):
         examination = examine_series(source.paths, options.rules)
+    if source.confirm is not None and examination.identity is not None:
+        source.confirm(examination.identity)
     stacks: tuple[StackReport, ...] = ()
     refusal: Ending | None = None
     if examination.outcome is Outcome.PROCESS:

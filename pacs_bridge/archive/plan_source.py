@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from dicom_seg.read.examination import SeriesIdentity
 from inference.reasons import Reason
 from pacs_bridge.archive.examining import KnownFile
+from pacs_bridge.archive.headers import unpack
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.reading import modified_ns
 from pacs_bridge.archive.zip_members import ZipMembers
 from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.identity_hash import KEY_NAME, IdentityHash
 from pacs_bridge.job_source import earlier_results
 from pacs_bridge.process import SeriesSource
 from pacs_bridge.queue import JobClaim
@@ -47,19 +51,21 @@ class PlanSources:
         Raises
         ------
         TransientError
-            ``source-unreachable`` while the disk or share is away.
+            ``source-unreachable`` while the disk or share is away, or the series is planned again.
         PermanentError
             ``source-missing`` if a file is gone or another one: plan again.
         """
         request = claim.request
         plan = PlanFile(self._run_folder)
         try:
+            _wait_for_planner(plan, request.series_instance_uid)
+            planned = _planned_identity(plan, request.series_instance_uid)
             files = _files(plan, request.series_instance_uid)
             set_aside = _set_aside(plan, request.series_instance_uid)
             roots = [Path(root) for root in plan.setting(_ROOTS) or ()]
         finally:
             plan.close()
-        if not files:
+        if not files or planned is None:
             raise PermanentError(Reason.SOURCE_MISSING, "the plan has no files of the series")
         try:
             paths = _on_disk(files, scratch, check)
@@ -75,7 +81,58 @@ class PlanSources:
             revision=request.revision,
             predecessors=earlier_results(claim.predecessors, self._data_folder),
             set_aside=set_aside,
+            confirm=_Confirmation(planned, _key(self._run_folder)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirmation:
+    """Looks whether what was read is of the patient, study and series that were planned.
+
+    Size and time of a file tell no swap of two that have both in common.
+    """
+
+    planned: SeriesIdentity  #: the patient as a keyed hash
+    hide: IdentityHash
+
+    def __call__(self, read: SeriesIdentity) -> None:
+        hidden = replace(read, patient_id=self.hide.word(read.patient_id))
+        if hidden != self.planned:
+            raise PermanentError(
+                Reason.SOURCE_MISSING,
+                "the files are of another patient, study or series than was planned: plan again",
+            )
+
+
+def _key(run_folder: Path) -> IdentityHash:
+    try:
+        return IdentityHash((run_folder / KEY_NAME).read_bytes())
+    except OSError as error:
+        raise PermanentError(
+            Reason.SOURCE_MISSING, f"{KEY_NAME} of the plan: {error.strerror}"
+        ) from error
+
+
+def _wait_for_planner(plan: PlanFile, series: str) -> None:
+    with plan.read() as connection:
+        row = connection.execute("SELECT 1 FROM unexamined WHERE series = ?", (series,)).fetchone()
+    if row is not None:
+        raise TransientError(
+            Reason.SOURCE_UNREACHABLE, "the series is being planned again; if no plan runs: plan"
+        )
+
+
+def _planned_identity(plan: PlanFile, series: str) -> SeriesIdentity | None:
+    """Of a series as its headers said; None if no file of it is known."""
+    with plan.read() as connection:
+        row = connection.execute(
+            "SELECT p.instances, f.place FROM parts p JOIN files f ON f.part = p.id"
+            " WHERE p.series = ? AND f.reason IS NULL ORDER BY p.id, f.place LIMIT 1",
+            (series,),
+        ).fetchone()
+    if row is None:
+        return None
+    return unpack(row["instances"], {row["place"]: Path()})[row["place"]].identity
 
 
 def _files(plan: PlanFile, series: str) -> tuple[KnownFile, ...]:

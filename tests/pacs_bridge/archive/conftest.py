@@ -17,6 +17,7 @@ from dicom_seg.read.examination import SeriesRules
 from pacs_bridge.archive.accounts import outcome_counts
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.planner import Planner, PlanTally
+from pacs_bridge.identity_hash import KEY_NAME
 
 _SERIES = "1.2.826.0.1.3680043.8.498.1.100000000"
 _STUDY = "1.2.826.0.1.3680043.8.498.2.100000000"
@@ -191,6 +192,7 @@ class InlineExecutor(Executor):
 def plan_of(ram_folder) -> Iterator[Callable[..., PlannedArchive]]:
     """Plan folders, into one run folder; again with what is there by then."""
     plan = PlanFile(ram_folder / "run", must_exist=False)
+    (ram_folder / "run" / KEY_NAME).write_bytes(b"key")
 
     def run(*roots: Path, rules: SeriesRules | None = None) -> PlannedArchive:
         planner = Planner(plan, rules or SeriesRules(), b"key", InlineExecutor())

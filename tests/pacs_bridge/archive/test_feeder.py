@@ -241,6 +241,37 @@ def test_files_that_changed_since_they_were_planned_are_not_run(bright_archive, 
     assert fed.outcomes() == {("failed", "source-missing"): 2}
 
 
+def test_files_that_became_those_of_another_series_are_not_run_in_its_name(bright_archive, feeding):
+    root = bright_archive(2)
+    fed = feeding(root)
+    for one, other in zip(
+        sorted((root / "bright0").iterdir()), sorted((root / "bright1").iterdir()), strict=True
+    ):
+        status = one.stat()
+        one.write_bytes(other.read_bytes())
+        os.utime(one, ns=(status.st_atime_ns, status.st_mtime_ns))
+    fed.feed().step()
+    fed.work()
+    fed.feed().step()
+    assert fed.outcomes() == {("done", ""): 1, ("failed", "source-missing"): 1}
+
+
+def test_a_series_that_is_being_planned_again_waits(bright_archive, feeding, clock, plan_of):
+    root = bright_archive(1)
+    fed = feeding(root)
+    fed.feed().step()
+    with fed.plan.write() as connection:
+        connection.execute("INSERT INTO unexamined SELECT series FROM series")
+    fed.work()
+    view = fed.ledger.view.jobs()[0]
+    assert (view.state, view.reason) == (State.RETRY, Reason.SOURCE_UNREACHABLE)
+    plan_of(root)
+    clock.pass_s(10)
+    fed.work()
+    fed.feed().step()
+    assert fed.outcomes() == {("done", ""): 1}
+
+
 def test_an_archive_whose_disk_is_away_waits_until_it_is_back(bright_archive, feeding, clock):
     root = bright_archive(1)
     fed = feeding(root)
