@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inference.reasons import Reason, describe
@@ -119,7 +119,7 @@ class Feeder:
         for series in tuple(waiting):
             ending = self._ending(series, standings.get(series.job or 0))
             if ending is not None:
-                self._book.end(series, ending, self._clock.now())
+                self._end(series, ending)
                 waiting.remove(series)
                 settled += 1
         is_open = self.is_window_open()
@@ -132,6 +132,15 @@ class Feeder:
                 waiting.append(fed)
         is_over = not waiting and self._book.next_planned() is None
         return FeedState(len(waiting), is_over, is_open, settled)
+
+    def _end(self, series: PlannedSeries, ending: SeriesEnding) -> None:
+        recipe = self._order.recipe.digest
+        if ending.state is SeriesState.PLANNED:
+            self._book.replan(series, ending.detail)
+            return
+        self._book.end(series, ending, self._clock.now())
+        if series.is_stale(recipe):  # it is not what this run is to make
+            self._book.refresh(recipe)
 
     def _feed_one(self) -> tuple[PlannedSeries | None, bool]:
         """The series that was fed; or None, and whether a result was found in its place."""
@@ -180,10 +189,16 @@ class Feeder:
         if standing is None:
             return SeriesEnding(SeriesState.PLANNED, detail="its ledger is another one")
         if not standing.state.is_final:
+            is_stale = series.is_stale(self._order.recipe.digest)
+            if is_stale and self._jobs.withdraw(series.job or 0):
+                return SeriesEnding(SeriesState.PLANNED, detail="files or settings have changed")
             return None
         folder = self._folder(series, standing)
         if standing.state in (State.SENT, State.COMMITTED):
-            return SeriesEnding(SeriesState.DONE, made=self._made(series, folder))
+            made = self._made(series, folder)
+            if made is None:
+                return SeriesEnding(SeriesState.PLANNED, detail="its result is gone")
+            return SeriesEnding(SeriesState.DONE, made=made)
         if standing.state is State.SUPERSEDED:
             return SeriesEnding(SeriesState.SUPERSEDED, detail=standing.detail)
         reason = standing.reason or Reason.INTERNAL_ERROR
@@ -192,10 +207,12 @@ class Feeder:
             state = SeriesState.FAILED
         return SeriesEnding(state, reason, standing.detail, _read(folder))
 
-    def _made(self, series: PlannedSeries, folder: Path) -> Made:
+    def _made(self, series: PlannedSeries, folder: Path) -> Made | None:
+        """What was made, in its place; None if it is nowhere."""
         if self._results is None:
             return _read(folder)
-        return self._results.place(series, self._order.recipe.digest, folder)
+        fed = replace(series, contents=series.fed_contents)
+        return self._results.place(fed, series.fed_recipe, folder)
 
     def _folder(self, series: PlannedSeries, standing: JobStanding) -> Path:
         if standing.result_path:

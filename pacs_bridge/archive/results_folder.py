@@ -24,6 +24,7 @@ RECORD_NAME: Final = "record.json"
 _SCHEMA: Final = "pacs-bridge/archive-result/1"
 _STAGING: Final = ".staging"
 _REPLACED: Final = ".replaced"
+_MODEL_NAME: Final = ".model.json"
 
 
 def made_of(report: SeriesReport, result: str) -> Made:
@@ -76,14 +77,32 @@ class ResultsFolder:
         made["findings"] = tuple(Reason(code) for code in made["findings"])
         return Made(**made)
 
-    def place(self, series: PlannedSeries, recipe: str, folder: Path) -> Made:
+    def has(self, name: str) -> bool:
+        """Whether there is a result of that name."""
+        return (self._folder / name / RECORD_NAME).exists()
+
+    def model(self, wanted: str) -> str:
+        """The model that the results here are of; the one that is wanted where there was none."""
+        path = self._folder / _MODEL_NAME
+        try:
+            return str(json.loads(path.read_bytes())["model"])
+        except (OSError, ValueError, KeyError, TypeError):
+            path.write_text(json.dumps({"model": wanted}) + "\n", encoding="utf-8")
+            return wanted
+
+    def place(self, series: PlannedSeries, recipe: str, folder: Path) -> Made | None:
         """Move a finished result here, in the place of an older one.
 
         Parameters
         ----------
         folder
-            With the result and its report; gone afterwards. Where it is gone already, an
-            earlier call was ended after it had been moved.
+            With the result and its report; gone afterwards. Where it is gone already, or not
+            whole, an earlier call was ended after it had been moved.
+
+        Returns
+        -------
+        Made or None
+            None if the result is neither there nor here: it has to be made again.
 
         Raises
         ------
@@ -95,14 +114,17 @@ class ResultsFolder:
         except OSError as error:
             raise TransientError(disk_reason(error), f"results: {error.strerror}") from error
 
-    def _place(self, series: PlannedSeries, recipe: str, folder: Path) -> Made:
+    def _place(self, series: PlannedSeries, recipe: str, folder: Path) -> Made | None:
+        if (done := self.find(series, recipe)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            return done
         staged = self._folder / _STAGING / self._word(series)
-        if folder.exists():
+        if _is_whole(folder):
             shutil.rmtree(staged, ignore_errors=True)
             staged.parent.mkdir(parents=True, exist_ok=True)
             _move(folder, staged)
-        elif not staged.exists() and (done := self.find(series, recipe)) is not None:
-            return done
+        elif not _is_whole(staged):
+            return None
         made = made_of(SeriesReport.read(staged / REPORT_NAME), self.name(series))
         record = {
             "schema": _SCHEMA,
@@ -116,6 +138,7 @@ class ResultsFolder:
         flush(path)
         flush(staged)
         self._put(series, staged)
+        shutil.rmtree(folder, ignore_errors=True)  # of another disk: it was copied
         return made
 
     def _put(self, series: PlannedSeries, staged: Path) -> None:
@@ -143,7 +166,21 @@ class ResultsFolder:
         return self.name(series).rpartition("/")[2]
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a report and every file that it names are there."""
+    try:
+        report = SeriesReport.read(folder / REPORT_NAME)
+        return all(
+            (folder / output.file).stat().st_size == output.size_bytes
+            for stack in report.stacks
+            for output in stack.outputs
+        )
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+
+
 def _move(folder: Path, target: Path) -> None:
+    """Move a folder, or copy it to another disk: there it is deleted when all is in its place."""
     try:
         folder.rename(target)
     except OSError as error:
@@ -155,5 +192,6 @@ def _move(folder: Path, target: Path) -> None:
         for path in folder.iterdir():
             shutil.copyfile(path, partial / path.name)
             flush(partial / path.name)
+        flush(partial)
         partial.rename(target)
-        shutil.rmtree(folder)
+        flush(target.parent)

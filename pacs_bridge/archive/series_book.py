@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -51,6 +51,12 @@ class PlannedSeries:
     contents: str
     revision: int | None
     job: int | None
+    fed_contents: str = ""  #: what the job was made for, beside what is to be made today
+    fed_recipe: str = ""
+
+    def is_stale(self, recipe: str) -> bool:
+        """Whether what its job makes is not what is to be made today."""
+        return (self.fed_contents, self.fed_recipe) != (self.contents, recipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,10 @@ class SeriesEnding:
     made: Made = field(default_factory=Made)
 
 
-_COLUMNS = "number, series, study_instance_uid, source, contents, revision, job"
+_COLUMNS = (
+    "number, series, study_instance_uid, source, contents, revision, job,"
+    " coalesce(done_contents, ''), coalesce(done_recipe, '')"
+)
 
 
 class SeriesBook:
@@ -140,6 +149,32 @@ class SeriesBook:
         """Note how the job of a series ended."""
         with self._plan.write() as connection:
             _end(connection, series, ending, now)
+
+    def replan(self, series: PlannedSeries, detail: str) -> None:
+        """Have a series run again, by another job."""
+        with self._plan.write() as connection:
+            connection.execute(
+                "UPDATE series SET state = 'planned', reason = NULL, detail = ?, job = NULL,"
+                " revision = NULL WHERE number = ?",
+                (detail, series.number),
+            )
+
+    def done(self) -> Iterator[tuple[PlannedSeries, str]]:
+        """Series with a result in a folder, each with its name there."""
+        last = 0
+        while True:
+            with self._plan.read() as connection:
+                rows = connection.execute(
+                    f"SELECT {_COLUMNS}, made ->> 'result' FROM series WHERE state = 'done'"  # noqa: S608
+                    " AND plan_reason IS NULL AND made ->> 'result' <> '' AND number > ?"
+                    " ORDER BY number LIMIT 1000",
+                    (last,),
+                ).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                yield PlannedSeries(*row[:-1]), row[-1]
+            last = rows[-1]["number"]
 
     def last_fed(self) -> datetime | None:
         """When the last job was made."""

@@ -66,6 +66,20 @@ class ArchiveJobs:
             for row in rows
         }
 
+    def withdraw(self, job_id: int) -> bool:
+        """Take a job back that nobody has in hand and that has no result; False if it is none."""
+        now = self._database.now_text()
+        with self._database.write() as connection:
+            row = connection.execute(
+                "SELECT 1 FROM jobs WHERE id = ? AND state IN ('ready', 'retry')"
+                " AND worker IS NULL",
+                (job_id,),
+            ).fetchone()
+            if row is None:
+                return False
+            set_job_state(connection, now, job_id, State.SUPERSEDED, None, "withdrawn")
+        return True
+
     def take_back(self) -> int:
         """Free the jobs of workers that are known to be gone; gives how many.
 

@@ -70,6 +70,14 @@ class ChangeView:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesIdentity:
+    """Whose a series is."""
+
+    study_instance_uid: str
+    patient_key: str  #: keyed hash of the Patient ID
+
+
 class LedgerView:
     """Reading the ledger.
 
@@ -100,6 +108,15 @@ class LedgerView:
         """All revisions and jobs of one series, the first revision first."""
         order = "ORDER BY revision, job_id"
         return self._views("AND series_instance_uid = ?", [series_instance_uid], order)
+
+    def identity(self, series_instance_uid: str) -> SeriesIdentity | None:
+        """Whose a series is; None if nothing of it was received."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT study_instance_uid, patient_key FROM series WHERE series_instance_uid = ?",
+                (series_instance_uid,),
+            ).fetchone()
+        return None if row is None else SeriesIdentity(*row)
 
     def _views(
         self,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -83,7 +85,8 @@ def feeding(
         def feed(
             results: bool = True, destinations: tuple[str, ...] = (), **order: object
         ) -> Feeder:
-            made = FeedOrder("all", destinations, RECIPE, "old", **order)
+            recipe = order.pop("recipe", RECIPE)
+            made = FeedOrder("all", destinations, recipe, "old", **order)
             place = ResultsFolder(out) if results else None
             return Feeder(SeriesBook(plan), ledger, made, config.data_folder, clock, place)
 
@@ -167,6 +170,65 @@ def test_another_recipe_or_other_files_make_a_result_stale_and_nothing_else_does
     fed.feed().step()
     assert bright_segmenter.calls == 3
     assert fed.book.refresh("second recipe") == 2
+
+
+SECOND = Recipe("synthetic-3mm", "d" * 64, "second recipe")
+
+
+def recipes(out: Path) -> list[str]:
+    return [json.loads(path.read_text())["recipe"] for path in out.glob("??/*/record.json")]
+
+
+def test_a_result_is_recorded_under_what_it_was_made_with_and_made_again(
+    bright_archive, feeding, bright_segmenter
+):
+    fed = feeding(bright_archive(1))
+    fed.feed().step()
+    fed.work()
+    fed.book.refresh(SECOND.digest)
+    feeder = fed.feed(recipe=SECOND)
+
+    assert not feeder.step().is_over  # fed again by now
+
+    assert recipes(fed.out) == [RECIPE.digest]
+    fed.work()
+    assert feeder.step().is_over
+    assert recipes(fed.out) == [SECOND.digest]
+    assert bright_segmenter.calls == 2
+
+
+def test_a_job_that_was_not_begun_when_the_settings_changed_is_made_anew(
+    bright_archive, feeding, bright_segmenter
+):
+    fed = feeding(bright_archive(1))
+    fed.feed().step()
+    feeder = fed.feed(recipe=SECOND)
+    feeder.step()
+    fed.work()
+    assert feeder.step().is_over
+    assert recipes(fed.out) == [SECOND.digest]
+    assert bright_segmenter.calls == 1
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_run_that_was_ended_between_a_move_and_its_note_goes_on(
+    bright_archive, feeding, bright_segmenter, is_gone
+):
+    fed = feeding(bright_archive(1))
+    feeder = fed.feed()
+    feeder.step()
+    fed.work()
+    feeder.step()
+    if is_gone:
+        shutil.rmtree(fed.out)
+    with fed.plan.write() as connection:  # as if it had not come to note the ending
+        connection.execute("UPDATE series SET state = 'waiting', made = NULL")
+    feeder = fed.feed()
+    while not feeder.step().is_over:
+        fed.work()
+    assert fed.outcomes() == {("done", ""): 1}
+    assert recipes(fed.out) == [RECIPE.digest]
+    assert bright_segmenter.calls == (2 if is_gone else 1)
 
 
 def test_a_result_that_lies_there_is_found_by_a_plan_that_knows_nothing_of_it(

@@ -110,3 +110,36 @@ def test_a_move_that_was_ended_in_between_is_finished(finished, ram_folder, is_r
 
     assert results.find(SERIES, "recipe") == made
     assert names(out) == WHOLE
+
+
+def test_a_part_of_a_result_takes_no_whole_ones_place(finished, ram_folder):
+    results = ResultsFolder(ram_folder / "out")
+    made = results.place(SERIES, "recipe", finished(ram_folder / "job"))
+    part = finished(ram_folder / "part")
+    (part / "seg-binary.dcm").unlink()
+    assert results.place(SERIES, "recipe", part) == made
+    (finished(ram_folder / "again") / "report.json").unlink()
+    assert results.place(SERIES, "other recipe", ram_folder / "again") is None
+    assert names(ram_folder / "out") == WHOLE
+    assert results.find(SERIES, "recipe") == made
+
+
+def test_a_move_to_another_disk_that_was_ended_while_its_source_was_deleted_loses_nothing(
+    finished, ram_folder, tmp_path
+):
+    results = ResultsFolder(tmp_path / "out")
+    made = results.place(SERIES, "recipe", finished(ram_folder / "job"))
+    job = finished(ram_folder / "job")
+    (job / "seg-binary.dcm").unlink()
+    assert results.place(SERIES, "recipe", job) == made
+    assert names(tmp_path / "out") == WHOLE
+    assert not job.exists()
+
+
+def test_a_result_that_is_nowhere_has_to_be_made_again(ram_folder):
+    assert ResultsFolder(ram_folder / "out").place(SERIES, "recipe", ram_folder / "job") is None
+
+
+def test_results_are_of_one_model(ram_folder):
+    assert ResultsFolder(ram_folder / "out").model("first") == "first"
+    assert ResultsFolder(ram_folder / "out").model("second") == "first"
