@@ -79,6 +79,7 @@ class Reason(StrEnum):
     LEDGER_UNAVAILABLE = "ledger-unavailable"
     QUEUE_UNAVAILABLE = "queue-unavailable"
     WRONG_QUEUE = "wrong-queue"
+    WRONG_RECIPE = "wrong-recipe"
     BAD_PAYLOAD = "bad-payload"
     CANNOT_LISTEN = "cannot-listen"
     SOURCE_MISSING = "source-missing"

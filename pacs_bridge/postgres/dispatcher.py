@@ -28,8 +28,7 @@ from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import Log
 from pacs_bridge.postgres.handed_over import Handed, HandedOver, Settled
-from pacs_bridge.postgres.payload import job_payload
-from pacs_bridge.postgres.queue import request_key
+from pacs_bridge.postgres.payload import job_payload, request_key
 from pacs_bridge.postgres.ticket import TicketBook, needs_ticket
 from pacs_bridge.queue import (
     DISPATCHER,
@@ -175,11 +174,13 @@ class Dispatcher:
         self._is_known, self._compared_s = True, self._steady_s()
 
     def _is_foreign(self, claim: JobClaim, row: Handed) -> bool:
-        """Whether a row is of another job of the same id, or of a time whose ticket is gone."""
-        return row.request_key != request_key(claim.request) or (
-            needs_ticket(claim.request)
-            and not self._tickets.is_there(claim.job_id, row.ticket_fence)
-        )
+        """Whether a row is of another job of the same id, another time or configuration."""
+        request = claim.request
+        if row.request_key != request_key(request):
+            return True
+        if needs_ticket(request) and not self._tickets.is_there(claim.job_id, row.ticket_fence):
+            return True
+        return row.recipe is not None and bool(row.recipe.difference(self._handed.recipe(request)))
 
     def _keep(self) -> None:
         """Withdraw what is ours no longer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from psycopg.rows import DictRow
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.postgres.fence import first_fence, ledger_fence_of
-from pacs_bridge.postgres.payload import job_payload, parsed_outcome
-from pacs_bridge.postgres.queue import RANK, request_key
+from pacs_bridge.postgres.payload import job_payload, parsed_outcome, request_key
+from pacs_bridge.postgres.queue import RANK
+from pacs_bridge.postgres.recipe import Recipe
 from pacs_bridge.postgres.server import Connection, Server
 from pacs_bridge.postgres.tasks import Tasks
 from pacs_bridge.postgres.turn import DispatchTurn
@@ -30,6 +31,7 @@ class Handed:
     ledger_fence: int
     ticket_fence: int  #: of the ledger, when it was handed over: its ticket is of then
     request_key: str
+    recipe: Recipe | None  #: of one that waits for a worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,19 @@ class HandedOver:
         The database.
     name
         Of the queue in it.
+    recipe
+        What this bridge means by the names in a job.
     """
 
-    def __init__(self, server: Server, name: str) -> None:
+    def __init__(
+        self,
+        server: Server,
+        name: str,
+        recipe: Callable[[JobRequest], Recipe] = lambda _request: Recipe(),
+    ) -> None:
         self._server = server
         self._name = name
+        self.recipe = recipe
         self._tasks = Tasks(name)
         self.turn = DispatchTurn(server, name)
 
@@ -62,16 +72,13 @@ class HandedOver:
         """Every job that is in the queue."""
         with self._server.transaction() as connection:
             rows = connection.execute(
-                "SELECT id, ledger_fence, fence, request_key FROM pacs_bridge_jobs"
-                " WHERE queue = %s",
+                "SELECT jobs.id, ledger_fence, fence, request_key, worker IS NULL AS is_free,"
+                " args->>'rules' AS rules, args->>'weights' AS weights"
+                " FROM pacs_bridge_jobs jobs LEFT JOIN procrastinate_jobs tasks"
+                " ON tasks.id = jobs.task_id WHERE queue = %s",
                 (self._name,),
             ).fetchall()
-        return tuple(
-            Handed(
-                row["id"], row["ledger_fence"], ledger_fence_of(row["fence"]), row["request_key"]
-            )
-            for row in rows
-        )
+        return tuple(_handed(row) for row in rows)
 
     def waiting(self) -> dict[Priority, int]:
         """How many jobs a worker could have at once, by priority; none that waits for its time."""
@@ -98,7 +105,12 @@ class HandedOver:
         payloads = [
             (
                 RANK[claim.request.priority],
-                job_payload(claim.job_id, claim.request, claim.created.isoformat()),
+                job_payload(
+                    claim.job_id,
+                    claim.request,
+                    claim.created.isoformat(),
+                    self.recipe(claim.request),
+                ),
             )
             for claim in claims
         ]
@@ -184,6 +196,14 @@ class HandedOver:
         ).fetchall()
         for row in rows:
             self._tasks.finish(connection, row["task_id"], has_succeeded=False)
+
+
+def _handed(row: DictRow) -> Handed:
+    recipe = None
+    if row["is_free"] and row["rules"] is not None:
+        recipe = Recipe(row["rules"], row["weights"] or "")
+    ticket_fence = ledger_fence_of(row["fence"])
+    return Handed(row["id"], row["ledger_fence"], ticket_fence, row["request_key"], recipe)
 
 
 def _outcome(row: DictRow) -> JobOutcome:

@@ -22,6 +22,7 @@ from inference.finding import Finding
 from inference.reasons import Reason
 from pacs_bridge.config.section import Name, Section
 from pacs_bridge.errors import PermanentError
+from pacs_bridge.postgres.recipe import Recipe
 from pacs_bridge.queue import JobRequest, Priority, ResultFile
 
 
@@ -50,6 +51,8 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _MOST = 2**62  #: as an integer of both databases
 _LONGEST = 10_000  #: of lists and of texts
 
+_UNKNOWN = Recipe()
+
 _Parsed = TypeVar("_Parsed", bound=Section)
 
 
@@ -67,6 +70,13 @@ class JobPayload(Section):
     priority: Priority
     source: Name
     created: AwareDatetime
+    rules: Digest | Literal[""] = ""
+    weights: Digest | Literal[""] = ""
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the bridge means by the names."""
+        return Recipe(self.rules, self.weights)
 
     @property
     def request(self) -> JobRequest:
@@ -134,7 +144,16 @@ class Outcome(Section):
         return results
 
 
-def job_payload(job_id: int, request: JobRequest, created: str) -> dict[str, Any]:
+def request_key(request: JobRequest) -> str:
+    """What makes two requests the same job."""
+    return "|".join(
+        (request.series_instance_uid, str(request.revision), request.route, request.model)
+    )
+
+
+def job_payload(
+    job_id: int, request: JobRequest, created: str, recipe: Recipe = _UNKNOWN
+) -> dict[str, Any]:
     """The JSON of a job; ``created`` is ISO 8601.
 
     Raises
@@ -142,7 +161,7 @@ def job_payload(job_id: int, request: JobRequest, created: str) -> dict[str, Any
     PermanentError
         ``bad-payload`` if something of the request is no id.
     """
-    row = {"format": 1, "job": job_id, "created": created, **asdict(request)}
+    row = {"format": 1, "job": job_id, "created": created, **asdict(request), **asdict(recipe)}
     parsed_payload(json.dumps(row))
     return row | {"destinations": list(request.destinations), "priority": request.priority.value}
 

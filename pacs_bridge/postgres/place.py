@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.job_place import JobPlace
+from pacs_bridge.postgres.payload import JobPayload
 from pacs_bridge.postgres.queue import PostgresQueue
+from pacs_bridge.postgres.recipe import Recipes
 from pacs_bridge.postgres.server import Server
 from pacs_bridge.postgres.ticket import TicketSources, identity
 from pacs_bridge.sources.configured_sources import ConfiguredSources
@@ -33,7 +35,12 @@ def handed_over_jobs(config: BridgeConfig, url: str, name: str) -> JobPlace:
     def owner() -> str:
         return identity(config.data_folder)
 
-    queue = PostgresQueue(server, name, owner, config.workers.max_attempts)
+    recipes = Recipes(config)
+
+    def difference(payload: JobPayload) -> str:
+        return payload.recipe.difference(recipes.of(payload.request))
+
+    queue = PostgresQueue(server, name, owner, config.workers.max_attempts, difference)
     elsewhere = ConfiguredSources(job_sources(config))
     sources = TicketSources(config.data_folder, elsewhere, owner)
     return JobPlace(queue, sources, queue.close)

@@ -6,6 +6,7 @@ clock ends leases early or late, which costs work and never correctness.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -19,10 +20,12 @@ from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.postgres.fence import next_fence
 from pacs_bridge.postgres.payload import (
+    JobPayload,
     UnknownFormatError,
     job_payload,
     outcome_row,
     parsed_payload,
+    request_key,
     storable,
 )
 from pacs_bridge.postgres.presence import Presence
@@ -41,7 +44,7 @@ from pacs_bridge.queue import (
 from pacs_bridge.retry_policy import RetryPolicy
 
 RANK = {Priority.ARCHIVE: 0, Priority.ROUTINE: 1, Priority.STAT: 2}
-_NOT_FOR_US_S = 30.0
+_NOT_FOR_US_S = 10.0  #: without claims, for a worker that would do a job otherwise
 _STAGES = (State.SEGMENTED, State.ENCODED)
 
 
@@ -59,10 +62,17 @@ class PostgresQueue:
         and then nothing is claimed.
     max_failures
         A job is ``DEAD`` after so many failures that count, the death of its worker among them.
+    difference
+        What of a job this worker would do otherwise than its bridge means it; empty if nothing.
     """
 
     def __init__(
-        self, server: Server, name: str, owner: Callable[[], str], max_failures: int = 3
+        self,
+        server: Server,
+        name: str,
+        owner: Callable[[], str],
+        max_failures: int = 3,
+        difference: Callable[[JobPayload], str] = lambda _payload: "",
     ) -> None:
         self._server = server
         self._name = name
@@ -70,7 +80,9 @@ class PostgresQueue:
         self._max_failures = max_failures
         self._tasks = Tasks(name)
         self._presence = Presence(server, self._tasks)
+        self._difference = difference
         self._known_owner = ""
+        self._paused_until_s = float("-inf")
         self._in_doubt: set[tuple[int, int]] = set()
 
     def submit(self, request: JobRequest) -> int:
@@ -102,7 +114,11 @@ class PostgresQueue:
         ------
         PermanentError
             ``wrong-queue`` if the queue is another bridge's.
+        TransientError
+            ``wrong-recipe`` if the job was left to others: this worker would do it otherwise.
         """
+        if time.monotonic() < self._paused_until_s:
+            return None
         self._look_whose_it_is()
         self._presence.show()
         while True:
@@ -112,10 +128,13 @@ class PostgresQueue:
                     task = self._tasks.fetch(connection, self._presence.worker_id)
                     if task is None:
                         return None
-                    claim = self._lease(connection, task, worker, lease_s)
+                    claim, difference = self._lease(connection, task, worker, lease_s)
             except ForeignKeyViolation:  # struck off meanwhile
                 self._presence.renew()
                 continue
+            if difference:
+                self._paused_until_s = time.monotonic() + _NOT_FOR_US_S
+                raise TransientError(Reason.WRONG_RECIPE, difference)
             if claim is not None:
                 return claim
 
@@ -251,25 +270,28 @@ class PostgresQueue:
 
     def _lease(
         self, connection: Connection, task: Task, worker: str, lease_s: float
-    ) -> JobClaim | None:
-        """The claim of a task that was fetched; None if it is none of ours, and ends here."""
+    ) -> tuple[JobClaim | None, str]:
+        """The claim of a task that was fetched; None if it ends here, or why it is for others."""
         row = connection.execute(
             "SELECT * FROM pacs_bridge_jobs WHERE task_id = %s AND queue = %s FOR UPDATE",
             (task.task_id, self._name),
         ).fetchone()
         if row is None:
             self._tasks.finish(connection, task.task_id, has_succeeded=False)
-            return None
+            return None, ""
         try:
             payload = parsed_payload(task.args)
             if payload.job != row["id"] or request_key(payload.request) != row["request_key"]:
                 raise PermanentError(Reason.BAD_PAYLOAD, "it is of another job")
+            difference = self._difference(payload)
         except PermanentError as error:
             self._settle(connection, row, State.DEAD, error.reason, error.detail)
-            return None
-        except UnknownFormatError:  # for a worker of the bridge's release
+            return None, ""
+        except UnknownFormatError:
+            difference = "release of the bridge"
+        if difference:  # whoever has the same takes it; the next one may be for us
             self._tasks.put_back(connection, task.task_id, _NOT_FOR_US_S)
-            return None
+            return None, f"job {row['id']}: {difference}"
         fence = next_fence(row["fence"])
         connection.execute(
             "UPDATE pacs_bridge_jobs SET state = 'claimed', reason = NULL, detail = '',"
@@ -277,7 +299,7 @@ class PostgresQueue:
             " fence = %s, attempts = attempts + 1 WHERE queue = %s AND id = %s",
             (worker, lease_s, lease_s, fence, self._name, row["id"]),
         )
-        return JobClaim(
+        claim = JobClaim(
             job_id=row["id"],
             fence=fence,
             request=payload.request,
@@ -286,6 +308,7 @@ class PostgresQueue:
             created=payload.created,
             predecessors=(),
         )
+        return claim, ""
 
     @contextmanager
     def _held(
@@ -379,13 +402,6 @@ class PostgresQueue:
         if row is None:
             raise KeyError(job_id)
         return State(row["state"])
-
-
-def request_key(request: JobRequest) -> str:
-    """What makes two requests the same job."""
-    return "|".join(
-        (request.series_instance_uid, str(request.revision), request.route, request.model)
-    )
 
 
 def _is_held(row: DictRow, claim: JobClaim) -> bool:

@@ -11,6 +11,7 @@ from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.postgres.dispatcher import Dispatcher, DispatchRules
 from pacs_bridge.postgres.handed_over import HandedOver
+from pacs_bridge.postgres.recipe import Recipes
 from pacs_bridge.postgres.server import Server
 from pacs_bridge.postgres.tables import prepare
 from pacs_bridge.postgres.ticket import made_identity
@@ -47,7 +48,7 @@ def run_dispatcher(
     rules = DispatchRules(
         config.workers.lease_s, queue.waiting_jobs, config.workers.retry.policy(None)
     )
-    handed = HandedOver(server, queue.name)
+    handed = HandedOver(server, queue.name, Recipes(config).of)
     dispatcher = Dispatcher(ledger, handed, config.data_folder, rules, log)
     is_prepared = False
     announce()

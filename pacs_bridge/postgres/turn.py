@@ -63,4 +63,5 @@ class DispatchTurn:
         session, self._session, self._is_ours = self._session, None, False
         if session is not None:
             with suppress(psycopg.Error):
-                session.close()
+                session.execute("SELECT pg_advisory_unlock_all()")  # before the server sees the end
+            session.close()

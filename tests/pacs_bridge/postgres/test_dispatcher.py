@@ -10,6 +10,7 @@ from inference.finding import Finding
 from inference.reasons import Reason
 from pacs_bridge.errors import TransientError
 from pacs_bridge.postgres.handed_over import HandedOver
+from pacs_bridge.postgres.recipe import Recipe
 from pacs_bridge.postgres.ticket import TicketBook
 from pacs_bridge.queue import DISPATCHER, LeaseLostError, Priority, State
 from pacs_bridge.retry_policy import RetryPolicy
@@ -405,3 +406,18 @@ def test_an_outcome_that_the_ledger_refuses_keeps_no_other_from_being_entered(si
     site.dispatcher.step()
 
     assert [site.job(each).state for each in jobs] == [State.SENDING, State.DEAD, State.SENDING]
+
+
+def test_what_waits_is_put_again_when_the_bridge_means_something_else(site):
+    for n in range(2):
+        site.ledger.jobs.submit(request_of(f"1.{n}"))
+    site.handed.recipe = lambda _request: Recipe("a" * 64, "")
+    site.dispatcher.step()
+    running = site.bench.queue.claim("w", 60)
+    site.handed.recipe = lambda _request: Recipe("b" * 64, "")
+    site.new_dispatcher().step()
+
+    with psycopg.connect(site.bench.url) as connection:
+        rules = connection.execute("SELECT args->>'rules' FROM procrastinate_jobs").fetchall()
+    assert sorted(rules) == [("a" * 64,), ("b" * 64,)]
+    site.bench.queue.heartbeat(running, 60)

@@ -266,8 +266,25 @@ def test_a_job_of_another_release_is_left_to_a_worker_that_understands_it(bench)
             'UPDATE procrastinate_jobs SET args = args || \'{"format": 2, "new": [1]}\''
         )
 
-    assert bench.queue.claim("w", LEASE_S) is None
+    with pytest.raises(TransientError) as error:
+        bench.queue.claim("w", LEASE_S)
+    assert error.value.reason is Reason.WRONG_RECIPE
     assert bench.state(job_id) is State.READY
+
+
+def test_a_worker_that_means_something_else_leaves_the_job_and_pauses(bench):
+    job_id = bench.queue.submit(request_of("1.1"))
+    worker = PostgresQueue(bench.server, QUEUE_NAME, lambda: OWNER, 3, lambda _payload: "weights")
+    with pytest.raises(TransientError) as error:
+        worker.claim("w", LEASE_S)
+
+    assert (error.value.reason, error.value.detail) == (
+        Reason.WRONG_RECIPE,
+        f"job {job_id}: weights",
+    )
+    assert worker.claim("w", LEASE_S) is None
+    bench.clock.pass_s(11)
+    assert bench.queue.claim("w2", LEASE_S).attempt == 1
 
 
 @pytest.mark.parametrize("detail", ["a\0b", "a\udcffb"])

@@ -1,0 +1,73 @@
+"""What decides the result of a job beside its series: a worker elsewhere must have the same.
+
+Two machines with the same names in their configurations may mean different things by them. A job
+carries digests of what its bridge means; a worker that means something else leaves it alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from inference.errors import ModelError
+from inference.model_store import locate
+from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.models import model_stores
+from pacs_bridge.queue import JobRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Digests, hexadecimal; empty where it is not known."""
+
+    rules: str = ""  #: SHA-256 of route, kinds of results, rules for series and texts
+    weights: str = ""  #: SHA-256 of the model's weights
+
+    def difference(self, other: Recipe) -> str:
+        """What differs from another recipe, of that which both know; empty if nothing does."""
+        if self.rules and other.rules and self.rules != other.rules:
+            return "route, kinds, rules or texts"
+        if self.weights and other.weights and self.weights != other.weights:
+            return "weights"
+        return ""
+
+
+class Recipes:
+    """The recipes of one configuration, as it was when the process started.
+
+    Parameters
+    ----------
+    config
+        The whole configuration.
+    """
+
+    def __init__(self, config: BridgeConfig) -> None:
+        self._config = config
+        self._weights: dict[str, str] = {}
+
+    def of(self, request: JobRequest) -> Recipe:
+        """The recipe of a job."""
+        return Recipe(self._rules(request), self._weights_of(request.model))
+
+    def _rules(self, request: JobRequest) -> str:
+        config, route = self._config, self._config.route(request.route)
+        names = request.destinations or (() if route is None else route.destinations)
+        destinations = [config.destination(name) for name in names]
+        kinds = {kind for each in destinations if each is not None for kind in each.kinds}
+        said = {
+            "postprocessing": route and route.postprocessing.model_dump(mode="json"),
+            "kinds": sorted(kinds),
+            "series": config.series.model_dump(mode="json"),
+            "results": config.results.model_dump(mode="json"),
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+    def _weights_of(self, model: str) -> str:
+        if model not in self._weights:
+            try:
+                store = locate(model, model_stores(self._config.models.folder))
+                self._weights[model] = store.manifest(model).weights_sha256
+            except (ModelError, OSError):  # a bridge without models knows names only
+                return ""
+        return self._weights[model]
