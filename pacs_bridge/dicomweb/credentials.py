@@ -46,7 +46,11 @@ class Credentials:
         """
         config = self._config
         if config.token_file is not None:
-            return {"Authorization": f"Bearer {self._read(config.token_file)}"}
+            token = self._read(config.token_file)
+            if not token.isascii():  # RFC 6750 2.1
+                problem = f"{config.token_file}: holds no token of ASCII"
+                raise TransientError(Reason.NOT_AUTHORISED, problem)
+            return {"Authorization": f"Bearer {token}"}
         if config.password_file is not None:
             text = f"{config.user}:{self._read(config.password_file)}"
             encoded = base64.b64encode(text.encode()).decode("ascii")

@@ -17,6 +17,7 @@ WARNING_REASON = "00081196"
 FAILURE_REASON = "00081197"
 FAILED_SOP_SEQUENCE = "00081198"
 REFERENCED_SOP_SEQUENCE = "00081199"
+MOST_OF_ANYTHING = 2**31 - 1
 OTHER_FAILURES_SEQUENCE = "0008119A"
 BODY_PART = "00180015"
 PROTOCOL_NAME = "00181030"
@@ -37,8 +38,13 @@ def values(item: Any, tag: str) -> tuple[Any, ...]:
 def texts(item: Any, tag: str) -> tuple[str, ...]:
     """The values that are text or numbers, as text without padding."""
     return tuple(
-        str(each).strip(" \0") for each in values(item, tag) if isinstance(each, str | int | float)
+        sound(str(each)) for each in values(item, tag) if isinstance(each, str | int | float)
     )
+
+
+def sound(text: str) -> str:
+    """Text without padding, and without what cannot be written down (lone surrogates, NUL)."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "").strip(" ")
 
 
 def text(item: Any, tag: str) -> str:
@@ -47,12 +53,16 @@ def text(item: Any, tag: str) -> str:
 
 
 def whole_number(item: Any, tag: str) -> int | None:
-    """The first value as a whole number, as a number or as text (IS); None without one."""
+    """The first value as a whole number, as a number or as text (IS); None without one that can be.
+
+    What is counted here is never negative, and an IS has 32 bits (PS3.5 table 6.2-1).
+    """
     found = text(item, tag)
     try:
-        return int(found)
+        number = int(found)
     except ValueError:
         return None
+    return number if 0 <= number <= MOST_OF_ANYTHING else None
 
 
 def items(item: Any, tag: str) -> tuple[dict[str, Any], ...]:

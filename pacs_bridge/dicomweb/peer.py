@@ -93,7 +93,7 @@ class WebAnswer:
     def content_length_bytes(self) -> int | None:
         """As it says itself, or None."""
         text = self._response.headers.get("Content-Length", "")
-        return int(text) if text.isascii() and text.isdigit() else None
+        return int(text[:19]) if text.isascii() and text.isdigit() else None
 
     @property
     def has_known_end(self) -> bool:

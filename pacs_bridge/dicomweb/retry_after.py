@@ -24,8 +24,9 @@ def retry_after_s(header: str | None, now: datetime) -> float:
         return min(float(text[:9]), MAX_WAIT_S)
     try:
         then = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+        if then.tzinfo is None:
+            then = then.replace(tzinfo=UTC)
+        wait_s = (then - now).total_seconds()
+    except (ValueError, TypeError, ArithmeticError, LookupError):
         return 0.0
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return min(max((then - now).total_seconds(), 0.0), MAX_WAIT_S)
+    return min(max(wait_s, 0.0), MAX_WAIT_S)

@@ -57,7 +57,7 @@ class Search:
         self._check = check
 
     def all(
-        self, path: str, query: tuple[tuple[str, str], ...], key: str
+        self, path: str, query: tuple[tuple[str, str], ...], keys: tuple[str, ...]
     ) -> Iterator[dict[str, Any]]:
         """Every result once.
 
@@ -67,19 +67,19 @@ class Search:
             Of the resource.
         query
             Matching keys and fields to include.
-        key
-            The attribute that tells results apart; one without it is a fault of the service.
+        keys
+            The attributes that tell results apart; those without them count as one.
 
         Raises
         ------
         PermanentError
             ``bad-answer`` if the answer is no list of results, or cannot be had whole.
         """
-        seen: set[str] = set()
+        seen: set[tuple[str, ...]] = set()
         offset, limit = 0, self._page_size
         while limit <= _MAX_LIMIT:
             rows, has_more = self._run(partial(self._page, path, query, offset, limit))
-            new = [row for row in rows if self._is_new(row, key, seen, path)]
+            new = [row for row in rows if _is_new(row, keys, seen)]
             yield from new
             if new:
                 offset += len(rows)
@@ -107,14 +107,13 @@ class Search:
             raise self._bad(path, "not a list of results")
         return rows, answer.says_that_there_is_more
 
-    def _is_new(self, row: dict[str, Any], key: str, seen: set[str], path: str) -> bool:
-        value = text(row, key)
-        if not value:
-            raise self._bad(path, f"a result without ({key[:4]},{key[4:]})")
-        if value in seen:
-            return False
-        seen.add(value)
-        return True
-
     def _bad(self, path: str, what: str) -> PermanentError:
         return PermanentError(Reason.BAD_ANSWER, f"GET {self._peer.url}{path}: {what}")
+
+
+def _is_new(row: dict[str, Any], keys: tuple[str, ...], seen: set[tuple[str, ...]]) -> bool:
+    value = tuple(text(row, key) for key in keys)
+    if value in seen:
+        return False
+    seen.add(value)
+    return True

@@ -15,11 +15,12 @@ from pacs_bridge.dicomweb.peer import WebPeer, WebPeerError, WebRequest
 from pacs_bridge.dicomweb.search import Search
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.ledger.facts import SeriesFacts
+from pacs_bridge.log import Log
 from pacs_bridge.receive.header import is_valid_uid
 from pacs_bridge.sources.brief_retry import BriefRetry
 from pacs_bridge.sources.dicomweb_retrieval import Retrieval
 from pacs_bridge.sources.dicomweb_status import refusal
-from pacs_bridge.sources.received_series import ReceivedSeries, SizeLimits
+from pacs_bridge.sources.received_series import ReceivedSeries, SizeLimits, WantedSeries
 from pacs_bridge.sources.remote_archive import FoundSeries, SeriesQuery
 
 _OK = (200, 204)
@@ -36,6 +37,9 @@ _INCLUDED = tuple(("includefield", tag) for tag in _FIELDS)
 _ACCEPTED = {"Accept": DICOM_JSON}
 _MAX_ASKED_BYTES = 1 << 24
 _SERIES_KEY = "SeriesInstanceUID"
+_ALL_SERIES = "/series"
+#: Two patients may have got the same series UID.
+_TOLD_APART = (model.SERIES_INSTANCE_UID, model.STUDY_INSTANCE_UID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,18 @@ class DicomwebArchive:
         Of the source.
     retry
         For what fails for a moment.
+    log
+        Told of series that cannot be named.
     """
 
-    def __init__(self, config: DicomwebSourceConfig, retry: BriefRetry | None = None) -> None:
+    def __init__(
+        self,
+        config: DicomwebSourceConfig,
+        retry: BriefRetry | None = None,
+        log: Log | None = None,
+    ) -> None:
         self._config = config
+        self._log = log
         self._peer = WebPeer(config, Reason.SOURCE_UNREACHABLE)
         self._retry = retry or BriefRetry()
 
@@ -73,17 +85,22 @@ class DicomwebArchive:
 
     def find(self, query: SeriesQuery) -> Iterator[FoundSeries]:
         """See ``RemoteArchive.find``. Image Type, kernel and slice thickness are not given."""
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
+        nameless = 0
         for path, keys in _searches(query):
-            is_for_one = keys[:1] and keys[0][0] == _SERIES_KEY
+            is_for_one = keys[:1] and keys[0][0] == _SERIES_KEY and path != _ALL_SERIES
             rows = self._search(lambda: None)
-            for row in rows.all(path, (*keys, *_INCLUDED), model.SERIES_INSTANCE_UID):
+            for row in rows.all(path, (*keys, *_INCLUDED), _TOLD_APART):
                 found = _found(row)
-                if _is_wanted(found, query) and found.series_instance_uid not in seen:
-                    seen.add(found.series_instance_uid)
+                if not found.is_named:
+                    nameless += 1
+                elif _is_wanted(found, query) and found.key not in seen:
+                    seen.add(found.key)
                     yield found
                     if is_for_one:
                         break
+        if nameless and self._log is not None:
+            self._log.warning("series-without-uid", source=self._config.name, number=nameless)
 
     def fetch(
         self,
@@ -100,9 +117,19 @@ class DicomwebArchive:
         place = self._place(study_instance_uid, series_instance_uid, check)
         expected = self._instances(place, check)
         limits = SizeLimits.of(self._config.max_instance_mib, self._config.max_series_gib)
-        series = ReceivedSeries(folder, series_instance_uid, limits)
+        # a list that no count confirms may be cut: then whatever is of the series is taken
+        listed = None if place.instance_count is None else expected
+        wanted = WantedSeries(place.study_instance_uid, series_instance_uid, listed)
+        series = ReceivedSeries(folder, wanted, limits)
         retrieval = Retrieval(self._peer, series, check)
-        self._retry.run(lambda: _tolerant(lambda: retrieval.take(place.path), series), check)
+        is_whole = self._retry.run(
+            lambda: _tolerant(lambda: retrieval.take(place.path), series), check
+        )
+        if not is_whole and listed is None:
+            raise TransientError(
+                Reason.SOURCE_INCOMPLETE,
+                f"{self._config.name}: the series broke off, and no count says what is missing",
+            )
         for uid in sorted(expected - series.sop_instance_uids):
             check()
             self._take_one(retrieval, f"{place.path}/instances/{uid}", check)
@@ -138,9 +165,10 @@ class DicomwebArchive:
         """Where the series is, and how many instances it has by the list of series."""
         path = f"/studies/{_checked(study)}/series" if study else "/series"
         query = ((_SERIES_KEY, _checked(series)), _INCLUDED[-1])
-        for row in self._search(check).all(path, query, model.SERIES_INSTANCE_UID):
+        for row in self._search(check).all(path, query, _TOLD_APART):
             found = _found(row)
-            if found.series_instance_uid == series:
+            is_of_study = found.study_instance_uid in ("", study) or not study
+            if _checked(found.series_instance_uid) == series and is_of_study:
                 return _Place(
                     study or _checked(found.study_instance_uid), series, found.instance_count
                 )
@@ -148,7 +176,7 @@ class DicomwebArchive:
 
     def _instances(self, place: _Place, check: Callable[[], None]) -> frozenset[str]:
         """SOP Instance UIDs of the series by the list of instances."""
-        rows = self._search(check).all(f"{place.path}/instances", (), model.SOP_INSTANCE_UID)
+        rows = self._search(check).all(f"{place.path}/instances", (), (model.SOP_INSTANCE_UID,))
         listed = frozenset(_checked(model.text(row, model.SOP_INSTANCE_UID)) for row in rows)
         if len(listed) < max(place.instance_count or 0, 1):
             raise TransientError(
@@ -167,8 +195,8 @@ class DicomwebArchive:
         )
 
 
-def _tolerant(take: Callable[[], None], series: ReceivedSeries) -> None:
-    """Take the series; what does not come of it is due one by one.
+def _tolerant(take: Callable[[], None], series: ReceivedSeries) -> bool:
+    """Take the series; what does not come of it is due one by one. False if it broke off.
 
     An answer may break off after some instances, and a service may refuse to give so much at
     once (413) and still give each instance.
@@ -179,9 +207,11 @@ def _tolerant(take: Callable[[], None], series: ReceivedSeries) -> None:
     except WebPeerError as error:
         if error.wait_s or len(series.sop_instance_uids) == before:
             raise
+        return False
     except PermanentError as error:
         if error.reason is not Reason.SOURCE_REFUSED:
             raise
+    return True
 
 
 def _searches(query: SeriesQuery) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
@@ -199,7 +229,7 @@ def _searches(query: SeriesQuery) -> Iterator[tuple[str, tuple[tuple[str, str], 
         if value
     )
     for study in query.study_instance_uids or ("",):
-        path = f"/studies/{_checked(study)}/series" if study else "/series"
+        path = f"/studies/{_checked(study)}/series" if study else _ALL_SERIES
         for series in query.series_instance_uids or ("",):
             for modality in ("",) if series else query.modalities or ("",):
                 keys = ((_SERIES_KEY, series), ("Modality", modality))

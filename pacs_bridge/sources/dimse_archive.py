@@ -20,7 +20,7 @@ from pacs_bridge.sources.brief_retry import BriefRetry
 from pacs_bridge.sources.find_scu import FindScu, count_of, text_of, texts_of
 from pacs_bridge.sources.get_scu import GetScu
 from pacs_bridge.sources.move_scu import MoveScu
-from pacs_bridge.sources.received_series import ReceivedSeries, SizeLimits
+from pacs_bridge.sources.received_series import ReceivedSeries, SizeLimits, WantedSeries
 from pacs_bridge.sources.remote_archive import FoundSeries, SeriesQuery
 from pacs_bridge.sources.sub_operations import SubOperations
 
@@ -69,14 +69,19 @@ class DimseArchive:
         Studies are searched day by day where the query names a first and a last day, then the
         series of each: no answer is larger than a day of the archive.
         """
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
+        nameless = 0
         with self._finder() as finder:
             for study in _studies(query, finder):
                 for match in finder.find("SERIES", _series_keys(query, study), _nothing):
                     found = _found(match, study)
-                    if _is_wanted(found, query) and found.series_instance_uid not in seen:
-                        seen.add(found.series_instance_uid)
+                    if not found.is_named:
+                        nameless += 1
+                    elif _is_wanted(found, query) and found.key not in seen:
+                        seen.add(found.key)
                         yield found
+        if nameless:
+            self._log.warning("series-without-uid", source=self._config.name, number=nameless)
 
     def fetch(
         self,
@@ -89,7 +94,7 @@ class DimseArchive:
         with self._finder() as finder:
             study, expected = self._expected(finder, study_instance_uid, series_instance_uid, check)
         limits = SizeLimits.of(self._config.max_instance_mib, self._config.max_series_gib)
-        series = ReceivedSeries(folder, series_instance_uid, limits)
+        series = ReceivedSeries(folder, WantedSeries(study, series_instance_uid, expected), limits)
         identifier = Dataset()
         identifier.QueryRetrieveLevel = "SERIES"
         identifier.StudyInstanceUID = study
@@ -165,6 +170,8 @@ class DimseArchive:
                 f"{self._config.name}: lists {len(listed)} of {count} instances",
             )
         wanted = frozenset(uid for uid, sop_class in listed.items() if sop_class in ("", *IMAGES))
+        if not all(is_valid_uid(uid) for uid in wanted):
+            raise PermanentError(Reason.BAD_ANSWER, f"{self._config.name}: lists no valid UID")
         if not wanted:
             raise PermanentError(
                 Reason.NOT_CT, f"{self._config.name}: no CT image among {len(listed)} instances"
@@ -226,10 +233,8 @@ def _date_ranges(query: SeriesQuery) -> Iterator[str]:
 def _is_wanted(found: FoundSeries, query: SeriesQuery) -> bool:
     """Whether the archive has not given more than what was asked for."""
     return (
-        bool(found.series_instance_uid)
-        and (not query.modalities or found.modality in ("", *query.modalities))
-        and found.series_instance_uid in (query.series_instance_uids or [found.series_instance_uid])
-    )
+        not query.modalities or found.modality in ("", *query.modalities)
+    ) and found.series_instance_uid in (query.series_instance_uids or [found.series_instance_uid])
 
 
 def _found(match: Dataset, study: Dataset) -> FoundSeries:

@@ -10,6 +10,7 @@ from pynetdicom import build_context
 
 from inference.reasons import Reason
 from pacs_bridge.config.sources import DimseSourceConfig
+from pacs_bridge.dicomweb.json_model import MOST_OF_ANYTHING, sound
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.sources.brief_retry import BriefRetry
 from pacs_bridge.sources.dimse_line import ArchiveLine, Proposal
@@ -120,7 +121,7 @@ def text_of(match: Dataset, keyword: str) -> str:
         value = match.get(keyword)
         if value is not None and not isinstance(value, str) and hasattr(value, "__iter__"):
             value = next(iter(value), None)
-        return "" if value is None else str(value).strip(" \0")
+        return "" if value is None else sound(str(value))
     return ""
 
 
@@ -131,13 +132,14 @@ def texts_of(match: Dataset, keyword: str) -> tuple[str, ...]:
         if value is None or value == "":
             return ()
         values = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else value
-        return tuple(str(one).strip(" \0") for one in values)
+        return tuple(sound(str(one)) for one in values)
     return ()
 
 
 def count_of(match: Dataset, keyword: str) -> int | None:
     """A number; None without one."""
     try:
-        return int(text_of(match, keyword))
+        number = int(text_of(match, keyword))
     except ValueError:
         return None
+    return number if 0 <= number <= MOST_OF_ANYTHING else None

@@ -28,10 +28,10 @@ def remote_archive(
     config
         For our AE title and the log.
     """
-    if isinstance(source, DicomwebSourceConfig):
-        return DicomwebArchive(source)
-    calling = source.calling_ae_title or config.listener.ae_title
     log = JsonLog.open(config.log.file, IdentityHash.load(config.data_folder), config.log.level)
+    if isinstance(source, DicomwebSourceConfig):
+        return DicomwebArchive(source, log=log)
+    calling = source.calling_ae_title or config.listener.ae_title
     return DimseArchive(source, calling, log)
 
 

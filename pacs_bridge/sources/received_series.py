@@ -14,7 +14,7 @@ from pydicom.filereader import read_dataset
 
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
-from pacs_bridge.receive.header import HeaderError, is_valid_uid, read_header
+from pacs_bridge.receive.header import HeaderError, InstanceHeader, is_valid_uid, read_header
 
 _PREAMBLE_BYTES = 128
 _PREFIX = b"DICM"
@@ -40,6 +40,15 @@ class SizeLimits:
         return cls(max_instance_mib * _MIB, max_series_gib * 1024 * _MIB)
 
 
+@dataclass(frozen=True, slots=True)
+class WantedSeries:
+    """What was asked for."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uids: frozenset[str] | None = None  #: None: all that are of the series
+
+
 class ReceivedSeries:
     """Files of one series; for any number of threads.
 
@@ -47,8 +56,8 @@ class ReceivedSeries:
     ----------
     folder
         For these files alone; it need not exist. What an earlier attempt left is deleted.
-    series_instance_uid
-        Of every instance.
+    wanted
+        Instances that are not on its list are not kept.
     limits
         In bytes.
 
@@ -58,9 +67,9 @@ class ReceivedSeries:
         ``disk-full`` or ``internal-error`` if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, series_instance_uid: str, limits: SizeLimits) -> None:
+    def __init__(self, folder: Path, wanted: WantedSeries, limits: SizeLimits) -> None:
         self._folder = folder
-        self._series_instance_uid = series_instance_uid
+        self._wanted = wanted
         self._limits = limits
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -96,8 +105,8 @@ class ReceivedSeries:
         if (announced_bytes or 0) > self._limits.max_instance_bytes:
             raise self._too_large()
 
-    def take(self, pieces: Iterable[bytes]) -> str:
-        """Write one Part 10 stream to a file; gives its SOP Instance UID.
+    def take(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """Write one Part 10 stream to a file.
 
         An error of ``pieces`` leaves nothing.
 
@@ -110,7 +119,7 @@ class ReceivedSeries:
         try:
             for piece in pieces:
                 incoming.write(piece)
-            return incoming.keep()
+            incoming.keep()
         finally:
             incoming.discard()
 
@@ -138,23 +147,35 @@ class ReceivedSeries:
         if is_too_large or instance_bytes > self._limits.max_instance_bytes:
             raise self._too_large()
 
-    def enter(self, part: Path, path: Path) -> str:
-        """Give a whole file its name, unless its instance is there already; gives its UID.
+    def forget(self, piece_bytes: int) -> None:
+        """Do not count what was not kept."""
+        with self._lock:
+            self._total_bytes -= piece_bytes
+
+    def enter(self, part: Path, path: Path) -> bool:
+        """Give a whole file its name; False if its instance is there already, or not wanted.
 
         Raises
         ------
         PermanentError
-            ``bad-answer`` if it is no DICOM file or of another series.
+            ``bad-answer`` if it is no DICOM file, or of another series or study.
         """
-        uid, series = _identity(part)
-        if series != self._series_instance_uid:
+        header = _identity(part)
+        uid, series = header.sop_instance_uid, header.series_instance_uid
+        if series != self._wanted.series_instance_uid:
             named = series if is_valid_uid(series) else "no valid UID"
             raise PermanentError(Reason.BAD_ANSWER, f"an instance of another series: {named}")
+        listed = self._wanted.sop_instance_uids
+        if listed is not None and uid not in listed:
+            return False
+        if header.study_instance_uid != self._wanted.study_instance_uid:
+            raise PermanentError(Reason.BAD_ANSWER, "an instance of another study")
         with self._lock:
-            if uid not in self._paths:
-                part.rename(path)
-                self._paths[uid] = path
-        return uid
+            if uid in self._paths:
+                return False
+            part.rename(path)
+            self._paths[uid] = path
+        return True
 
     def _too_large(self) -> PermanentError:
         instance_mib = self._limits.max_instance_bytes // _MIB
@@ -181,6 +202,7 @@ class IncomingFile:
         self._path = path
         self._part = path.with_suffix(".part")
         self._size_bytes = 0
+        self._is_owed = True  #: to be counted no more, unless it is kept
         try:
             self._file = self._part.open("xb")
         except OSError as error:
@@ -203,8 +225,8 @@ class IncomingFile:
         except OSError as error:
             raise _disk_error(error) from error
 
-    def keep(self) -> str:
-        """It is whole; gives its SOP Instance UID. One that is there already is not kept twice.
+    def keep(self) -> None:
+        """It is whole. One that is there already, or that nobody wants, is not kept.
 
         Raises
         ------
@@ -216,20 +238,24 @@ class IncomingFile:
         """
         try:
             self._file.close()
-            return self._series.enter(self._part, self._path)
+            if self._series.enter(self._part, self._path):
+                self._is_owed = False
         except OSError as error:
             raise _disk_error(error) from error
 
     def discard(self) -> None:
         """Leave nothing behind of what was not kept."""
+        if self._is_owed:
+            self._is_owed = False
+            self._series.forget(self._size_bytes)
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
             self._part.unlink(missing_ok=True)
 
 
-def _identity(path: Path) -> tuple[str, str]:
-    """SOP Instance UID and Series Instance UID of a Part 10 file.
+def _identity(path: Path) -> InstanceHeader:
+    """The UIDs, and more, of a Part 10 file.
 
     Raises
     ------
@@ -260,7 +286,7 @@ def _identity(path: Path) -> tuple[str, str]:
         raise PermanentError(Reason.UNSUPPORTED_SYNTAX, "an instance that is deflated as a whole")
     if not is_valid_uid(header.sop_instance_uid):
         raise PermanentError(Reason.BAD_ANSWER, "an instance without a valid SOP Instance UID")
-    return header.sop_instance_uid, header.series_instance_uid
+    return header
 
 
 def _longer_head(path: Path, offset: int) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pacs_bridge.ledger.facts import SeriesFacts
+from pacs_bridge.receive.header import is_valid_uid
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,17 @@ class FoundSeries:
     facts: SeriesFacts  #: what routes select by; free text, never to be logged
     sop_classes: tuple[str, ...] = ()  #: SOP Classes in Study (0008,0062) or of the series
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Study and series: two patients may have got the same series UID."""
+        return self.study_instance_uid, self.series_instance_uid
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it can be asked for: a study need not be named, but not by what is no UID."""
+        study = self.study_instance_uid
+        return is_valid_uid(self.series_instance_uid) and (not study or is_valid_uid(study))
+
 
 class RemoteArchive(Protocol):
     """Finds series, and brings their files here. For any number of threads.
@@ -63,6 +75,9 @@ class RemoteArchive(Protocol):
 
     def find(self, query: SeriesQuery) -> Iterator[FoundSeries]:
         """Every series that matches, each once, as the archive gives them.
+
+        One series UID in two studies is two series. Those without valid UIDs are left out, and
+        their number is logged.
 
         An error may come after any number of series: then not all were found.
 

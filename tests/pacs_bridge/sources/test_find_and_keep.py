@@ -1,0 +1,215 @@
+"""What archives say and send that is not what was asked for: it is told apart, coded or left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+
+from inference.reasons import Reason
+from pacs_bridge.config.sources import DicomwebSourceConfig
+from pacs_bridge.dicomweb.retry_after import retry_after_s
+from pacs_bridge.errors import BridgeError, PermanentError, TransientError
+from pacs_bridge.sources.brief_retry import BriefRetry
+from pacs_bridge.sources.dicomweb_archive import DicomwebArchive
+from pacs_bridge.sources.received_series import ReceivedSeries, SizeLimits, WantedSeries
+from pacs_bridge.sources.remote_archive import SeriesQuery
+
+
+@pytest.fixture
+def original(make_original: Callable[..., Any]) -> Any:
+    return make_original(3)
+
+
+@pytest.fixture
+def service(serve_web: Callable[..., Any], original: Any) -> Any:
+    return serve_web(original.paths)
+
+
+@pytest.fixture
+def open_archive(service: Any, kept_log: Any) -> Iterator[Callable[..., DicomwebArchive]]:
+    opened: list[DicomwebArchive] = []
+
+    def make(**settings: object) -> DicomwebArchive:
+        table = {"name": "pacs", "kind": "dicomweb", "url": service.url} | settings
+        config = DicomwebSourceConfig.model_validate_json(json.dumps(table))
+        opened.append(DicomwebArchive(config, BriefRetry(lambda seconds: None), kept_log))
+        return opened[-1]
+
+    yield make
+    for archive in opened:
+        archive.close()
+
+
+def _row(study: object, series: object, count: object = 80) -> dict[str, object]:
+    return {
+        "0020000D": {"Value": [study]},
+        "0020000E": {"Value": [series]},
+        "00080060": {"Value": ["CT"]},
+        "00201209": {"Value": [count]},
+    }
+
+
+def test_one_series_uid_in_two_studies_is_two_series(
+    service: Any, open_archive: Callable[..., DicomwebArchive]
+) -> None:
+    rows = [_row("1.100", "1.2.3"), _row("1.200", "1.2.3"), _row("1.200", "1.2.3")]
+    service.pages = lambda _, limit, offset: rows[offset : offset + limit]
+    for query in (SeriesQuery(), SeriesQuery(series_instance_uids=("1.2.3",))):
+        found = [each.study_instance_uid for each in open_archive().find(query)]
+        assert found == ["1.100", "1.200"]
+
+
+@pytest.mark.parametrize("bad", ["../../x", "1.\ud800", "", None, "1" * 70, {"a": 1}])
+def test_a_row_without_a_uid_that_can_be_asked_for_is_counted_and_ends_no_search(
+    service: Any, open_archive: Callable[..., DicomwebArchive], kept_log: Any, bad: object
+) -> None:
+    rows = [_row("1.2", bad), _row("1.2", "1.2.4")]
+    service.pages = lambda _, limit, offset: rows[offset : offset + limit]
+    assert [each.series_instance_uid for each in open_archive().find(SeriesQuery())] == ["1.2.4"]
+    assert kept_log.lines == [("series-without-uid", {"source": "pacs", "number": 1})]
+
+
+@pytest.mark.parametrize("count", [2**31, 2**63, -1, 1e300, "9" * 5000, "many", None])
+def test_a_count_that_cannot_be_is_none(
+    service: Any, open_archive: Callable[..., DicomwebArchive], count: object
+) -> None:
+    rows = [_row("1.2", "1.2.4", count)]
+    service.pages = lambda _, limit, offset: rows[offset : offset + limit]
+    (found,) = open_archive().find(SeriesQuery())
+    assert found.instance_count is None
+
+
+def test_texts_can_be_written_down(
+    service: Any, open_archive: Callable[..., DicomwebArchive]
+) -> None:
+    rows = [_row("1.2", "1.2.4") | {"0008103E": {"Value": ["a\ud800b\0c "]}}]
+    service.pages = lambda _, limit, offset: rows[offset : offset + limit]
+    (found,) = open_archive().find(SeriesQuery())
+    assert found.facts.series_description.encode() == b"a?bc"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Mon, 01 Jan 0001 00:00:00 +2359",
+        "Mon, 01 Jan 2026 00:00:00 +99999999",
+        "9" * 400,
+        "",
+        ",",
+    ],
+)
+def test_a_wait_that_makes_no_sense_is_none_or_the_longest(header: str) -> None:
+    assert 0 <= retry_after_s(header, datetime.now(UTC)) <= 3600
+
+
+def test_a_token_beyond_ascii_is_said_and_not_repeated(
+    open_archive: Callable[..., DicomwebArchive], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("geheim-tökén")
+    archive = open_archive(auth={"token_file": str(tmp_path / "token")})
+    with pytest.raises(TransientError) as caught:
+        archive.ask()
+    assert caught.value.reason is Reason.NOT_AUTHORISED
+    assert "geheim" not in caught.value.detail
+
+
+def _fetch(archive: DicomwebArchive, study: str, series: str, folder: Path) -> tuple[Path, ...]:
+    return archive.fetch(study, series, folder, lambda: None)
+
+
+def test_a_series_of_another_study_is_not_what_was_asked_for(
+    service: Any, open_archive: Callable[..., DicomwebArchive], original: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(BridgeError) as caught:
+        _fetch(open_archive(), "1.2.3.4", original.series_uid, tmp_path / "got")
+    assert caught.value.reason is Reason.SOURCE_MISSING
+
+
+def test_an_instance_of_another_study_under_a_listed_uid_is_a_bad_answer(
+    open_archive: Callable[..., DicomwebArchive], original: Any, tmp_path: Path
+) -> None:
+    ds = pydicom.dcmread(original.paths[0])
+    ds.StudyInstanceUID = "1.2.3.4"
+    ds.save_as(original.paths[1])
+    with pytest.raises(PermanentError) as caught:
+        _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
+    assert caught.value.reason is Reason.BAD_ANSWER
+
+
+def _hide_the_count(service: Any, listed: int) -> None:
+    """The service gives no count, and always the same first instances."""
+
+    def pages(rows: list[Any], limit: int, offset: int) -> list[Any]:
+        if "00201209" in rows[0]:
+            return [{tag: value for tag, value in rows[0].items() if tag != "00201209"}]
+        return rows[:listed]
+
+    service.pages = pages
+
+
+def test_an_instance_that_a_confirmed_list_does_not_hold_is_not_taken(
+    service: Any, open_archive: Callable[..., DicomwebArchive], original: Any, tmp_path: Path
+) -> None:
+    ds = pydicom.dcmread(original.paths[0])
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    ds.StudyInstanceUID = "1.2.3.4"
+    ds.save_as(tmp_path / "extra.dcm")
+
+    def with_another(exchange: Any) -> None:
+        exchange.parts([p.read_bytes() for p in (tmp_path / "extra.dcm", *original.paths)])
+
+    service.faults = [lambda exchange: False] * 3 + [with_another]
+    got = _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
+    original.assert_is(got)
+
+
+def test_a_list_that_no_count_confirms_cuts_nothing(
+    service: Any, open_archive: Callable[..., DicomwebArchive], original: Any, tmp_path: Path
+) -> None:
+    _hide_the_count(service, listed=2)
+    got = _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
+    original.assert_is(got)
+
+
+def test_a_body_that_breaks_off_without_a_count_is_incomplete(
+    service: Any, open_archive: Callable[..., DicomwebArchive], original: Any, tmp_path: Path
+) -> None:
+    _hide_the_count(service, listed=1)
+
+    def cut(exchange: Any) -> None:
+        files = [path.read_bytes() for path in original.paths]
+        exchange.parts(files, cut_bytes=int(0.8 * sum(map(len, files))))
+
+    service.faults = [lambda exchange: _cut_series(exchange, cut)] * 99
+    with pytest.raises(TransientError) as caught:
+        _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
+    assert caught.value.reason is Reason.SOURCE_INCOMPLETE
+
+
+def _cut_series(exchange: Any, cut: Callable[[Any], None]) -> object:
+    if "?" in exchange.path:
+        return False
+    return cut(exchange)
+
+
+def test_the_limit_of_a_series_counts_what_is_kept(original: Any, tmp_path: Path) -> None:
+    data = original.paths[0].read_bytes()
+    wanted = WantedSeries(original.study_uid, original.series_uid)
+    series = ReceivedSeries(tmp_path / "got", wanted, SizeLimits(1 << 20, int(2.5 * len(data))))
+    for _ in range(5):
+        series.take([data])
+    with pytest.raises(PermanentError):
+        series.take([data[:1000], b"no DICOM" * len(data)])
+    series.take([original.paths[1].read_bytes()])
+    with pytest.raises(PermanentError) as caught:
+        series.take([original.paths[2].read_bytes()])
+    assert caught.value.reason is Reason.TOO_LARGE
+    assert len(series.paths) == 2
