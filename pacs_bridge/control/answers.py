@@ -26,6 +26,7 @@ class CallFault(StrEnum):
     BAD_REQUEST = "bad-request"
     TOO_LARGE = "too-large-request"
     BUSY = "busy"
+    OTHER_PATIENT = "other-patient"
     UNKNOWN_SERIES = "unknown-series"
     NOTHING_TO_RETRY = "nothing-to-retry"
     NOTHING_TO_REPEAT = "nothing-to-repeat"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from pacs_bridge.control.answers import Answer, CallFault, refusal, row_facts, series_facts
+from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.series import ForceOutcome
 from pacs_bridge.queue import State
@@ -15,7 +17,16 @@ from pacs_bridge.queue import State
 HEALTH = "/health"
 _MAX_ROWS = 1000
 _DEFAULT_ROWS = 50
-_SERIES = re.compile(r"/series/([0-9.]{1,64})(?:/(retry|repeat|force))?")  # PS3.5 9.1
+_MAX_INSTANCES = 1_000_000
+_SERIES = re.compile(r"/series/([0-9.]{1,64})(?:/(retry|repeat|force|expect))?")  # PS3.5 9.1
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose series a caller means; None where it does not say."""
+
+    study_instance_uid: str | None = None
+    patient_id: str | None = None
 
 
 class Routes:
@@ -25,17 +36,22 @@ class Routes:
     ----------
     ledger
         Opened by this process.
+    identity
+        Hides Patient IDs as the ledger does.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, identity: IdentityHash) -> None:
         self._ledger = ledger
+        self._identity = identity
         self._actions: Mapping[str, Callable[[str], Answer]] = {
             "retry": self._retry,
             "repeat": self._repeat,
             "force": self._force,
         }
 
-    def answer(self, method: str, path: str, query: Mapping[str, Sequence[str]]) -> Answer:
+    def answer(
+        self, method: str, path: str, query: Mapping[str, Sequence[str]], whose: Whose
+    ) -> Answer:
         """What a call that has shown its token is told.
 
         Raises
@@ -51,11 +67,14 @@ class Routes:
             call = lambda: self._list(query)  # noqa: E731
         elif match := _SERIES.fullmatch(path):
             series, action = match.groups()
+            if self._is_others(series, whose):
+                detail = "the series came here with another patient or study"
+                return refusal(HTTPStatus.CONFLICT, CallFault.OTHER_PATIENT, detail)
             if action is None:
                 call = lambda: self._series(series)  # noqa: E731
             else:
                 wanted = "POST"
-                call = lambda: self._steer(series, action)  # noqa: E731
+                call = lambda: self._steer(series, action, query)  # noqa: E731
         else:
             return refusal(HTTPStatus.NOT_FOUND, CallFault.UNKNOWN_ROUTE, "no such route")
         if method != wanted:
@@ -94,9 +113,21 @@ class Routes:
             return _unknown_series()
         return Answer(HTTPStatus.OK, series_facts(self._ledger.view, rows))
 
-    def _steer(self, series: str, action: str) -> Answer:
+    def _is_others(self, series: str, whose: Whose) -> bool:
+        """Whether what is here of a series is not of whom the caller means."""
+        here = self._ledger.view.identity(series)
+        if here is None:
+            return False
+        study, patient = whose.study_instance_uid, whose.patient_id
+        return (study is not None and study != here.study_instance_uid) or (
+            patient is not None and self._identity.of(patient) != here.patient_key
+        )
+
+    def _steer(self, series: str, action: str, query: Mapping[str, Sequence[str]]) -> Answer:
         if not self._ledger.view.series(series):
             return _unknown_series()
+        if action == "expect":
+            return self._expect(series, query.get("instances", ("",))[-1])
         return self._actions[action](series)
 
     def _retry(self, series: str) -> Answer:
@@ -123,6 +154,14 @@ class Routes:
         held = outcome is ForceOutcome.NOT_HELD
         fault = CallFault.NOT_HELD if held else CallFault.SOURCES_DELETED
         return refusal(HTTPStatus.CONFLICT, fault, outcome)
+
+    def _expect(self, series: str, text: str) -> Answer:
+        """Note how many instances a series has where it comes from; with fewer it is held."""
+        if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= _MAX_INSTANCES):
+            detail = f"instances is 1 to {_MAX_INSTANCES}"
+            return refusal(HTTPStatus.BAD_REQUEST, CallFault.BAD_REQUEST, detail)
+        self._ledger.series.expect(series, int(text[:9]))
+        return self._series(series)
 
     def _latest_jobs(self, series: str) -> tuple[int, ...]:
         rows = self._ledger.view.series(series)

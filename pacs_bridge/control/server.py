@@ -9,22 +9,25 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pacs_bridge.control.answers import Answer, CallFault, refusal
-from pacs_bridge.control.routes import HEALTH
+from pacs_bridge.control.routes import HEALTH, Whose
 from pacs_bridge.control.token import Token
 from pacs_bridge.errors import BridgeError
 from pacs_bridge.log import Log
 
 _MAX_BODY_BYTES = 4096
+_MAX_LENGTH_DIGITS = 9
 _MAX_CONNECTIONS = 16
 _SILENCE_S = 5.0
 #: From connecting to the end of the answer.
 _WHOLE_S = 20.0
 _BACKLOG = 64
+#: Percent-encoded UTF-8 (RFC 3986 2.1).
+_STUDY, _PATIENT = "Pacs-Bridge-Study", "Pacs-Bridge-Patient"
 
-Answering = Callable[[str, str, Mapping[str, Sequence[str]]], Answer]
+Answering = Callable[[str, str, Mapping[str, Sequence[str]], Whose], Answer]
 
 
 class ControlServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -37,7 +40,7 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     token
         What every call but for the health must name.
     answer
-        Gives the answer to method, path and query.
+        Gives the answer to method, path, query and whose series is meant.
     log
         Told what is refused and what goes wrong.
     """
@@ -128,17 +131,24 @@ class _Call(BaseHTTPRequestHandler):
         self._send(answer)
 
     def _answer(self) -> Answer:
-        body_fault = self._read_body()
         target = urlsplit(self.path)
         if target.path == HEALTH and self.command == "GET":
             return Answer(HTTPStatus.OK, {"status": "ok"})
         if not self.server.token.admits(self.headers.get("Authorization")):
             self.server.log.warning("control-refused", address=self.client_address[0])
             return refusal(HTTPStatus.UNAUTHORIZED, CallFault.TOKEN, "a bearer token is needed")
-        if body_fault is not None:
+        if (body_fault := self._read_body()) is not None:
             return body_fault
         query = parse_qs(target.query, keep_blank_values=True, max_num_fields=20)
-        return self.server.answer(self.command, target.path, query)
+        return self.server.answer(self.command, target.path, query, self._whose())
+
+    def _whose(self) -> Whose:
+        """In headers, which no log of a proxy tells."""
+        study, patient = (self.headers.get(name) for name in (_STUDY, _PATIENT))
+        return Whose(
+            None if study is None else unquote(study),
+            None if patient is None else unquote(patient),
+        )
 
     def _read_body(self) -> Answer | None:
         """Take the body off the line; no call needs one."""
@@ -149,7 +159,7 @@ class _Call(BaseHTTPRequestHandler):
         if not (text.isascii() and text.isdigit()):
             detail = "Content-Length is no number"
             return refusal(HTTPStatus.BAD_REQUEST, CallFault.BAD_REQUEST, detail)
-        if int(text[:20]) > _MAX_BODY_BYTES:
+        if len(text) > _MAX_LENGTH_DIGITS or int(text) > _MAX_BODY_BYTES:
             detail = f"a body has at most {_MAX_BODY_BYTES} bytes"
             return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, CallFault.TOO_LARGE, detail)
         self.rfile.read(int(text))

@@ -12,10 +12,11 @@ from pacs_bridge.control.routes import Routes
 from pacs_bridge.control.server import ControlServer
 from pacs_bridge.control.token import Token
 from pacs_bridge.errors import PermanentError
+from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.ledger.ledger import Ledger
 
-#: How long a call waits for the ledger: shorter than a caller waits for us.
-_LEDGER_WAIT_S = 2.0
+#: How long a call waits for the ledger: shorter than the plugin waits for us.
+_LEDGER_WAIT_S = 1.0
 
 
 def run_control(config: BridgeConfig, announce: Callable[[int], None] = lambda _port: None) -> None:
@@ -38,9 +39,10 @@ def run_control(config: BridgeConfig, announce: Callable[[int], None] = lambda _
     log = open_log(config)
     token = Token.load(config.control_token_path)
     ledger = Ledger.open(config.ledger_path, busy_timeout_s=_LEDGER_WAIT_S)
+    routes = Routes(ledger, IdentityHash.load(config.data_folder))
     address = (config.control.bind, config.control.port)
     try:
-        server = ControlServer(address, token, Routes(ledger).answer, log)
+        server = ControlServer(address, token, routes.answer, log)
     except OSError as error:
         detail = f"control.port: cannot listen at {address[0]}:{address[1]}: {error.strerror}"
         raise PermanentError(Reason.CANNOT_LISTEN, detail) from error

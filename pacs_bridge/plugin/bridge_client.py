@@ -8,10 +8,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
+
+from pacs_bridge.plugin.identity import Identity
 
 #: How long Orthanc's own callers are let wait for a bridge that does not answer.
-_TIMEOUT_S = 2.0
+_TIMEOUT_S = 3.0
 _MAX_ANSWER_BYTES = 4_000_000
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -56,18 +58,28 @@ class BridgeClient:
         """How the whole bridge stands. Raises ``BridgeUnreachableError``."""
         return self._call("GET", "/status")
 
-    def series(self, series_uid: str) -> BridgeAnswer:
+    def series(self, identity: Identity) -> BridgeAnswer:
         """Where a series stands. Raises ``BridgeUnreachableError``."""
-        return self._call("GET", f"/series/{_checked(series_uid)}")
+        return self._call("GET", f"/series/{_checked(identity)}", identity=identity)
 
-    def steer(self, series_uid: str, action: str) -> BridgeAnswer:
+    def steer(self, identity: Identity, action: str) -> BridgeAnswer:
         """retry, repeat or force a series. Raises ``BridgeUnreachableError``."""
-        return self._call("POST", f"/series/{_checked(series_uid)}/{action}")
+        return self._call("POST", f"/series/{_checked(identity)}/{action}", identity=identity)
 
-    def _call(self, method: str, path: str, with_token: bool = True) -> BridgeAnswer:
+    def expect(self, identity: Identity, instance_count: int) -> BridgeAnswer:
+        """Say how many instances a series has. Raises ``BridgeUnreachableError``."""
+        path = f"/series/{_checked(identity)}/expect?instances={instance_count}"
+        return self._call("POST", path, identity=identity)
+
+    def _call(
+        self, method: str, path: str, with_token: bool = True, identity: Identity | None = None
+    ) -> BridgeAnswer:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
         try:
             headers = {"Authorization": f"Bearer {self._token()}"} if with_token else {}
+            if identity is not None:
+                headers["Pacs-Bridge-Study"] = quote(identity.study_uid)
+                headers["Pacs-Bridge-Patient"] = quote(identity.patient_id)
             connection.request(method, path, headers=headers)
             answer = connection.getresponse()
             body = json.loads(answer.read(_MAX_ANSWER_BYTES))
@@ -90,7 +102,7 @@ class BridgeClient:
             raise BridgeUnreachableError(detail) from error
 
 
-def _checked(series_uid: str) -> str:
-    if not _UID.fullmatch(series_uid):
+def _checked(identity: Identity) -> str:
+    if not _UID.fullmatch(identity.series_uid):
         raise BridgeUnreachableError("the series has no Series Instance UID")
-    return series_uid
+    return identity.series_uid

@@ -10,6 +10,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
+from pacs_bridge.plugin.announcer import Announced, Announcer
 from pacs_bridge.plugin.notes import Note, NoteBook, Stage
 from pacs_bridge.plugin.server import OrthancServer, ServerError
 from pacs_bridge.plugin.settings import Settings
@@ -38,6 +39,7 @@ class CarrierFault(StrEnum):
     REFUSED = "store-refused"  #: Orthanc did not make the job, as with an unknown modality
     FAILED = "store-failed"  #: the job failed, as when the bridge is down
     PARTIAL = "store-partial"  #: the bridge refused some instances, and will again
+    OTHER_PATIENT = "other-patient"  #: the bridge has this series of another patient or study
     VANISHED = "store-vanished"  #: Orthanc no longer knows the job, nor how it ended
 
 
@@ -52,6 +54,8 @@ class Carrier:
         What is to be sent.
     settings
         Where to, how many at once, and how long to wait after a failure.
+    announcer
+        Tells the bridge how many instances a series has.
     now_s
         Time of day.
     """
@@ -61,12 +65,15 @@ class Carrier:
         server: OrthancServer,
         notes: NoteBook,
         settings: Settings,
+        announcer: Announcer,
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._server = server
         self._notes = notes
         self._settings = settings
+        self._announcer = announcer
         self._now_s = now_s
+        self._announced = ""  # the job last of which the bridge has heard
         self._lock = threading.Lock()
         self._ended: dict[str, bool] = {}  # jobs that Orthanc said have ended, and how
 
@@ -108,13 +115,23 @@ class Carrier:
         """Whether the job of a note has ended."""
         facts = self._job_facts(note.job)
         state = str(facts.get("State", ""))
+        if state != "Success" or note.is_permissive:
+            self._announce(note)
         if state == "Success":
-            self._succeeded(note, facts.get("Content", {}))
+            self._succeeded(note)
         elif state == "Failure":
             self._failed(note, facts)
         elif not state:
             self._again(note, CarrierFault.VANISHED, "")
         return state in ("", "Success", "Failure")
+
+    def _announce(self, note: Note) -> None:
+        """Say how many are sent until the bridge has heard it: it must have something first."""
+        if note.job == self._announced or not note.instance_count:
+            return
+        heard = self._announcer.announce(note.series, note.instance_count)
+        if heard is Announced.HEARD:
+            self._announced = note.job
 
     def _job_facts(self, job: str) -> Mapping[str, Any]:
         """What Orthanc says of a job; of one that it has forgotten, how it ended if it said so."""
@@ -125,21 +142,18 @@ class Carrier:
             return dict(facts)
         return {} if ended is None else {"State": "Success" if ended else "Failure"}
 
-    def _succeeded(self, note: Note, content: Mapping[str, Any]) -> None:
-        """A job came to its end; one that goes on after a refusal may have left some out."""
-        refused = int(content.get("FailedInstancesCount", 0 if not note.is_permissive else -1))
-        if not refused:
+    def _succeeded(self, note: Note) -> None:
+        """A job came to its end.
+
+        One that goes on after a refusal ends well whatever was refused, and Orthanc counts no
+        failures of it: whether all has arrived is seen by a job that does not.
+        """
+        if note.is_permissive:
+            checking = replace(note, is_permissive=False, has_others=True)
+            self._again(checking, CarrierFault.PARTIAL, note.detail)
+        else:
             self._server.info(f"series {note.series} is with the bridge")
             self._notes.settle(note.series, self._now_s())
-            return
-        count = content.get("InstancesCount", "its")
-        answer = _STATUS.search(note.detail)
-        told = f", with status 0x{answer[1]}" if answer else ""
-        detail = f"{max(refused, 0) or 'some'} of {count} instances were not taken{told}"
-        if refused in (-1, note.refused_count):  # trying again made no difference
-            self._give_up(note, CarrierFault.PARTIAL, detail)
-        else:
-            self._again(replace(note, refused_count=refused), CarrierFault.PARTIAL, detail)
 
     def _failed(self, note: Note, facts: Mapping[str, Any]) -> None:
         """A job ended at once with an instance: only a refusal of the instance lets others pass.
@@ -149,11 +163,11 @@ class Carrier:
         text = f"{facts.get('ErrorDescription', '')} {facts.get('ErrorDetails', '')}".strip()
         status = _STATUS.search(text)
         is_refusal = status is not None and not status[1].upper().startswith(_LATER)
-        self._again(
-            replace(note, is_permissive=note.is_permissive or is_refusal),
-            CarrierFault.FAILED,
-            text,
-        )
+        if is_refusal and note.has_others:
+            self._give_up(note, CarrierFault.PARTIAL, text)
+        else:
+            is_permissive = note.is_permissive or is_refusal
+            self._again(replace(note, is_permissive=is_permissive), CarrierFault.FAILED, text)
 
     def _send(self, note: Note) -> bool:
         """Whether a series is being sent now."""
@@ -169,9 +183,13 @@ class Carrier:
         if not wanted:
             self._give_up(note, CarrierFault.NOT_CT, "no instance of it is a CT image")
             return False
+        if self._announcer.announce(note.series, len(wanted)) is Announced.OTHER_PATIENT:
+            detail = "its UIDs are those of a series of another patient or study"
+            self._give_up(note, CarrierFault.OTHER_PATIENT, detail)
+            return False
         is_whole = len(wanted) == len(series["Instances"])
         # Noted first: what becomes stable from now on is sent once more.
-        sending = replace(note, stage=Stage.SENDING, job="", reason="")
+        sending = replace(note, stage=Stage.SENDING, job="", reason="", instance_count=len(wanted))
         self._notes.put(sending)
         try:
             answer = self._server.post(

@@ -40,8 +40,9 @@ class Note:
     is_changed: bool = False  #: it became stable again while it was sent
     reason: str = ""
     detail: str = ""
+    instance_count: int = 0  #: how many of its instances are sent; 0 before the first time
     is_permissive: bool = False  #: the bridge refused an instance: the others are sent all the same
-    refused_count: int = 0  #: how many it refused then
+    has_others: bool = False  #: the others were sent
 
 
 class NoteBook:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from pacs_bridge.plugin.bridge_client import BridgeAnswer, BridgeClient, BridgeUnreachableError
+from pacs_bridge.plugin.identity import identity_of
 from pacs_bridge.plugin.notes import Note, NoteBook
 from pacs_bridge.plugin.server import OrthancServer, ServerError
 
@@ -152,7 +153,7 @@ class Routes:
             "series_instance_uid": uid,
             "is_ct": series["MainDicomTags"].get("Modality") == "CT",
             "transfer": _transfer(self._notes.get(series["ID"])),
-            "bridge": self._asked(lambda client: client.series(uid)),
+            "bridge": self._asked(lambda client: client.series(identity_of(self._server, series))),
         }
 
     def _start(self, series: Mapping[str, Any]) -> Answer:
@@ -169,9 +170,8 @@ class Routes:
     def _steer(self, series: Mapping[str, Any], action: str) -> Answer:
         if self._client is None:
             return refusal(409, RouteFault.NO_CONTROL, "the settings name no ControlUrl")
-        uid = series["MainDicomTags"].get("SeriesInstanceUID", "")
         try:
-            answer = self._client.steer(uid, action)
+            answer = self._client.steer(identity_of(self._server, series), action)
         except BridgeUnreachableError as error:
             return refusal(502, RouteFault.BRIDGE_UNREACHABLE, str(error))
         return _passed_on(answer)

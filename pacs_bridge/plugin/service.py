@@ -12,6 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from pacs_bridge.plugin.announcer import Announcer
 from pacs_bridge.plugin.bridge_client import BridgeClient
 from pacs_bridge.plugin.bridge_process import BridgeProcess
 from pacs_bridge.plugin.carrier import Carrier
@@ -172,6 +173,6 @@ class _Working:
         self.settings = settings
         self.notes = NoteBook(settings.notes_file)
         self.follower = Follower(server, self.notes, settings)
-        self.carrier = Carrier(server, self.notes, settings)
+        self.carrier = Carrier(server, self.notes, settings, Announcer(server, client))
         self.process = BridgeProcess(settings, client, server)
         self.routes = Routes(server, self.notes, client, wake, status)

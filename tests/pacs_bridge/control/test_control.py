@@ -20,6 +20,9 @@ from pacs_bridge.control.server import ControlServer
 from pacs_bridge.control.token import Token
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.ledger.arrival import Arrival, Fate
+from pacs_bridge.ledger.associations import AssociationRecord
+from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import JsonLog
 from pacs_bridge.queue import JobRequest, State
@@ -43,7 +46,9 @@ def log_file(ram_folder: Path) -> Path:
 @pytest.fixture
 def server(ledger: Ledger, log_file: Path) -> Iterator[ControlServer]:
     log = JsonLog.open(log_file, IdentityHash(b"test"), "debug")
-    with ControlServer(("127.0.0.1", 0), Token(SECRET), Routes(ledger).answer, log) as made:
+    with ControlServer(
+        ("127.0.0.1", 0), Token(SECRET), Routes(ledger, IdentityHash(b"test")).answer, log
+    ) as made:
         thread = threading.Thread(target=made.serve_forever, args=(0.02,))
         thread.start()
         yield made
@@ -66,6 +71,38 @@ def dead_job(ledger: Ledger) -> int:
     job_id = ledger.jobs.submit(JobRequest(SERIES, 1, "all", "tiny", ("archive",)))
     ledger.jobs.park(ledger.jobs.claim("w", 60), Reason.MODEL_ERROR, "not finite")
     return job_id
+
+
+class _Shelf:
+    """Moves no files: none of what is asked here looks at them."""
+
+    def place(self, arrival: Arrival, fate: Fate) -> str:
+        return f"{arrival.sop_instance_uid}.dcm"
+
+    def settle(self) -> None:
+        return
+
+
+@pytest.fixture
+def received(ledger: Ledger) -> None:
+    """A series of one instance, of the patient P1 and the study 1.2."""
+    arrival = Arrival(
+        association=AssociationRecord(1, "CT1", "BRIDGE", "10.0.0.1"),
+        landed_path=Path("landed"),
+        sop_instance_uid=f"{SERIES}.1",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        series_instance_uid=SERIES,
+        study_instance_uid="1.2",
+        patient_key=IdentityHash(b"test").of("P\xe4 1"),
+        digest="digest",
+        data_offset_bytes=300,
+        size_bytes=8,
+        frame_count=1,
+        expected_instances=None,
+        facts=SeriesFacts(modality="CT"),
+    )
+    assert ledger.instances.enter([arrival], _Shelf()) == [Fate.KEPT]
 
 
 # --- the token ---
@@ -153,6 +190,32 @@ def test_what_cannot_be_answered_is_said_as_json_with_a_code(
     assert answer.headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize("path", ["", "/force", "/retry", "/repeat", "/expect?instances=3"])
+@pytest.mark.parametrize(
+    "others",
+    [{"Pacs-Bridge-Patient": "P2"}, {"Pacs-Bridge-Study": "1.3"}],
+    ids=["patient", "study"],
+)
+def test_nothing_is_told_or_done_for_the_series_of_another_patient(
+    web: httpx.Client, received: None, path: str, others: dict[str, str]
+) -> None:
+    method = "POST" if path else "GET"
+    mine = {"Pacs-Bridge-Patient": "P%C3%A4%201", "Pacs-Bridge-Study": "1.2"}
+    answer = web.request(method, f"/series/{SERIES}{path}", headers={**mine, **others})
+    assert (answer.status_code, answer.json()["reason"]) == (409, CallFault.OTHER_PATIENT)
+    assert web.get(f"/series/{SERIES}", headers=mine).json()["state"] == "receiving"
+
+
+def test_a_series_is_told_how_many_instances_it_has(
+    web: httpx.Client, ledger: Ledger, received: None
+) -> None:
+    assert web.post(f"/series/{SERIES}/expect?instances=3").status_code == 200
+    assert ledger.series.open_revisions()[0].expected_instances == 3
+    for wrong in ("", "?instances=0", "?instances=-1", "?instances=9999999999", "?instances=x"):
+        answer = web.post(f"/series/{SERIES}/expect{wrong}")
+        assert (answer.status_code, answer.json()["reason"]) == (400, CallFault.BAD_REQUEST)
+
+
 def test_a_dead_job_is_tried_again_once(web: httpx.Client, ledger: Ledger, dead_job: int) -> None:
     answer = web.post(f"/series/{SERIES}/retry")
     assert (answer.status_code, answer.json()["state"]) == (200, "ready")
@@ -165,7 +228,7 @@ def test_a_ledger_that_cannot_be_used_is_said_and_not_waited_for(
     web: httpx.Client, ledger: Ledger, dead_job: int
 ) -> None:
     impatient = Ledger.open(ledger.database.path, busy_timeout_s=0.05)
-    routes = Routes(impatient)
+    routes = Routes(impatient, IdentityHash(b"test"))
     with ledger.database.write():
         web_server = ControlServer(("127.0.0.1", 0), Token(SECRET), routes.answer, _Silent())
         with web_server:
@@ -217,7 +280,8 @@ def test_what_is_no_request_is_refused_as_json(
 
 @pytest.mark.parametrize(
     ("header", "status"),
-    [("Content-Length: 5000", 413), ("Content-Length: -1", 400), ("Content-Length: 9e9", 400),
+    [("Content-Length: 5000", 413), ("Content-Length: " + "0" * 20 + "9" * 50, 413),
+     ("Content-Length: -1", 400), ("Content-Length: 9e9", 400),
      ("Transfer-Encoding: chunked", 411)],
 )  # fmt: skip
 def test_a_body_is_short_and_says_its_length(
@@ -225,6 +289,13 @@ def test_a_body_is_short_and_says_its_length(
 ) -> None:
     request = f"POST /status HTTP/1.1\r\nAuthorization: Bearer {SECRET}\r\n{header}\r\n\r\n"
     assert _raw(server, request.encode())[0] == status
+
+
+def test_the_token_is_asked_for_before_a_body_is_read(server: ControlServer) -> None:
+    request = b"POST /status HTTP/1.1\r\nContent-Length: 4000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=4) as connection:
+        connection.sendall(request)  # and no body: who waits for it is cut off much later
+        assert b" 401 " in connection.recv(65536)
 
 
 def test_silent_callers_are_cut_off_and_hold_nobody_up_for_long(

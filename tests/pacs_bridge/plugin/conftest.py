@@ -161,8 +161,16 @@ class OrthancWithPlugin:
 
     def store(self, paths: list[Path]) -> None:
         """Send files to Orthanc by C-STORE, as a scanner does."""
+        self._send("ORTHANC", self.dicom_port, paths)
+
+    def send_to_bridge(self, paths: list[Path]) -> None:
+        """Send files to the bridge itself, in Orthanc's name."""
+        self._send("PACSBRIDGE", self.bridge_port, paths)
+
+    def _send(self, called: str, port: int, paths: list[Path]) -> None:
+        to = ["-aet", "ORTHANC", "-aec", called, "127.0.0.1", str(port)]
         subprocess.run(
-            [STORESCU, "-aec", "ORTHANC", "127.0.0.1", str(self.dicom_port), *map(str, paths)],
+            [STORESCU, *to, *map(str, paths)],
             check=True,
             capture_output=True,
             env={**os.environ, "TCP_NODELAY": "1"},

@@ -164,6 +164,52 @@ def test_a_picture_within_a_ct_series_stays_where_it_is(
     assert site.status()["transfers"] == {}
 
 
+def test_an_image_that_the_bridge_refuses_keeps_no_other_from_it(
+    site: Any, ct_series: Callable[..., Any], tmp_path: Path, wait_for: Wait
+) -> None:
+    series = ct_series()
+    other = pydicom.dcmread(series.paths[5])
+    other.WindowCenter = 123  # the same instance with other bytes: the first that came is kept
+    other.save_as(tmp_path / "other.dcm")
+    site.send_to_bridge([tmp_path / "other.dcm"])
+    site.store(series.paths)
+
+    wait_for(lambda: (site.state(series)["transfer"] or {}).get("stage") == "failed", LIMIT_S)
+    transfer = site.state(series)["transfer"]
+    assert transfer["reason"] == "store-partial"
+    assert "0x0111" in transfer["detail"]
+    wait_for(lambda: site.bridge_state(series)[0] == "sent", LIMIT_S)
+    for ds in site.results(series):
+        assert len(ds.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 12
+
+
+def test_a_corrected_patient_is_not_shown_what_was_made_for_the_other(
+    site: Any, ct_series: Callable[..., Any], tmp_path: Path, wait_for: Wait
+) -> None:
+    series = ct_series()
+    site.store(series.paths)
+    wait_for(lambda: site.bridge_state(series) == ("sent", 1), LIMIT_S)
+    with site.web as web:
+        web.delete(f"/series/{site.id_of(series)}")
+    corrected = []
+    for number, path in enumerate(series.paths):
+        ds = pydicom.dcmread(path)
+        ds.PatientID = "CORRECTED"
+        corrected.append(tmp_path / f"{number}.dcm")
+        ds.save_as(corrected[-1])
+    site.store(corrected)
+
+    wait_for(lambda: (site.state(series)["transfer"] or {}).get("stage") == "failed", LIMIT_S)
+    state = site.state(series)
+    assert state["transfer"]["reason"] == "other-patient"
+    assert set(state["bridge"]) == {"reason", "detail"}
+    assert state["bridge"]["reason"] == "other-patient"
+    with site.web as web:
+        for action in ("force", "retry", "repeat"):
+            answer = web.post(f"/pacs-bridge/series/{site.id_of(series)}/{action}")
+            assert (answer.status_code, answer.json()["reason"]) == (409, "other-patient")
+
+
 def test_orthanc_answers_at_once_while_a_series_is_segmented(
     site: Any, ct_series: Callable[..., Any], wait_for: Wait, capsys: pytest.CaptureFixture[str]
 ) -> None:
