@@ -8,7 +8,9 @@ direction for the response time.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
 import socket
 import sys
 import termios
@@ -20,6 +22,19 @@ from contextlib import contextmanager, suppress
 from pynetdicom import evt
 
 _WATCH_INTERVAL_S = 0.25
+#: The library reads whatever length a PDU announces; nobody who keeps to ours comes near this.
+_MOST_PDU_BYTES = 1 << 20
+
+
+def _bounded(receive: Callable[[int], bytearray]) -> Callable[[int], bytearray]:
+    """The same, which takes a PDU of any longer length for the end of the connection."""
+
+    def receive_bounded(length_bytes: int) -> bytearray:
+        if length_bytes > _MOST_PDU_BYTES:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+        return receive(length_bytes)
+
+    return receive_bounded
 
 
 class Line:
@@ -95,6 +110,7 @@ class Line:
             self._socket = transport.socket
             # Nagle's algorithm would hold the end of each message for a delayed acknowledgement.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport.recv = _bounded(transport.recv)
 
     def _note(self, _event: evt.Event) -> None:
         self._last_s = time.monotonic()

@@ -35,6 +35,7 @@ _KEEP_S = 5.0
 _REDIRECTS = (301, 302, 303, 307, 308)
 _KEEPING_REDIRECTS = (307, 308)  # RFC 9110 15.4: the others may turn a POST into a GET
 _UNAUTHORIZED = 401
+_MAX_JSON_NODES = 250_000
 _CODINGS = ("gzip", "x-gzip", "deflate", "br", "compress", "zstd")
 
 
@@ -158,11 +159,21 @@ class WebAnswer:
                 raise too_long
         return bytes(data)
 
-    def json(self, max_bytes: int) -> Any:
-        """The body as JSON, None where there is none; raises as ``whole``."""
+    def json(self, max_bytes: int, max_nodes: int = _MAX_JSON_NODES) -> Any:
+        """The body as JSON, None where there is none; raises as ``whole``.
+
+        Parameters
+        ----------
+        max_bytes
+            Of the body.
+        max_nodes
+            Of objects and lists in it; more are ``bad-answer``.
+        """
         data = self.whole(max_bytes)
         if not data.strip():
             return None
+        if data.count(b"{") + data.count(b"[") > max_nodes:
+            raise PermanentError(Reason.BAD_ANSWER, f"{self.where}: over {max_nodes} JSON values")
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:  # its text would quote the answer

@@ -20,7 +20,10 @@ from pacs_bridge.errors import PermanentError
 
 _OK = 200
 _NO_CONTENT = 204
-_MAX_PAGE_BYTES = 256 * 1024 * 1024
+_MAX_PAGE_BYTES = 32 * 1024 * 1024
+#: Objects and lists in a page: each takes many times its bytes once it is decoded.
+_MAX_PAGE_NODES = 1_000_000
+_MAX_ROWS = 1_000_000
 _MAX_LIMIT = 1_000_000
 _GROWTH = 4
 
@@ -57,7 +60,11 @@ class Search:
         self._check = check
 
     def all(
-        self, path: str, query: tuple[tuple[str, str], ...], keys: tuple[str, ...]
+        self,
+        path: str,
+        query: tuple[tuple[str, str], ...],
+        keys: tuple[str, ...],
+        max_rows: int = _MAX_ROWS,
     ) -> Iterator[dict[str, Any]]:
         """Every result once.
 
@@ -69,17 +76,24 @@ class Search:
             Matching keys and fields to include.
         keys
             The attributes that tell results apart; those without them count as one.
+        max_rows
+            More results than that are an error.
 
         Raises
         ------
         PermanentError
-            ``bad-answer`` if the answer is no list of results, or cannot be had whole.
+            ``bad-answer`` if the answer is no list of results, or cannot be had whole;
+            ``too-large`` if there are too many.
         """
         seen: set[tuple[str, ...]] = set()
         offset, limit = 0, self._page_size
         while limit <= _MAX_LIMIT:
             rows, has_more = self._run(partial(self._page, path, query, offset, limit))
             new = [row for row in rows if _is_new(row, keys, seen)]
+            if len(seen) > max_rows:
+                raise PermanentError(
+                    Reason.TOO_LARGE, f"GET {self._peer.url}{path}: over {max_rows} results"
+                )
             yield from new
             if new:
                 offset += len(rows)
@@ -102,7 +116,7 @@ class Search:
                 raise self._refusal(answer)
             if not answer.media_type.is_json:
                 raise self._bad(path, f"not DICOM JSON but {answer.media_type.shown}")
-            rows = answer.json(_MAX_PAGE_BYTES) or []
+            rows = answer.json(_MAX_PAGE_BYTES, _MAX_PAGE_NODES) or []
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise self._bad(path, "not a list of results")
         return rows, answer.says_that_there_is_more

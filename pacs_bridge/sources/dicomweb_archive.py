@@ -36,6 +36,7 @@ _FIELDS = (
 _INCLUDED = tuple(("includefield", tag) for tag in _FIELDS)
 _ACCEPTED = {"Accept": DICOM_JSON}
 _MAX_ASKED_BYTES = 1 << 24
+_MOST_INSTANCES = 100_000
 _SERIES_KEY = "SeriesInstanceUID"
 _ALL_SERIES = "/series"
 #: Two patients may have got the same series UID.
@@ -176,7 +177,9 @@ class DicomwebArchive:
 
     def _instances(self, place: _Place, check: Callable[[], None]) -> frozenset[str]:
         """SOP Instance UIDs of the series by the list of instances."""
-        rows = self._search(check).all(f"{place.path}/instances", (), (model.SOP_INSTANCE_UID,))
+        rows = self._search(check).all(
+            f"{place.path}/instances", (), (model.SOP_INSTANCE_UID,), _MOST_INSTANCES
+        )
         listed = frozenset(_checked(model.text(row, model.SOP_INSTANCE_UID)) for row in rows)
         if len(listed) < max(place.instance_count or 0, 1):
             raise TransientError(

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import build_context
+from pynetdicom import build_context, evt
 
 from inference.reasons import Reason
 from pacs_bridge.config.sources import DimseSourceConfig
 from pacs_bridge.dicomweb.json_model import MOST_OF_ANYTHING, sound
-from pacs_bridge.errors import PermanentError
+from pacs_bridge.errors import BridgeError, PermanentError
 from pacs_bridge.sources.brief_retry import BriefRetry
 from pacs_bridge.sources.dimse_line import ArchiveLine, Proposal
 from pacs_bridge.sources.dimse_status import PENDING, SUCCESS, refusal
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 _MESSAGE_ID = 1
+_MAX_UNREAD_BYTES = 64 * 1024 * 1024
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 
@@ -39,6 +42,8 @@ class FindScu:
         self._config = config
         self._retry = retry
         self._line = ArchiveLine(config, calling_ae_title)
+        self._unread_bytes = 0
+        self._is_flooded = False
 
     def find(
         self, level: str, keys: dict[str, str], check: Callable[[], None]
@@ -76,11 +81,26 @@ class FindScu:
     def _matches(self, identifier: Dataset, check: Callable[[], None]) -> tuple[Dataset, ...]:
         try:
             if not self._line.is_open:
-                self._line.open(_PROPOSAL)
+                self._line.open(replace(_PROPOSAL, handlers=((evt.EVT_DATA_RECV, self._count),)))
+            self._unread_bytes = 0
+            self._is_flooded = False
             return self._one_request(identifier, check)
+        except BridgeError as error:
+            self._line.abort()
+            if self._is_flooded:
+                said = f"{self._line.name}: over {_MAX_UNREAD_BYTES} bytes without a match read"
+                raise PermanentError(Reason.TOO_LARGE, said) from error
+            raise
         except BaseException:
             self._line.abort()
             raise
+
+    def _count(self, event: Any) -> None:
+        """What comes is held in memory until it is read: without end it must not come."""
+        self._unread_bytes += len(event.data)
+        if self._unread_bytes > _MAX_UNREAD_BYTES:
+            self._is_flooded = True
+            self._line.cut()
 
     def _one_request(self, identifier: Dataset, check: Callable[[], None]) -> tuple[Dataset, ...]:
         found: list[Dataset] = []
@@ -92,6 +112,7 @@ class FindScu:
             check,
         ) as responses:
             for status, _, match in responses:
+                self._unread_bytes = 0
                 if status in PENDING:
                     if match is None:
                         raise PermanentError(

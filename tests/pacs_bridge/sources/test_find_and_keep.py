@@ -213,3 +213,29 @@ def test_the_limit_of_a_series_counts_what_is_kept(original: Any, tmp_path: Path
         series.take([original.paths[2].read_bytes()])
     assert caught.value.reason is Reason.TOO_LARGE
     assert len(series.paths) == 2
+
+
+def test_a_list_without_end_is_too_large(
+    service: Any,
+    open_archive: Callable[..., DicomwebArchive],
+    original: Any,
+    tmp_path: Path,
+) -> None:
+    def pages(rows: list[Any], limit: int, offset: int) -> list[Any]:
+        if "00201209" in rows[0]:
+            return rows[offset : offset + limit]
+        return [{"00080018": {"Value": [f"1.2.{offset + n}"]}} for n in range(20_000)]
+
+    service.pages = pages
+    with pytest.raises(PermanentError) as caught:
+        _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
+    assert caught.value.reason is Reason.TOO_LARGE
+
+
+def test_a_small_page_of_very_many_rows_is_not_decoded(
+    service: Any, open_archive: Callable[..., DicomwebArchive]
+) -> None:
+    service.faults = [lambda exchange: exchange.json(b"[" + b"{}," * 2_000_000 + b"{}]")]
+    with pytest.raises(PermanentError) as caught:
+        list(open_archive().find(SeriesQuery()))
+    assert caught.value.reason is Reason.BAD_ANSWER
