@@ -35,11 +35,11 @@ _LATER = "A7"
 class CarrierFault(StrEnum):
     """Why a series is not on its way."""
 
-    NOT_CT = "not-ct"
     REFUSED = "store-refused"  #: Orthanc did not make the job, as with an unknown modality
     FAILED = "store-failed"  #: the job failed, as when the bridge is down
     PARTIAL = "store-partial"  #: the bridge refused some instances, and will again
     OTHER_PATIENT = "other-patient"  #: the bridge has this series of another patient or study
+    ORTHANC = "orthanc"  #: Orthanc does not say what is asked of this series
     VANISHED = "store-vanished"  #: Orthanc no longer knows the job, nor how it ended
 
 
@@ -73,6 +73,7 @@ class Carrier:
         self._settings = settings
         self._announcer = announcer
         self._now_s = now_s
+        self.deleted_count = 0  #: series that were deleted before they were sent, since the start
         self._announced = ""  # the job last of which the bridge has heard
         self._lock = threading.Lock()
         self._ended: dict[str, bool] = {}  # jobs that Orthanc said have ended, and how
@@ -89,8 +90,6 @@ class Carrier:
 
         Raises
         ------
-        ServerError
-            If Orthanc does not answer.
         OSError
             If it cannot be noted.
         """
@@ -98,10 +97,10 @@ class Carrier:
         sending = [note for note in notes if note.stage is Stage.SENDING]
         free = self._settings.stores_at_once - len(sending)
         for note in sending:
-            free += self._look_after(note)
+            free += self._guarded(note, self._look_after, True)
         for note in notes:
             if free > 0 and note.stage is Stage.WAITING and note.due_s <= self._now_s():
-                free -= self._send(note)
+                free -= self._guarded(note, self._send, False)
 
     def next_due_s(self) -> float | None:
         """When to look again, time of day; None if nothing is to be sent."""
@@ -110,6 +109,14 @@ class Carrier:
             return self._now_s()
         due = [note.due_s for note in notes if note.stage is Stage.WAITING]
         return min(due) if due else None
+
+    def _guarded(self, note: Note, step: Callable[[Note], bool], otherwise: bool) -> bool:
+        """Do a step; a series of which Orthanc cannot speak keeps no other waiting."""
+        try:
+            return step(note)
+        except (ServerError, LookupError, TypeError, ValueError) as error:
+            self._again(note, CarrierFault.ORTHANC, f"{type(error).__name__}: {error}")
+            return otherwise
 
     def _look_after(self, note: Note) -> bool:
         """Whether the job of a note has ended."""
@@ -172,7 +179,9 @@ class Carrier:
     def _send(self, note: Note) -> bool:
         """Whether a series is being sent now."""
         series = self._server.find(f"/series/{note.series}")
-        if series is None:  # deleted
+        if series is None:
+            self._server.warning(f"series {note.series} was deleted before it was sent")
+            self.deleted_count += 1
             self._notes.settle(note.series, self._now_s())
             return False
         if not series["IsStable"]:  # it will be noted again when it is
@@ -181,7 +190,8 @@ class Carrier:
             return False
         wanted = [one for one in series["Instances"] if self._is_ct(one)]
         if not wanted:
-            self._give_up(note, CarrierFault.NOT_CT, "no instance of it is a CT image")
+            self._server.info(f"series {note.series} is not sent: no instance is a CT image")
+            self._notes.settle(note.series, self._now_s())
             return False
         if self._announcer.announce(note.series, len(wanted)) is Announced.OTHER_PATIENT:
             detail = "its UIDs are those of a series of another patient or study"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pacs_bridge.plugin.notes import NoteBook
-from pacs_bridge.plugin.server import OrthancServer
+from pacs_bridge.plugin.server import OrthancServer, ServerError
 from pacs_bridge.plugin.settings import Settings
 
 _BATCH = 200
@@ -89,7 +89,7 @@ class Follower:
             stable = [
                 change["ID"] for change in answer["Changes"] if change["ChangeType"] == _STABLE
             ]
-            wanted = [one for one in dict.fromkeys(stable) if self._is_wanted(one)]
+            wanted = [one for one in dict.fromkeys(stable) if self._may_be_wanted(one)]
             if last != position or floor != self._notes.floor:
                 self._notes.advance(last, floor, wanted, self._now_s())
 
@@ -123,7 +123,7 @@ class Follower:
         unsettled = [
             series
             for series, last in touched.items()
-            if stable.get(series, 0) < last and self._is_wanted(series)
+            if stable.get(series, 0) < last and self._may_be_wanted(series)
         ]
         return unsettled, end
 
@@ -134,6 +134,14 @@ class Follower:
             yield from answer["Changes"]
             done = bool(answer["Done"]) or not answer["Changes"]
             since = int(answer["Last"])
+
+    def _may_be_wanted(self, series: str) -> bool:
+        """Whether it is wanted; one of which Orthanc cannot speak is asked for when it is sent."""
+        try:
+            return self._is_wanted(series)
+        except (ServerError, LookupError, TypeError):
+            self._server.warning(f"series {series}: Orthanc does not say what it is")
+            return True
 
     def _is_wanted(self, series: str) -> bool:
         """Whether a series is sent by itself: CT, so that no result of ours comes back."""

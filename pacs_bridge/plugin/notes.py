@@ -7,6 +7,7 @@ own copy along, and Python's module in the same process could meet them.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -66,9 +67,38 @@ class NoteBook:
         self._position: int | None = None
         self._floor = 0
         self._lines = 0
+        self._lock_file: int | None = None
+        self.damage: tuple[str, ...] = ()  #: what could not be read, one line of the file each
         self._load()
         with self._lock:
             self._rewrite()
+
+    @classmethod
+    def open_alone(cls, path: Path) -> NoteBook:
+        """The notes, which no other process may open so until ``close``.
+
+        Raises
+        ------
+        OSError
+            If another one has them, or the file cannot be read or written.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock_path = path.with_name(path.name + ".lock")
+        descriptor = os.open(lock_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            book = cls(path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        book._lock_file = descriptor
+        return book
+
+    def close(self) -> None:
+        """Let others open the notes."""
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
 
     @property
     def position(self) -> int | None:
@@ -129,11 +159,18 @@ class NoteBook:
             data = self._path.read_bytes()
         except FileNotFoundError:
             return
-        for line in data.split(b"\n")[:-1]:  # what follows the last newline was cut off
+        damage = []
+        known = 0, 0
+        for number, line in enumerate(data.split(b"\n")[:-1], 1):  # what follows was cut off
             try:
                 self._apply(json.loads(line))
-            except (ValueError, TypeError, KeyError):
-                continue  # a line torn by a crash of the disk is a line that was not written
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                damage.append(f"line {number}: {type(error).__name__}")
+            if not damage and self._position is not None:
+                known = self._position, self._floor
+        if damage:  # what such a line noted is found again where it stood in the changes
+            self._position, self._floor = known
+        self.damage = tuple(damage)
 
     def _apply(self, line: dict[str, Any]) -> None:
         for fields in line.get("notes", ()):
@@ -146,10 +183,12 @@ class NoteBook:
 
     def _write(self, line: dict[str, Any]) -> None:
         """Append a line; only what is on the disk counts."""
-        with self._path.open("ab", buffering=0) as file:
-            start = file.tell()
+        with self._path.open("a+b", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            is_torn = start > 0 and os.pread(file.fileno(), 1, start - 1) != b"\n"
             try:
-                _write_all(file.fileno(), json.dumps(line).encode() + b"\n")
+                data = json.dumps(line).encode() + b"\n"
+                _write_all(file.fileno(), b"\n" + data if is_torn else data)
             except OSError:
                 file.truncate(start)
                 raise

@@ -80,9 +80,11 @@ class OrthancServer:
             If it has nothing there, or cannot say.
         """
         try:
-            return json.loads(self._api.RestApiGet(uri))
+            return json.loads(self._api.RestApiGet(uri).decode("utf-8", "replace"))
         except self._error as error:
             raise ServerError(uri, _code(error)) from error
+        except ValueError as error:
+            raise ServerError(uri, -1) from error
 
     def find(self, uri: str) -> Any:
         """What Orthanc has there, or None if it has nothing.

@@ -76,6 +76,8 @@ class PluginService:
         self._wake.set()
         for thread in self._threads:
             thread.join()
+        if self._working is not None:
+            self._working.notes.close()
 
     def series_is_stable(self) -> None:
         """A series became stable: it stands in the log of changes."""
@@ -105,6 +107,7 @@ class PluginService:
             "warnings": self._warnings,
             "process": "" if working is None else working.process.state,
             "position": None if working is None else working.notes.position,
+            "deleted_before_sent": 0 if working is None else working.carrier.deleted_count,
             "transfers": dict(Counter(str(note.stage) for note in notes)),
         }
 
@@ -171,7 +174,9 @@ class _Working:
         url = settings.control_url
         client = BridgeClient(url, settings.token_file) if url else None
         self.settings = settings
-        self.notes = NoteBook(settings.notes_file)
+        self.notes = NoteBook.open_alone(settings.notes_file)
+        for damage in self.notes.damage:
+            server.error(f"the notes are damaged, and read again from the changes: {damage}")
         self.follower = Follower(server, self.notes, settings)
         self.carrier = Carrier(server, self.notes, settings, Announcer(server, client))
         self.process = BridgeProcess(settings, client, server)

@@ -48,19 +48,38 @@ def test_only_ct_images_of_a_mixed_series_are_sent(scripted, notes, carrier) -> 
     assert body["Priority"] < 0  # jobs of others go first
 
 
-def test_a_series_that_calls_itself_ct_and_holds_none_is_given_up(scripted, notes, carrier) -> None:
+def test_a_series_that_calls_itself_ct_and_holds_none_is_no_error(scripted, notes, carrier) -> None:
     scripted.hold(SERIES, [SEG, SEG])
     notes.add(SERIES, 1000.0)
     carrier.look()
     assert scripted.posted == []
-    note = notes.get(SERIES)
-    assert (note.stage, note.reason) == (Stage.FAILED, CarrierFault.NOT_CT)
+    assert notes.all() == ()
+    (line,) = scripted.lines
+    assert "no instance is a CT image" in line
 
 
-def test_a_series_that_was_deleted_is_forgotten(notes, carrier) -> None:
+def test_a_series_that_was_deleted_is_told_counted_and_forgotten(scripted, notes, carrier) -> None:
     notes.add(SERIES, 1000.0)
     carrier.look()
     assert notes.all() == ()
+    assert carrier.deleted_count == 1
+    assert "deleted before it was sent" in scripted.lines[0]
+
+
+def test_a_series_of_which_orthanc_cannot_speak_keeps_no_other_waiting(
+    scripted, notes, carrier
+) -> None:
+    bad = "1" * 44
+    scripted.answers[f"/series/{bad}"] = "no JSON"
+    scripted.hold(SERIES, [CT])
+    stable = [(1, bad), (2, SERIES)]
+    changes = [{"Seq": seq, "ChangeType": "StableSeries", "ID": one} for seq, one in stable]
+    scripted.answers["/changes?since=0&limit=200"] = {"Changes": changes, "Done": True, "Last": 2}
+    Follower(OrthancServer(scripted), notes, Settings("bridge", Path("unused"), 60.0)).follow()
+    carrier.look()
+    assert notes.position == 2
+    assert [body["Resources"] for _, body in scripted.posted] == [[SERIES]]
+    assert (notes.get(bad).stage, notes.get(bad).reason) == (Stage.WAITING, CarrierFault.ORTHANC)
 
 
 def test_a_job_that_orthanc_forgets_at_once_is_known_by_its_event(scripted, notes, carrier) -> None:

@@ -92,3 +92,36 @@ def test_what_cannot_be_written_is_not_believed(path: Path, monkeypatch) -> None
 def test_the_file_is_for_its_owner_alone(path: Path) -> None:
     NoteBook(path)
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_after_a_damaged_line_the_changes_are_read_again_from_before_it(path: Path) -> None:
+    book = NoteBook(path)
+    for position, series in ((1, "a"), (2, "b"), (3, "c")):
+        book.advance(position, 0, [series], 1.0)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b"\0" * 20 + b"\n", *lines[3:]]))
+    again = NoteBook(path)
+    assert again.damage == ("line 3: JSONDecodeError",)
+    assert again.position == 1
+    assert {note.series for note in again.all()} == {"a", "c"}
+    assert NoteBook(path).damage == ()
+
+    path.write_bytes(b"\0\n")
+    assert NoteBook(path).position == 0  # all over again, and not from now on
+
+
+def test_a_line_never_begins_within_another(path: Path) -> None:
+    book = NoteBook(path)
+    book.advance(1, 0, (), 1.0)
+    with path.open("ab") as file:
+        file.write(b'{"notes": [{"ser')
+    book.advance(2, 0, ["a"], 1.0)
+    assert [note.series for note in NoteBook(path).all()] == ["a"]
+
+
+def test_the_notes_are_one_process_s_alone(path: Path) -> None:
+    book = NoteBook.open_alone(path)
+    with pytest.raises(BlockingIOError):
+        NoteBook.open_alone(path)
+    book.close()
+    NoteBook.open_alone(path).close()
