@@ -178,6 +178,8 @@ class Dispatcher:
         request = claim.request
         if row.request_key != request_key(request):
             return True
+        if row.has_failed and row.ledger_fence != claim.fence:
+            return True  # an operator may have seen that end, and asked for another try
         if needs_ticket(request) and not self._tickets.is_there(claim.job_id, row.ticket_fence):
             return True
         return row.recipe is not None and bool(row.recipe.difference(self._handed.recipe(request)))

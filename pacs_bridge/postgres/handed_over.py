@@ -32,6 +32,7 @@ class Handed:
     ticket_fence: int  #: of the ledger, when it was handed over: its ticket is of then
     request_key: str
     recipe: Recipe | None  #: of one that waits for a worker
+    has_failed: bool  #: it is over, and there is no result
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class HandedOver:
         with self._server.transaction() as connection:
             rows = connection.execute(
                 "SELECT jobs.id, ledger_fence, fence, request_key, worker IS NULL AS is_free,"
+                " task_id IS NULL AND state <> 'sending' AS has_failed,"
                 " args->>'rules' AS rules, args->>'weights' AS weights"
                 " FROM pacs_bridge_jobs jobs LEFT JOIN procrastinate_jobs tasks"
                 " ON tasks.id = jobs.task_id WHERE queue = %s",
@@ -202,8 +204,14 @@ def _handed(row: DictRow) -> Handed:
     recipe = None
     if row["is_free"] and row["rules"] is not None:
         recipe = Recipe(row["rules"], row["weights"] or "")
-    ticket_fence = ledger_fence_of(row["fence"])
-    return Handed(row["id"], row["ledger_fence"], ticket_fence, row["request_key"], recipe)
+    return Handed(
+        job_id=row["id"],
+        ledger_fence=row["ledger_fence"],
+        ticket_fence=ledger_fence_of(row["fence"]),
+        request_key=row["request_key"],
+        recipe=recipe,
+        has_failed=row["has_failed"],
+    )
 
 
 def _outcome(row: DictRow) -> JobOutcome:

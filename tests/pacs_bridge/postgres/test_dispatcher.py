@@ -86,6 +86,19 @@ def test_an_outcome_that_was_entered_before_the_process_died_is_entered_once(sit
     assert site.job(job_id).state is State.SENDING
 
 
+def test_a_failure_that_was_entered_already_ends_no_later_attempt(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    site.bench.queue.park(site.bench.queue.claim("w", 60), Reason.TIMEOUT, "")
+    site.ledger.jobs.park(site.ledger.jobs.held_by(DISPATCHER)[0], Reason.TIMEOUT, "")
+    site.ledger.steering.retry_job(job_id)  # it had died before it could withdraw the job
+
+    site.new_dispatcher().step()
+
+    assert site.job(job_id).state is State.CLAIMED
+    assert site.bench.queue.claim("w", 60).job_id == job_id
+
+
 def test_a_boot_of_the_site_takes_no_work_from_those_elsewhere(site):
     running = site.ledger.jobs.submit(request_of("1.1"))
     finished = site.ledger.jobs.submit(request_of("1.2"))
