@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from pacs_bridge.stopwatch import Stage
 
 LEFT_OUT: Final = "left-out"
 _RECENT: Final = 200
+_QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+#: As the standard's coded strings are: a name has a caret, a comma or a space.
+_CODE: Final = re.compile(r"'[A-Z0-9_]{0,16}'|'[0-9.]{1,64}'")
 
 _STATE: Final = "CASE WHEN plan_reason IS NULL THEN state ELSE 'left-out' END"
 _REASON: Final = "coalesce(plan_reason, reason, '')"
@@ -201,6 +205,11 @@ def series_lines(plan: PlanFile) -> Iterator[SeriesLine]:
         last = rows[-1]["number"]
 
 
+def _without_texts(detail: str) -> str:
+    """A detail without what a header says in it, but for a word of code such as ``'MR'``."""
+    return _QUOTED.sub(lambda found: found[0] if _CODE.fullmatch(found[0]) else "'...'", detail)
+
+
 def _line(row: sqlite3.Row) -> SeriesLine:
     made: dict[str, Any] = json.loads(row["made"]) if row["made"] else {}
     findings = dict.fromkeys([*json.loads(row["findings"]), *made.get("findings", ())])
@@ -211,7 +220,7 @@ def _line(row: sqlite3.Row) -> SeriesLine:
         source=row["source"],
         state=row["outcome"],
         reason=row["code"],
-        detail=row["plan_detail"] if row["plan_reason"] else row["detail"],
+        detail=_without_texts(row["plan_detail"] if row["plan_reason"] else row["detail"]),
         instances=row["instances"],
         planes=row["planes"],
         source_bytes=row["bytes"],

@@ -153,7 +153,7 @@ class Feeder:
             self._book.found_done(series, recipe.digest, ending, now)
             return None, True
         rate = self._order.rate
-        if rate is not None and rate.wait_s(self._book.last_fed(), now) > 0:
+        if rate is not None and rate.wait_s(self._book.last_fed(now), now) > 0:
             return None, False
         job = self._submit(series)
         self._book.fed(series, job, recipe.digest, now)

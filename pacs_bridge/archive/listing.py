@@ -76,7 +76,7 @@ class FolderBook:
 
     def keep(self, root: bytes, walk: int) -> None:
         """Keep what is known of a tree of which nothing is to be seen: its disk may be away."""
-        low, high = _below(root)
+        low, high = below(root)
         with self._plan.write() as connection:
             if connection.execute(
                 "SELECT 1 FROM folders WHERE walk < ? AND path >= ? AND path < ?", (walk, low, high)
@@ -104,12 +104,12 @@ class FolderBook:
             for row in connection.execute(
                 "SELECT path FROM folders WHERE walk = ? AND reason IS NOT NULL", (walk,)
             ).fetchall():
-                low, high = _below(row["path"])
+                low, high = below(row["path"])
                 connection.execute(
                     "UPDATE folders SET walk = ? WHERE path >= ? AND path < ?", (walk, low, high)
                 )
             for root in roots:
-                low, high = _below(root)
+                low, high = below(root)
                 gone = connection.execute(
                     "SELECT id FROM folders WHERE walk < ?"
                     " AND (path = ? OR path >= ? AND path < ?)",
@@ -240,7 +240,7 @@ def _entered(connection: sqlite3.Connection, folder: WalkedFolder, walk: int) ->
     return int(row[0])
 
 
-def _below(path: bytes) -> tuple[bytes, bytes]:
+def below(path: bytes) -> tuple[bytes, bytes]:
     """The range of paths of what lies in a folder."""
     inside = path.rstrip(b"/") + b"/"
     return inside, inside[:-1] + b"0"  # the character after the slash

@@ -18,6 +18,10 @@ _PATH: Final = ("path", "folder", "file", "filename", "directory")
 _UID: Final = re.compile(r"[0-9][0-9.]{0,63}")
 
 
+class UnusableListError(Exception):
+    """A list that does not say what it is to select: nothing is planned by it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a list names."""
@@ -26,6 +30,24 @@ class Manifest:
     paths: tuple[Path, ...]
     line_count: int  #: that name something
     problems: tuple[int, ...]  #: numbers of lines that name neither
+    mangled: tuple[int, ...] = ()  #: of those, the ones with something that is no UID
+
+    def check(self) -> None:
+        """Look whether it says what it is to select.
+
+        Raises
+        ------
+        UnusableListError
+            If it names nothing, or has UIDs that are none, as spreadsheets make them.
+        """
+        if self.mangled:
+            lines = ", ".join(map(str, self.mangled[:5]))
+            raise UnusableListError(
+                f"{len(self.mangled)} lines have something in the column of series that is no"
+                f" UID (line {lines}): was the list saved by a spreadsheet?"
+            )
+        if not self.line_count:
+            raise UnusableListError("no line names a series or a path")
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -39,12 +61,18 @@ def read_manifest(path: Path) -> Manifest:
     ------
     PermanentError
         ``unreadable-file`` if it cannot be read or is no text.
+    UnusableListError
+        If its first line is neither a header that is known, nor a UID, nor a path that is there.
     """
     series: dict[str, str] = {}
     paths: dict[Path, None] = {}
     problems = []
+    mangled = []
     count = 0
     for number, uid, study, name in _lines(path):
+        if uid and not _UID.fullmatch(uid):
+            mangled.append(number)
+            continue
         if not (uid or name):
             problems.append(number)
             continue
@@ -53,7 +81,8 @@ def read_manifest(path: Path) -> Manifest:
             series[uid] = study or series.get(uid, "")
         else:
             paths[path.parent / name] = None
-    return Manifest(series, tuple(paths), count, tuple(problems))
+    problems = sorted([*problems, *mangled])
+    return Manifest(series, tuple(paths), count, tuple(problems), tuple(mangled))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, str, str]]:
@@ -71,11 +100,22 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str, str]]:
                 if columns is None:
                     columns = _columns(cells)
                     if any(column is not None for column in columns):
+                        if columns[0] is None and columns[2] is None:
+                            raise _unknown_header()
                         continue
+                    if not (_UID.fullmatch(cells[0]) or (path.parent / cells[0]).exists()):
+                        raise _unknown_header()
                 yield (rows.line_num, *_values(cells, columns))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         told = error.strerror if isinstance(error, OSError) else type(error).__name__
         raise PermanentError(Reason.UNREADABLE_FILE, f"the list of series: {told}") from error
+
+
+def _unknown_header() -> UnusableListError:
+    return UnusableListError(
+        "its first line is no UID and no path that is there, and names no column"
+        " SeriesInstanceUID or path"
+    )
 
 
 def _delimiter(sample: str) -> str:
@@ -102,4 +142,4 @@ def _values(
     uid, study, name = (
         cells[column] if column is not None and column < len(cells) else "" for column in columns
     )
-    return (uid if _UID.fullmatch(uid) else ""), (study if _UID.fullmatch(study) else ""), name
+    return uid, (study if _UID.fullmatch(study) else ""), name

@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dicom_seg.read.examination import SeriesRules
 from inference.reasons import Reason
-from pacs_bridge.archive.manifest import read_manifest
+from pacs_bridge.archive.listing import below
+from pacs_bridge.archive.manifest import Manifest, read_manifest
 from pacs_bridge.archive.plan_file import FILES, PlanFile
 from pacs_bridge.archive.planner import Planner, PlanProgress, PlanTally
 from pacs_bridge.archive.pool import header_readers
@@ -19,6 +20,9 @@ from pacs_bridge.archive.remote_plan import missing, plan_found, plan_listed
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.identity_hash import KEY_NAME, IdentityHash
 from pacs_bridge.sources.remote_archive import RemoteArchive, SeriesQuery
+
+_IS_COMPLETE: Final = "is_complete"
+_LISTED_PATHS: Final = "listed_paths"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +56,30 @@ def make_plan(
     PermanentError
         ``source-missing`` if there is nothing to plan or a path is not there,
         ``unreadable-file`` for the list, and what the archive refuses.
+    UnusableListError
+        If the list does not say what it selects.
+    WrongFolderError
+        If what is to be planned is the folder of the run or of its results, or lies in one.
     """
+    manifest = None if inputs.manifest is None else read_manifest(inputs.manifest)
+    if manifest is not None:
+        manifest.check()
     plan = PlanFile(run_folder, must_exist=False)
     try:
-        _follow_rules(plan, rules)
-        manifest = None if inputs.manifest is None else read_manifest(inputs.manifest)
         roots = _roots(plan, inputs.paths, manifest.paths if manifest else ())
         if not (roots or manifest or inputs.remote):
             raise PermanentError(Reason.SOURCE_MISSING, "nothing to plan: name a folder")
+        for folder in (run_folder, *_results(plan)):
+            if is_within(roots, folder):
+                raise WrongFolderError(
+                    "the folder of the run, or that of its results, is to be planned"
+                )
+        plan.set("roots", [os.fsdecode(root) for root in roots])
+        plan.set(_IS_COMPLETE, False)
+        _follow_rules(plan, rules)
         listed = manifest.series if manifest else {}
-        if inputs.remote is None:
-            _note_listed(plan, listed)
+        if inputs.remote is None and manifest is not None:
+            _note_listed(plan, manifest)
         tally = PlanTally()
         if inputs.remote is not None:
             tally.series_examined += _plan_remote(plan, inputs.remote, listed, rules)
@@ -76,9 +93,44 @@ def make_plan(
         if manifest is not None:
             tally.unread_lines = len(manifest.problems)
         _select(plan)
+        plan.set(_IS_COMPLETE, True)
         return tally
     finally:
         plan.close()
+
+
+class WrongFolderError(Exception):
+    """A folder that is to be read and to be written at once."""
+
+
+def is_complete(plan: PlanFile) -> bool:
+    """Whether the last call of ``make_plan`` came to its end."""
+    return plan.setting(_IS_COMPLETE) is not False
+
+
+def check_complete(plan: PlanFile) -> None:
+    """Look whether a plan can be run.
+
+    Raises
+    ------
+    PermanentError
+        ``source-missing`` if it was ended before it was complete.
+    """
+    if not is_complete(plan):
+        raise PermanentError(
+            Reason.SOURCE_MISSING, "the plan was ended before it was complete: plan again"
+        )
+
+
+def is_within(roots: Sequence[Path], folder: Path) -> bool:
+    """Whether a folder that is planned is another one, or lies in it."""
+    real = folder.resolve()
+    return any(root.resolve().is_relative_to(real) for root in roots)
+
+
+def roots_of(plan: PlanFile) -> tuple[Path, ...]:
+    """Where files were looked for."""
+    return tuple(Path(text) for text in plan.setting("roots") or ())
 
 
 def rules_of(plan: PlanFile) -> SeriesRules:
@@ -119,10 +171,16 @@ def _roots(plan: PlanFile, given: Sequence[Path], listed: Sequence[Path]) -> lis
     for number, path in enumerate(given, 1):
         if not path.exists():
             raise PermanentError(Reason.SOURCE_MISSING, f"input {number} is not there")
-    known = [Path(text) for text in plan.setting("roots") or ()]
-    roots = list(dict.fromkeys([*known, *(path.absolute() for path in (*given, *listed))]))
-    plan.set("roots", [os.fsdecode(root) for root in roots])
-    return roots
+    roots = list(dict.fromkeys([*roots_of(plan), *(_plain(path) for path in given)]))
+    for path in map(_plain, listed):
+        # what lies in a tree that is walked anyway is met there
+        if not (path.exists() and any(path.is_relative_to(root) for root in roots)):
+            roots.append(path)
+    return list(dict.fromkeys(roots))
+
+
+def _plain(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - without "..", and links as they are
 
 
 def _plan_remote(
@@ -133,10 +191,10 @@ def _plan_remote(
     return plan_found(plan, remote.name, remote.archive.find(remote.query), rules)
 
 
-def _note_listed(plan: PlanFile, listed: dict[str, str]) -> None:
+def _note_listed(plan: PlanFile, manifest: Manifest) -> None:
     """Another list takes the place of the last one; series that it left out are examined anew."""
-    if not listed:
-        return
+    listed = manifest.series
+    plan.set(_LISTED_PATHS, [os.fsdecode(_plain(path)) for path in manifest.paths])
     with plan.write() as connection:
         connection.execute("DELETE FROM listed")
         connection.executemany("INSERT INTO listed VALUES (?, ?)", list(listed.items()))
@@ -149,12 +207,26 @@ def _note_listed(plan: PlanFile, listed: dict[str, str]) -> None:
 
 def _select(plan: PlanFile) -> None:
     """Of what lies in the folders only what is listed runs; what lies nowhere is coded."""
+    paths = [os.fsencode(text) for text in plan.setting(_LISTED_PATHS) or ()]
     with plan.write() as connection:
-        if not connection.execute("SELECT 1 FROM listed LIMIT 1").fetchone():
+        if not (paths or connection.execute("SELECT 1 FROM listed LIMIT 1").fetchone()):
             return
+        connection.execute("CREATE TEMP TABLE IF NOT EXISTS wanted (series TEXT PRIMARY KEY)")
+        connection.execute("DELETE FROM temp.wanted")
+        connection.execute("INSERT INTO temp.wanted SELECT series FROM listed")
+        for path in paths:
+            folder, name = os.path.split(path)
+            connection.execute(
+                "INSERT OR IGNORE INTO temp.wanted SELECT DISTINCT p.series FROM folders d"
+                " JOIN files f ON f.folder = d.id JOIN parts p ON p.id = f.part"
+                " WHERE d.path = ? OR (d.path >= ? AND d.path < ?)"
+                " UNION SELECT p.series FROM folders d JOIN files f ON f.folder = d.id"
+                " JOIN parts p ON p.id = f.part WHERE d.path = ? AND f.name = ?",
+                (path, *below(path), folder, name),
+            )
         connection.execute(
             "UPDATE series SET plan_reason = ?, plan_detail = 'not listed' WHERE source = ?"
-            " AND plan_reason IS NULL AND series NOT IN (SELECT series FROM listed)",
+            " AND plan_reason IS NULL AND series NOT IN (SELECT series FROM temp.wanted)",
             (Reason.NOT_SELECTED, FILES),
         )
         absent = connection.execute(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 
-_PR_SET_PDEATHSIG = 1
 
-
-def _begin() -> None:
+def _begin(planner: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the planner ends them
-    # prctl(2): the process that forks them goes with the planner, however that one ends
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with, args=(planner,), daemon=True).start()
+
+
+def _end_with(planner: Connection) -> None:
+    """End this process when the planner is gone, however it ended: its end of the pipe is shut."""
+    planner.poll(None)
+    os._exit(1)
 
 
 @contextmanager
@@ -25,8 +29,11 @@ def header_readers(count: int | None = None) -> Iterator[Executor]:
     wanted = count or len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pacs_bridge.archive.reading", "pacs_bridge.archive.examining"])
-    pool = ProcessPoolExecutor(wanted, mp_context=context, initializer=_begin)
+    planner, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(wanted, mp_context=context, initializer=_begin, initargs=(planner,))
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        ours.close()
+        planner.close()

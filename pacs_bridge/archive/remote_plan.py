@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -20,12 +21,21 @@ _ROWS_AT_ONCE: Final = 500
 _UIDS_AT_ONCE: Final = 50
 
 
+#: Series that an archive has named in one answer; with '' as study: in two studies.
+_MET: Final = """
+CREATE TEMP TABLE IF NOT EXISTS met (series TEXT PRIMARY KEY, study_instance_uid TEXT NOT NULL)
+"""
+
+
 def plan_found(
     plan: PlanFile, source: str, found: Iterable[FoundSeries], rules: SeriesRules
 ) -> int:
     """Plan what an archive found; gives how many series. Raises as the archive does."""
     count = 0
     series = iter(found)
+    with plan.write() as connection:
+        connection.execute(_MET)
+        connection.execute("DELETE FROM temp.met")
     while rows := list(islice(series, _ROWS_AT_ONCE)):
         count += len(rows)
         with plan.write() as connection:
@@ -37,7 +47,7 @@ def plan_found(
                 " instances = excluded.instances, contents = excluded.contents,"
                 " plan_reason = excluded.plan_reason, plan_detail = excluded.plan_detail"
                 " WHERE source = excluded.source OR plan_reason = 'source-missing'",
-                [_row(each, source, rules) for each in rows],
+                [_row(each, source, rules, _is_mixed(connection, each)) for each in rows],
             )
     return count
 
@@ -89,8 +99,22 @@ def _chunks(uids: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield tuple(uids[start : start + _UIDS_AT_ONCE])
 
 
-def _row(found: FoundSeries, source: str, rules: SeriesRules) -> tuple[object, ...]:
+def _is_mixed(connection: sqlite3.Connection, found: FoundSeries) -> bool:
+    """Whether the archive has named the series with another study in the same answer."""
+    uids = (found.series_instance_uid, found.study_instance_uid)
+    connection.execute("INSERT OR IGNORE INTO temp.met VALUES (?, ?)", uids)
+    row = connection.execute(
+        "SELECT 1 FROM temp.met WHERE series = ? AND study_instance_uid <> ?", uids
+    ).fetchone()
+    if row is not None:  # so it stays, whatever comes
+        connection.execute("UPDATE temp.met SET study_instance_uid = '' WHERE series = ?", uids[:1])
+    return row is not None
+
+
+def _row(found: FoundSeries, source: str, rules: SeriesRules, is_mixed: bool) -> tuple[object, ...]:
     reason, detail = _refusal(found, rules)
+    if is_mixed:
+        reason, detail = Reason.MIXED_IDENTITY, "two studies of the archive have it"
     count = found.instance_count or 0
     facts = [found.study_instance_uid, found.series_instance_uid, count]
     return (

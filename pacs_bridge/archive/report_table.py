@@ -12,6 +12,7 @@ from pacs_bridge.archive.accounts import SeriesLine
 from pacs_bridge.stopwatch import Stage
 
 _ROWS_AT_ONCE: Final = 10_000
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _TEXT: Final = (
     *("series_instance_uid", "study_instance_uid", "source", "state", "reason", "detail"),
     *("findings", "result", "model", "model_digest", "ended_at"),
@@ -39,7 +40,14 @@ def write_csv(lines: Iterable[SeriesLine], path: Path) -> None:
         writer = csv.DictWriter(file, (*_COUNTS, *_TEXT, *_SECONDS))
         writer.writeheader()
         for line in lines:
-            writer.writerow({name: "" if v is None else v for name, v in _record(line).items()})
+            writer.writerow({name: _cell(value) for name, value in _record(line).items()})
+
+
+def _cell(value: Any) -> Any:
+    """A value as a spreadsheet shows it: a text is never a formula."""
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return "" if value is None else value
 
 
 def write_parquet(lines: Iterable[SeriesLine], path: Path) -> None:

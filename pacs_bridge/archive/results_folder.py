@@ -16,7 +16,7 @@ from typing import Final
 
 from inference.durable import flush
 from inference.reasons import Reason
-from pacs_bridge.archive.series_book import Made, PlannedSeries
+from pacs_bridge.archive.series_book import Made, PlannedSeries, SeriesBook
 from pacs_bridge.errors import TransientError, disk_reason
 from pacs_bridge.report import REPORT_NAME, SeriesReport
 
@@ -89,6 +89,13 @@ class ResultsFolder:
         except (OSError, ValueError, KeyError, TypeError):
             path.write_text(json.dumps({"model": wanted}) + "\n", encoding="utf-8")
             return wanted
+
+    def replan_missing(self, book: SeriesBook) -> int:
+        """Have the series run again whose results are here no more; gives how many."""
+        gone = [series for series, name in book.done() if not self.has(name)]
+        for series in gone:
+            book.replan(series, "its result is gone")
+        return len(gone)
 
     def place(self, series: PlannedSeries, recipe: str, folder: Path) -> Made | None:
         """Move a finished result here, in the place of an older one.

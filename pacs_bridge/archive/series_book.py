@@ -176,11 +176,12 @@ class SeriesBook:
                 yield PlannedSeries(*row[:-1]), row[-1]
             last = rows[-1]["number"]
 
-    def last_fed(self) -> datetime | None:
-        """When the last job was made."""
+    def last_fed(self, now: datetime) -> datetime | None:
+        """When the last job was made; jobs of a time to come are of a clock that was put back."""
         with self._plan.read() as connection:
             text = connection.execute(
-                "SELECT max(fed_at) FROM series WHERE fed_at IS NOT NULL"
+                "SELECT max(fed_at) FROM series WHERE fed_at IS NOT NULL AND fed_at <= ?",
+                (now.isoformat(),),
             ).fetchone()[0]
         return None if text is None else datetime.fromisoformat(text)
 

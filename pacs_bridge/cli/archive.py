@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pacs_bridge.archive.running import Leaving, Pace
     from pacs_bridge.config.bridge import BridgeConfig
 
+_UNFINISHED = "the plan was ended before it was complete, or is being made: plan again"
 _DAY = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
 
 
@@ -87,8 +88,9 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
     matter. Called again, without INPUT too, it reads only what is new or changed since.
     """
     from pacs_bridge.archive.accounts import outcome_counts
+    from pacs_bridge.archive.manifest import UnusableListError
     from pacs_bridge.archive.plan_file import PlanFile
-    from pacs_bridge.archive.planning import PlanInputs, make_plan
+    from pacs_bridge.archive.planning import PlanInputs, WrongFolderError, make_plan
     from pacs_bridge.archive.run_log import alone
 
     config = _optional(options["config_path"])
@@ -101,7 +103,13 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
                 remote=_remote(config, options),
                 processes=options["processes"],
             )
-            tally = make_plan(run_folder, inputs, _rules(config, options["min_slices"]), progress)
+            rules = _rules(config, options["min_slices"])
+            try:
+                tally = make_plan(run_folder, inputs, rules, progress)
+            except UnusableListError as error:
+                end_wrong_call(f"--manifest: {error}")
+            except WrongFolderError as error:
+                end_wrong_call(str(error))
         known = PlanFile(run_folder)
         counts = outcome_counts(known)
         known.close()
@@ -192,15 +200,19 @@ def status(run_folder: Path, as_json: bool) -> None:
     """Say how far a plan has been run; beside a run, too."""
     from pacs_bridge.archive.accounts import recent_an_hour
     from pacs_bridge.archive.plan_file import PlanFile
+    from pacs_bridge.archive.planning import is_complete
 
     with coded_failures(as_json, name_files=False):
         known = PlanFile(run_folder)
         speed = recent_an_hour(known)
+        is_whole = is_complete(known)
         known.close()
         counts = _known_counts(run_folder)
+    if not is_whole:
+        click.echo(_UNFINISHED, err=True)
     left = sum(count.series for count in counts if count.state in ("planned", "waiting"))
     if as_json:
-        told = {"left": left, "series_an_hour": speed}
+        told = {"left": left, "series_an_hour": speed, "is_plan_complete": is_whole}
         click.echo(json.dumps(told | _counted(counts), indent=2))
         return
     _print_counts(counts)
@@ -228,11 +240,14 @@ def report(run_folder: Path, as_json: bool, **options: Any) -> None:
     """
     from pacs_bridge.archive.accounts import account_of, series_lines
     from pacs_bridge.archive.plan_file import PlanFile
+    from pacs_bridge.archive.planning import is_complete
     from pacs_bridge.archive.report_page import PageText, page
     from pacs_bridge.archive.report_table import ParquetMissingError, write_csv, write_parquet
 
     with coded_failures(as_json):
         known = PlanFile(run_folder)
+        if not is_complete(known):
+            click.echo(_UNFINISHED, err=True)
         account = account_of(known)
         if options["csv_path"]:
             write_csv(series_lines(known), options["csv_path"])

@@ -28,9 +28,17 @@ def work_here(
     """Segment in this process, with a warm model; results go to ``--out``."""
     from pacs_bridge.archive.own_bridge import OwnWork, own_config
     from pacs_bridge.archive.plan_file import PlanFile
-    from pacs_bridge.archive.planning import note_results, rules_of
+    from pacs_bridge.archive.planning import (
+        check_complete,
+        is_within,
+        note_results,
+        roots_of,
+        rules_of,
+    )
     from pacs_bridge.archive.recipe import recipe_of
+    from pacs_bridge.archive.results_folder import ResultsFolder
     from pacs_bridge.archive.running import OwnRun, warm_segmenters
+    from pacs_bridge.archive.series_book import SeriesBook
     from pacs_bridge.clock import SystemClock
     from pacs_bridge.errors import BridgeError
     from pacs_bridge.models import (
@@ -47,6 +55,10 @@ def work_here(
     if model not in (known := known_models(stores)):
         end_wrong_call(f"--model {model}: {Reason.UNKNOWN_MODEL}; models here: {', '.join(known)}")
     plan = PlanFile(run_folder)
+    check_complete(plan)
+    out: Path = options["out_folder"]
+    if is_within(roots_of(plan), out):
+        end_wrong_call("--out: what was planned lies in it: name another folder")
     rules, sources = rules_of(plan), _remote_names(plan)
     refresh_kinds = tuple(dict.fromkeys(options["kinds"])) or ("labelmap", "binary")
     work = OwnWork(
@@ -59,7 +71,11 @@ def work_here(
     config = own_config(run_folder, work, rules)
     recipe = recipe_of(config, config.routes[0], stores)
     _refresh(plan, recipe.digest, options["retry_failed"])
-    note_results(plan, options["out_folder"])
+    results = ResultsFolder(out)
+    if (before := results.model(model)) != model:
+        end_wrong_call(f"--out: results of model {before} lie there: name another folder")
+    results.replan_missing(SeriesBook(plan))
+    note_results(plan, out)
     plan.close()
     remote = _remote_sources(options["config_path"], sources, config)
     try:
@@ -83,6 +99,7 @@ def work_by_service(
     """Feed the ledger of a service; its workers do the work."""
     from pacs_bridge.archive.feeder import FeedOrder
     from pacs_bridge.archive.plan_file import PlanFile
+    from pacs_bridge.archive.planning import check_complete
     from pacs_bridge.archive.recipe import recipe_of
     from pacs_bridge.archive.running import FedRun
     from pacs_bridge.clock import SystemClock
@@ -94,6 +111,7 @@ def work_by_service(
     route = _route(config, options["route"])
     recipe = recipe_of(config, route, model_stores(config.models.folder))
     plan = PlanFile(run_folder)
+    check_complete(plan)
     files_source = _plan_source_name(config, run_folder, _has_files(plan))
     for name in _remote_names(plan):
         if config.source(name) is None:

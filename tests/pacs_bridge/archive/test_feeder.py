@@ -429,6 +429,51 @@ def test_an_archive_that_drops_every_tenth_association_gives_all_series_in_the_e
     assert archive.associations == 22 + 2
 
 
+def test_a_rate_holds_when_the_clock_was_put_back(tree, feeding, clock):
+    tree.fill(5)
+    fed = feeding(tree.root)
+    feeder = fed.feed(rate=Rate.parse("60/h"))
+    assert feeder.step().waiting == 1
+    with fed.plan.write() as connection:
+        connection.execute(
+            "UPDATE series SET fed_at = ? WHERE fed_at IS NOT NULL",
+            ((clock.now() + timedelta(days=30)).isoformat(),),
+        )
+    assert feeder.step().waiting == 2
+    assert feeder.step().waiting == 2
+    clock.pass_s(60)
+    assert feeder.step().waiting == 3
+
+
+def test_a_series_that_an_archive_has_in_two_studies_does_not_run(feeding, ram_folder):
+    empty = ram_folder / "empty"
+    empty.mkdir()
+    fed = feeding(empty)
+    found = [
+        FoundSeries(study, series, "CT", 12, "", SeriesFacts(modality="CT"))
+        for study, series in (("1.9", "1.1"), ("1.8", "1.1"), ("1.9", "1.1"), ("1.9", "1.2"))
+    ]
+    for _ in range(2):
+        plan_found(fed.plan, "pacs", found, SeriesRules())
+        assert fed.outcomes() == {("planned", ""): 1, ("left-out", "mixed-identity"): 1}
+
+
+def test_results_that_are_gone_are_made_again(bright_archive, feeding, bright_segmenter):
+    fed = feeding(bright_archive(2))
+    fed.feed().step()
+    fed.work()
+    fed.feed().step()
+    results = ResultsFolder(fed.out)
+    assert results.replan_missing(fed.book) == 0
+    shutil.rmtree(next(fed.out.glob("??/*")))
+    assert results.replan_missing(fed.book) == 1
+    fed.feed().step()
+    fed.work()
+    assert fed.feed().step().is_over
+    assert len(list(fed.out.glob("??/*/record.json"))) == 2
+    assert bright_segmenter.calls == 3
+
+
 def test_listed_series_that_an_archive_does_not_have_are_coded(feeding, ram_folder):
     empty = ram_folder / "empty"
     empty.mkdir()

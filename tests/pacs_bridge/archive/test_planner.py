@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import struct
@@ -13,9 +14,11 @@ from dataclasses import replace
 import pytest
 
 from dicom_seg.read.examination import SeriesRules
+from pacs_bridge.archive.accounts import series_lines
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.planner import Planner
 from pacs_bridge.archive.planning import _follow_rules
+from pacs_bridge.archive.report_table import write_csv
 
 
 def test_every_series_of_a_mixture_is_counted_by_its_reason(tree, plan_of):
@@ -339,3 +342,23 @@ def test_a_series_that_was_to_run_and_whose_files_are_gone_stays_accounted_for(t
     shutil.rmtree(tree.root / "b")
     shutil.rmtree(tree.root / "c")
     assert plan_of(tree.root).outcomes() == {"run": 1, "source-missing": 1}
+
+
+def test_what_a_header_says_is_in_no_account_but_for_codes(tree, plan_of, tmp_path):
+    tree.add("not-ct", "a", Modality="DOE JANE")
+    tree.add("not-ct", "b", Modality="MR")
+    tree.add("no-rescale", "c", RescaleType="DOE^JANE")
+    plan = plan_of(tree.root).plan
+    details = " ".join(line.detail for line in series_lines(plan))
+    assert "DOE" not in details
+    assert "Modality 'MR'" in details
+
+
+def test_no_cell_of_a_table_is_a_formula(plan_of, tree, tmp_path):
+    tree.add("run", "a")
+    plan = plan_of(tree.root).plan
+    with plan.write() as connection:
+        connection.execute("UPDATE series SET series = '=1+1', study_instance_uid = '@x'")
+    write_csv(series_lines(plan), tmp_path / "account.csv")
+    (row,) = csv.DictReader((tmp_path / "account.csv").read_text().splitlines())
+    assert (row["series_instance_uid"], row["study_instance_uid"]) == ("'=1+1", "'@x")

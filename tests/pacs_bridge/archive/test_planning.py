@@ -15,10 +15,15 @@ import pytest
 from dicom_seg.read.examination import SeriesRules
 from inference.reasons import Reason
 from pacs_bridge.archive.accounts import outcome_counts
-from pacs_bridge.archive.manifest import read_manifest
+from pacs_bridge.archive.manifest import UnusableListError, read_manifest
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.planner import Planner
-from pacs_bridge.archive.planning import PlanInputs, make_plan
+from pacs_bridge.archive.planning import (
+    PlanInputs,
+    WrongFolderError,
+    check_complete,
+    make_plan,
+)
 from pacs_bridge.errors import PermanentError, TransientError
 
 
@@ -101,12 +106,85 @@ def test_an_input_that_is_not_there_is_refused_without_its_name(tree, planned):
     ],
 )
 def test_lists_are_read_as_people_write_them(tmp_path, text, series, paths, problems):
+    (tmp_path / "folder one").mkdir()
     path = tmp_path / "list.csv"
     path.write_text(text, encoding="utf-8")
     found = read_manifest(path)
     assert list(found.series) == series
     assert [each.name for each in found.paths] == paths
     assert found.problems == problems
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["SeriesInstanceUID\n", "SeriesInstanceUID\n1.2E+10\n1.2.3\n", "Name;SerUID\nDoe;1.2.3\n",
+     "StudyInstanceUID\n1.2.3\n", "SeriesInstanceUID\n\"=\"\"1.2.3\"\"\"\n", ""],
+)  # fmt: skip
+def test_a_list_that_does_not_say_what_it_selects_plans_nothing(tree, planned, ram_folder, text):
+    tree.add("run", "a")
+    (ram_folder / "empty.csv").write_text(text)
+    inputs = PlanInputs(paths=(tree.root,), manifest=ram_folder / "empty.csv", processes=1)
+    with pytest.raises(UnusableListError) as caught:
+        make_plan(ram_folder / "run", inputs, SeriesRules(), lambda *_: None)
+    assert "Doe" not in str(caught.value)
+    assert not (ram_folder / "run").exists()
+
+
+def test_a_list_of_paths_restricts_what_is_planned_of_a_folder(tree, planned, ram_folder):
+    for name in "abc":
+        tree.add("run", name)
+    assert planned(tree.root, manifest="path\narchive/a\n") == {"run": 1, "not-selected": 2}
+    one = next((tree.root / "c").iterdir()).relative_to(ram_folder)
+    assert planned(manifest=f"path\narchive/b\n{one}\n") == {"run": 2, "not-selected": 1}
+
+
+def test_the_folder_of_the_run_and_that_of_its_results_are_not_planned(tree, ram_folder):
+    tree.add("run", "a")
+    with pytest.raises(WrongFolderError):
+        make_plan(tree.root, PlanInputs(paths=(tree.root / "a",)), SeriesRules(), lambda *_: None)
+
+
+def test_a_plan_that_was_ended_is_not_complete(tree, planned, ram_folder):
+    tree.add("run", "a")
+
+    def end(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_plan(ram_folder / "run", PlanInputs(paths=(tree.root,)), SeriesRules(), end)
+    plan = PlanFile(ram_folder / "run")
+    with pytest.raises(PermanentError):
+        check_complete(plan)
+    planned()
+    check_complete(plan)
+    plan.close()
+
+
+def test_processes_that_read_end_with_the_planner(ram_folder, wait_for):
+    script = (
+        "import os, signal, sys\n"
+        "from pacs_bridge.archive.pool import header_readers\n"
+        "if __name__ == '__main__':\n"
+        "    with header_readers(1) as readers:\n"
+        "        print(readers.submit(os.getpid).result(), flush=True)\n"
+        "        signal.pause()\n"
+    )
+    path = ram_folder / "planner.py"
+    path.write_text(script)
+    process = subprocess.Popen([sys.executable, path], stdout=subprocess.PIPE, text=True)
+    reader = Path("/proc") / process.stdout.readline().strip()
+    server = Path("/proc") / reader.joinpath("stat").read_text().rpartition(")")[2].split()[1]
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    wait_for(lambda: not is_alive(reader) and not is_alive(server))
+
+
+def is_alive(process: Path) -> bool:
+    try:
+        return process.joinpath("stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_list_that_is_no_text_is_refused(tmp_path):
