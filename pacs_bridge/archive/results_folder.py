@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -82,13 +83,14 @@ class ResultsFolder:
         return (self._folder / name / RECORD_NAME).exists()
 
     def model(self, wanted: str) -> str:
-        """The model that the results here are of; the one that is wanted where there was none."""
+        """The model that the results here are of; the one that is wanted where there are none."""
         path = self._folder / _MODEL_NAME
-        try:
-            return str(json.loads(path.read_bytes())["model"])
-        except (OSError, ValueError, KeyError, TypeError):
-            path.write_text(json.dumps({"model": wanted}) + "\n", encoding="utf-8")
-            return wanted
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            known = str(json.loads(path.read_bytes())["model"])
+            if next(self._folder.glob(f"??/*/{RECORD_NAME}"), None) is not None:
+                return known
+        path.write_text(json.dumps({"model": wanted}) + "\n", encoding="utf-8")
+        return wanted
 
     def replan_missing(self, book: SeriesBook) -> int:
         """Have the series run again whose results are here no more; gives how many."""

@@ -21,6 +21,7 @@ from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
 from inference.volume import Volume
+from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.cli.main import main
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "archives.md"
@@ -122,6 +123,33 @@ def test_a_wrong_call_says_so(call, tree, options):
     tree.add("run", "a")
     call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
     assert call("run", "--run", "run", "--quiet", *options)[0] == 2
+
+
+def test_a_list_that_selects_nothing_and_folders_that_are_read_and_written_are_wrong_calls(
+    call, tree, ram_folder, tiny_models
+):
+    tree.add("run", "a")
+    (ram_folder / "list.csv").write_text("SeriesInstanceUID\n")
+    plan = ("plan", "--run", "run", "--quiet", "--processes", 1)
+    assert call(*plan, tree.root, "--manifest", "list.csv")[0] == 2
+    assert call("plan", "--run", tree.root, tree.root, "--quiet")[0] == 2
+    assert call(*plan, tree.root)[0] == 0
+    run = ("run", "--run", "run", "--models", tiny_models, "--model", "tiny", "--quiet")
+    assert call(*run, "--out", tree.root)[0] == 2
+    assert call(*run, "--out", ram_folder)[0] == 2
+
+
+def test_a_plan_that_is_not_complete_is_not_run(call, tree, ram_folder, tiny_models):
+    tree.add("run", "a")
+    call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
+    plan = PlanFile(ram_folder / "run")
+    plan.set("is_complete", False)
+    plan.close()
+    run = ("run", "--run", "run", "--models", tiny_models, "--model", "tiny", "--quiet")
+    assert call(*run, "--out", "out")[0] == 1
+    assert not (ram_folder / "out").exists()
+    told = json.loads(call("status", "--run", "run", "--json")[1])
+    assert not told["is_plan_complete"]
 
 
 def test_a_service_that_does_not_know_the_files_of_a_plan_is_told_what_to_add(

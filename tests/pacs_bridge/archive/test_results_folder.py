@@ -140,6 +140,9 @@ def test_a_result_that_is_nowhere_has_to_be_made_again(ram_folder):
     assert ResultsFolder(ram_folder / "out").place(SERIES, "recipe", ram_folder / "job") is None
 
 
-def test_results_are_of_one_model(ram_folder):
-    assert ResultsFolder(ram_folder / "out").model("first") == "first"
-    assert ResultsFolder(ram_folder / "out").model("second") == "first"
+def test_results_are_of_one_model(finished, ram_folder):
+    results = ResultsFolder(ram_folder / "out")
+    assert results.model("tried") == "tried"
+    assert results.model("first") == "first"
+    results.place(SERIES, "recipe", finished(ram_folder / "job"))
+    assert results.model("second") == "first"
