@@ -121,6 +121,7 @@ class JobClaim:
     worker: str
     created: datetime  #: when the job was made, UTC; the same at every attempt
     predecessors: tuple[ResultFile, ...]  #: of the last revision that was sent, in all kinds
+    is_handed_over: bool = False  #: what earlier claims left is its bridge's, who may have taken it
 
 
 @dataclass(frozen=True, slots=True)

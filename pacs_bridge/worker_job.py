@@ -87,8 +87,14 @@ class ClaimedJob:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def discard_others(self) -> None:
-        """Delete what earlier claims left behind when their worker died."""
-        for folder in self.folder.parent.iterdir():
-            if folder != self.folder:
-                shutil.rmtree(folder, ignore_errors=True)
+        """Delete what earlier claims left behind when their worker died, where it is ours."""
+        if not self.claim.is_handed_over:
+            discard_but(self.folder)
         shutil.rmtree(self.scratch.parent, ignore_errors=True)
+
+
+def discard_but(folder: Path) -> None:
+    """Delete what other claims of a job left beside the folder of the one that counts."""
+    for each in folder.parent.iterdir():
+        if each != folder:
+            shutil.rmtree(each, ignore_errors=True)

@@ -40,6 +40,7 @@ from pacs_bridge.queue import (
     State,
 )
 from pacs_bridge.retry_policy import RetryPolicy
+from pacs_bridge.worker_job import discard_but
 
 _MOST_AT_ONCE = 100
 _PRUNE_AFTER_S = 300.0
@@ -216,8 +217,17 @@ class Dispatcher:
             for claim, outcome in outcomes:
                 event = "job-lost" if claim in lost else "job-returned"
                 self._log.info(event, job=claim.job_id, state=outcome.state)
+                if claim not in lost:
+                    self._discard_others(claim, outcome)
         self._withdraw([each.job_id for each in settled if self._claim_of(each) is not None])
         return bool(settled)
+
+    def _discard_others(self, claim: JobClaim, outcome: JobOutcome) -> None:
+        """Delete what other leases of the job left; only here is it known which one counts."""
+        of_job = self._data_folder / "results" / f"{claim.job_id:08d}"
+        folders = {(self._data_folder / each.path).parent for each in outcome.results}
+        if len(folders) == 1 and (folder := folders.pop()).parent == of_job:
+            discard_but(folder)
 
     def _entered(self, outcomes: Sequence[tuple[JobClaim, JobOutcome]]) -> tuple[JobClaim, ...]:
         """Enter outcomes at once, or one by one if the ledger refuses any; gives those lost."""

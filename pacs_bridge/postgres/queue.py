@@ -307,6 +307,7 @@ class PostgresQueue:
             worker=worker,
             created=payload.created,
             predecessors=(),
+            is_handed_over=row["ledger_fence"] > 0,
         )
         return claim, ""
 

@@ -434,3 +434,20 @@ def test_what_waits_is_put_again_when_the_bridge_means_something_else(site):
         rules = connection.execute("SELECT args->>'rules' FROM procrastinate_jobs").fetchall()
     assert sorted(rules) == [("a" * 64,), ("b" * 64,)]
     site.bench.queue.heartbeat(running, 60)
+
+
+def test_what_other_leases_left_goes_when_the_ledger_has_taken_one(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    claim = site.bench.queue.claim("w", 60)
+    assert claim.is_handed_over  # so its worker deletes nothing but its own
+    (site.folder / "results" / f"{job_id:08d}" / "left").mkdir(parents=True)
+    (site.folder / "results" / f"{job_id:08d}" / f"{claim.fence}").mkdir()
+    taken = site.result(f"{job_id:08d}/{claim.fence}/a.dcm")
+    site.bench.queue.complete(claim, [taken], [])
+
+    site.dispatcher.step()
+
+    (folder,) = (site.folder / "results" / f"{job_id:08d}").iterdir()
+    assert folder.name == str(claim.fence)
+    assert taken.problem(site.folder) == ""
