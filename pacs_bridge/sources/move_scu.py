@@ -48,7 +48,7 @@ class MoveScu:
         ------
         TransientError, PermanentError
             As ``ArchiveLine.open``, ``refusal`` and ``ReceivedSeries.take``; ``cannot-listen`` if
-            the address to be sent to is none of this machine.
+            the address to be sent to is none of this machine, or another program's.
         """
         line = ArchiveLine(self._config, self._calling_ae_title)
         told = SubOperations()

@@ -24,11 +24,13 @@ from pacs_bridge.receive.status import Status
 from pacs_bridge.receive.storage import DataSetSink, Refusal, Tally
 from pacs_bridge.receive.upper_layer import LOCAL_LIMIT_EXCEEDED, Connection, Rejection
 from pacs_bridge.sources.dimse_line import ArchiveLine
+from pacs_bridge.sources.port_turn import PortTurn
 from pacs_bridge.sources.received_series import IncomingFile, ReceivedSeries
 
 _MAX_ASSOCIATIONS = 16
 _PDU_TIMEOUT_S = 10.0
 _PORT_WAIT_S = 0.25
+_PORT_ATTEMPTS = 8
 _LAST_WAIT_S = 2.0
 _MOST_MIB = 4096
 
@@ -65,6 +67,7 @@ class StoreDoor:
         self._check = check
         self._limits = _listener(config)
         self._negotiator = Negotiator(self._limits)
+        self._turn = PortTurn(config.move_bind, config.move_port)
         self._is_leaving = threading.Event()
         self.faults: list[BridgeError] = []  #: of ours, for which instances were refused
 
@@ -74,26 +77,19 @@ class StoreDoor:
         Raises
         ------
         TransientError
-            ``source-unreachable`` if the name of the archive has no address.
+            ``source-unreachable`` if the name of the archive has no address; ``cannot-listen``
+            if a program that is none of ours has the port.
         PermanentError
             ``cannot-listen`` if the address is none of this machine.
         """
-        while True:
+        while not self._turn.take():
             self._check()
-            try:
-                door = Door(
-                    self._config.move_bind,
-                    self._config.move_port,
-                    self._connect,
-                    self._serve,
-                    self._log,
-                )
-                break
-            except PermanentError as error:
-                if not _is_taken(error):
-                    raise
-                self._is_leaving.wait(_PORT_WAIT_S)  # another series is being fetched
-        self._door = door
+            self._is_leaving.wait(_PORT_WAIT_S)  # another series is being fetched
+        try:
+            self._door = self._bound()
+        except BaseException:
+            self._turn.give_back()
+            raise
         self._door.open()
         return self
 
@@ -106,9 +102,29 @@ class StoreDoor:
         """Close it; what is still being sent is cut off."""
         self._is_leaving.set()
         self._door.shut()
+        self._turn.give_back()
         if not self._door.wait(_LAST_WAIT_S):
             self._door.cut()
             self._door.wait(_LAST_WAIT_S)
+
+    def _bound(self) -> Door:
+        """The door at its port, which is ours to take."""
+        config = self._config
+        for _ in range(_PORT_ATTEMPTS):
+            self._check()
+            try:
+                return Door(
+                    config.move_bind, config.move_port, self._connect, self._serve, self._log
+                )
+            except PermanentError as error:
+                if not _is_taken(error):
+                    raise
+                self._is_leaving.wait(_PORT_WAIT_S)
+        self._log.error("move-port-taken", source=config.name, port=config.move_port)
+        raise TransientError(
+            Reason.CANNOT_LISTEN,
+            f"{config.name}: another program listens at {config.move_bind}:{config.move_port}",
+        )
 
     @property
     def port(self) -> int:

@@ -478,3 +478,14 @@ def test_a_rejected_association_may_be_put_right(
     assert "Called AE title" in rejected.value.detail
     with suppress(OSError):
         closing.submit(server.shutdown)
+
+
+def test_a_port_that_a_foreign_program_has_is_said(
+    flaky: Flaky, fetch: Callable[..., Any], original: Any, kept_log: Any
+) -> None:
+    with socket.create_server(("127.0.0.1", flaky.move_port)):
+        error = _error(fetch, "c-move")
+    assert isinstance(error, TransientError)
+    assert error.reason is Reason.CANNOT_LISTEN
+    assert ("move-port-taken", {"source": "pacs", "port": flaky.move_port}) in kept_log.lines
+    original.assert_is(fetch("c-move"))
