@@ -18,6 +18,7 @@ _AS_THEY_LIKE = 'multipart/related; type="application/dicom"'
 _SUCCESS = (200, 206)
 _NOT_ACCEPTABLE = (400, 406, 415)
 _NO_CONTENT = 204
+_PARTIAL = 206
 
 
 class Retrieval:
@@ -62,6 +63,9 @@ class Retrieval:
                 return True
             if answer.status not in _SUCCESS:
                 raise refusal(answer, self._peer.has_renewable_credentials)
+            is_range = answer.status == _PARTIAL and answer.media_type.name == DICOM
+            if is_range:  # RFC 9110 15.3.7: some bytes of an instance
+                raise PermanentError(Reason.BAD_ANSWER, f"{answer.where}: a part of an instance")
             if answer.media_type.name == DICOM and answer.has_known_end:
                 self._series.check_size(answer.content_length_bytes)
                 self._series.take(self._watched(answer.chunks()))

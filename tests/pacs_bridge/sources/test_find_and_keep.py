@@ -144,6 +144,19 @@ def test_an_instance_of_another_study_under_a_listed_uid_is_a_bad_answer(
     assert caught.value.reason is Reason.BAD_ANSWER
 
 
+def test_a_range_of_an_instance_is_none(
+    service: Any, open_archive: Callable[..., DicomwebArchive], original: Any, tmp_path: Path
+) -> None:
+    def some_bytes(exchange: Any) -> None:
+        body = original.paths[0].read_bytes()[:-100]
+        exchange.say(206, {"Content-Type": "application/dicom"}, body)
+
+    service.faults = [lambda exchange: False] * 3 + [some_bytes]
+    with pytest.raises(PermanentError) as caught:
+        _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
+    assert caught.value.reason is Reason.BAD_ANSWER
+
+
 def _hide_the_count(service: Any, listed: int) -> None:
     """The service gives no count, and always the same first instances."""
 
