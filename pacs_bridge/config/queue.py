@@ -21,7 +21,8 @@ def checked_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError("a queue is at postgresql://")
-    if parts.password or "password" in parse_qs(parts.query):
+    hidden = {"password", "sslpassword"} & parse_qs(parts.query).keys()
+    if parts.password or hidden or "@" in parts.path + parts.fragment:
         raise ValueError("a password belongs into libpq's password file (?passfile=/path)")
     return value
 

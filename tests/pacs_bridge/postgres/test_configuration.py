@@ -35,6 +35,9 @@ def test_a_bridge_that_hands_over_segments_here_only_if_told_to(make_config):
     [
         ('{ url = "postgresql://bridge:secret@db/x" }', "password file"),
         ('{ url = "postgresql://bridge@db/x?password=secret" }', "password file"),
+        ('{ url = "postgresql://bridge:s3cr#t/x@db/x" }', "password file"),
+        ('{ url = "postgresql://bridge:s3/t@db/x" }', "password file"),
+        ('{ url = "postgresql://db/x?sslpassword=hunter2" }', "password file"),
         ('{ url = "redis://db" }', "postgresql://"),
         ('{ url = "postgresql://db/x", name = "a b" }', "queue.name"),
         ('{ url = "postgresql://db/x", waiting_jobs = 0 }', "queue.waiting_jobs"),
