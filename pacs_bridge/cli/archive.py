@@ -90,11 +90,13 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
     from pacs_bridge.archive.accounts import outcome_counts
     from pacs_bridge.archive.manifest import UnusableListError
     from pacs_bridge.archive.plan_file import PlanFile
-    from pacs_bridge.archive.planning import PlanInputs, WrongFolderError, make_plan
+    from pacs_bridge.archive.planning import PlanInputs, WrongFolderError, is_within, make_plan
     from pacs_bridge.archive.run_log import alone
 
     config = _optional(options["config_path"])
     run_folder: Path = options["run_folder"]
+    if is_within(options["inputs"], run_folder):  # before anything is written there
+        end_wrong_call("--run: what is to be planned lies in it: name another folder")
     with coded_failures(as_json, name_files=False):
         with alone(run_folder, "plan"), plan_progress(quiet) as progress:
             inputs = PlanInputs(

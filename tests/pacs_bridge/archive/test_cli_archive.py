@@ -133,6 +133,7 @@ def test_a_list_that_selects_nothing_and_folders_that_are_read_and_written_are_w
     plan = ("plan", "--run", "run", "--quiet", "--processes", 1)
     assert call(*plan, tree.root, "--manifest", "list.csv")[0] == 2
     assert call("plan", "--run", tree.root, tree.root, "--quiet")[0] == 2
+    assert [path.name for path in tree.root.iterdir()] == ["a"]
     assert call(*plan, tree.root)[0] == 0
     run = ("run", "--run", "run", "--models", tiny_models, "--model", "tiny", "--quiet")
     assert call(*run, "--out", tree.root)[0] == 2
