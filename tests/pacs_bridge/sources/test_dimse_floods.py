@@ -115,3 +115,35 @@ def test_a_match_without_end_is_too_large(open_archive: Callable[[int], DimseArc
         assert caught.value.reason is Reason.TOO_LARGE
     finally:
         server.shutdown()
+
+
+def _two_studies(event: Any) -> Iterator[tuple[int, Dataset | None]]:
+    """Both have a series of the same UID, and one row has a UID that is none."""
+    asked = event.identifier
+    for study, series in (("1.100", "1.2.3"), ("1.200", "1.2.3"), ("1.200", "../x")):
+        if asked.QueryRetrieveLevel == "SERIES" and asked.StudyInstanceUID != study:
+            continue
+        match = Dataset()
+        match.QueryRetrieveLevel = asked.QueryRetrieveLevel
+        match.StudyInstanceUID = study
+        if asked.QueryRetrieveLevel == "SERIES":
+            match.SeriesInstanceUID = series
+            match.Modality = "CT"
+        yield 0xFF00, match
+    yield 0x0000, None
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_one_series_uid_in_two_studies_is_two_series(
+    open_archive: Callable[[int], DimseArchive], kept_log: Any
+) -> None:
+    ae = AE(ae_title="A")
+    ae.add_supported_context(FIND)
+    handlers = [(evt.EVT_C_FIND, _two_studies)]
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    try:
+        found = list(open_archive(server.server_address[1]).find(SeriesQuery()))
+        assert [each.study_instance_uid for each in found] == ["1.100", "1.200"]
+        assert [event for event, _ in kept_log.lines] == ["series-without-uid"]
+    finally:
+        server.shutdown()
