@@ -38,6 +38,12 @@ def _make_package_known() -> None:
     spec.loader.exec_module(package)
 
 
+def _configuration_file(api: Any) -> Path | None:
+    """The file that Orthanc was started with, if it is one."""
+    text = api.GetConfigurationPath() if hasattr(api, "GetConfigurationPath") else ""
+    return Path(text) if text and Path(text).is_file() else None
+
+
 def register(api: Any) -> None:
     """Hang the plugin into Orthanc.
 
@@ -51,7 +57,8 @@ def register(api: Any) -> None:
     from pacs_bridge.plugin.service import PluginService
     from pacs_bridge.plugin.settings import read_settings
 
-    service = PluginService(OrthancServer(api), read_settings(json.loads(api.GetConfiguration())))
+    reading = read_settings(json.loads(api.GetConfiguration()), _configuration_file(api))
+    service = PluginService(OrthancServer(api), reading)
 
     def on_change(change: int, _level: int, resource: str) -> None:
         if change == api.ChangeType.STABLE_SERIES:

@@ -68,7 +68,12 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     ) -> None:
         """Take a connection if there is a place for it."""
         if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except RuntimeError:  # no thread could be started: its place is free again
+                self._places.release()
+                self.log.warning("control-full", connections=_MAX_CONNECTIONS)
+                self.shutdown_request(request)
         else:
             self.log.warning("control-full", connections=_MAX_CONNECTIONS)
             self.shutdown_request(request)

@@ -36,16 +36,20 @@ class BridgeClient:
     Parameters
     ----------
     url
-        ``http://HOST:PORT``.
+        ``http://HOST:PORT``, or ``https``.
     token_file
         Holds the bridge's token; read at each call, so that it may change.
+    ca_file
+        Holds the certificates that an https bridge is trusted by; None: those of the system.
     """
 
-    def __init__(self, url: str, token_file: Path | None) -> None:
+    def __init__(self, url: str, token_file: Path | None, ca_file: Path | None = None) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port
+        self._is_https = parts.scheme == "https"
         self._token_file = token_file
+        self._ca_file = ca_file
 
     def is_alive(self) -> bool:
         """Whether a bridge answers there."""
@@ -74,8 +78,9 @@ class BridgeClient:
     def _call(
         self, method: str, path: str, with_token: bool = True, identity: Identity | None = None
     ) -> BridgeAnswer:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
+        connection: http.client.HTTPConnection | None = None
         try:
+            connection = self._connection()
             headers = {"Authorization": f"Bearer {self._token()}"} if with_token else {}
             if identity is not None:
                 headers["Pacs-Bridge-Study"] = quote(identity.study_uid)
@@ -87,10 +92,21 @@ class BridgeClient:
             where = f"{self._host}:{self._port}"
             raise BridgeUnreachableError(f"{where}: {type(error).__name__}") from error
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
         if not isinstance(body, dict):
             raise BridgeUnreachableError("the answer is no object")
         return BridgeAnswer(answer.status, body)
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if not self._is_https:
+            return http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
+        import ssl  # only where it is needed: Orthanc brings an OpenSSL of its own along
+
+        context = ssl.create_default_context(cafile=self._ca_file)
+        return http.client.HTTPSConnection(
+            self._host, self._port, timeout=_TIMEOUT_S, context=context
+        )
 
     def _token(self) -> str:
         if self._token_file is None:

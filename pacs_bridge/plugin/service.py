@@ -172,7 +172,7 @@ class _Working:
         status: Callable[[], Mapping[str, object]],
     ) -> None:
         url = settings.control_url
-        client = BridgeClient(url, settings.token_file) if url else None
+        client = BridgeClient(url, settings.token_file, settings.ca_file) if url else None
         self.settings = settings
         self.notes = NoteBook.open_alone(settings.notes_file)
         for damage in self.notes.damage:

@@ -23,6 +23,7 @@ class Settings:
     stable_age_s: float  #: of Orthanc itself
     control_url: str = ""  #: empty: nothing is known of what the bridge does
     token_file: Path | None = None
+    ca_file: Path | None = None  #: of whoever signed the certificate of an https control
     automatic: bool = True  #: a stable CT series is sent by itself
     existing_series: bool = False  #: at the first start, also what is already here
     command: tuple[str, ...] = ()  #: starts the bridge; empty: somebody else does
@@ -46,8 +47,17 @@ class _FaultError(ValueError):
     """What is wrong with one value."""
 
 
-def read_settings(configuration: Mapping[str, object]) -> Reading:
-    """The settings in Orthanc's whole configuration."""
+def read_settings(configuration: Mapping[str, object], file: Path | None = None) -> Reading:
+    """The settings in Orthanc's whole configuration.
+
+    Parameters
+    ----------
+    configuration
+        As Orthanc tells it.
+    file
+        Where it was read from: Orthanc takes relative paths as beside it. None if that is not
+        known, or a folder.
+    """
     section = configuration.get(SECTION)
     if section is None:
         return Reading(None, warnings=(f"no section {SECTION}: the plugin does nothing",))
@@ -68,9 +78,14 @@ def read_settings(configuration: Mapping[str, object]) -> Reading:
     if values.pop("enable", True) is False:
         return Reading(None, tuple(faults), (*warnings, f"{SECTION}.Enable is false"))
     faults += _missing(section, values)
+    folder = _index_folder(configuration)
+    if not folder.is_absolute() and file is not None:
+        folder = file.parent / folder
+    if not folder.is_absolute() and "NotesFile" not in section:
+        faults.append(f"{SECTION}.NotesFile: missing; Orthanc's own folder is a relative path")
     if faults:
         return Reading(None, tuple(faults), tuple(warnings))
-    values.setdefault("notes_file", _index_folder(configuration) / NOTES_NAME)
+    values.setdefault("notes_file", folder / NOTES_NAME)
     values["stable_age_s"] = _stable_age_s(configuration)
     return Reading(Settings(**values), (), tuple(warnings))
 
@@ -134,8 +149,14 @@ def _url(value: object) -> str:
         port = parts.port
     except ValueError:
         raise _FaultError("is no address") from None
-    if parts.scheme != "http" or not parts.hostname or port is None or parts.path or parts.query:
-        raise _FaultError("is http://HOST:PORT")
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or port is None
+        or parts.path
+        or parts.query
+    ):
+        raise _FaultError("is http://HOST:PORT or https://HOST:PORT")
     return word
 
 
@@ -174,6 +195,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[object], object]]] = {
     "Modality": ("modality", _name),
     "ControlUrl": ("control_url", _url),
     "TokenFile": ("token_file", _file),
+    "ControlCaFile": ("ca_file", _file),
     "Automatic": ("automatic", _flag),
     "ExistingSeries": ("existing_series", _flag),
     "NotesFile": ("notes_file", _file),

@@ -323,6 +323,20 @@ def test_more_callers_than_there_are_places_are_turned_away(
     assert web.get("/health").status_code == 200
 
 
+def test_a_thread_that_cannot_be_started_keeps_no_place(
+    server: ControlServer, web: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("socketserver.ThreadingMixIn.process_request", fail)
+        for _ in range(17):
+            with pytest.raises(httpx.TransportError):
+                web.get("/health")
+    assert web.get("/health").status_code == 200
+
+
 def test_the_log_tells_neither_tokens_nor_series(
     web: httpx.Client, log_file: Path, dead_job: int
 ) -> None:

@@ -13,6 +13,7 @@ from pacs_bridge.plugin.settings import _KEYS, Settings, read_settings
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "orthanc.md"
 MINIMAL = {"Modality": "bridge"}
+FILE = Path("/etc/orthanc/orthanc.json")
 
 
 def test_what_is_not_said_has_defaults_that_follow_orthanc() -> None:
@@ -25,11 +26,27 @@ def test_what_is_not_said_has_defaults_that_follow_orthanc() -> None:
     assert found.notes_file == Path("/ix/pacs-bridge.notes")
 
 
+def test_a_relative_folder_is_beside_the_configuration_as_orthanc_takes_it() -> None:
+    configuration = {"StorageDirectory": "st", "PacsBridge": MINIMAL}
+    found = read_settings(configuration, FILE).settings
+    assert found is not None
+    assert found.notes_file == Path("/etc/orthanc/st/pacs-bridge.notes")
+    (fault,) = read_settings(configuration).faults
+    assert fault.startswith("PacsBridge.NotesFile: missing")
+
+
+def test_control_may_be_behind_tls() -> None:
+    tls = {"ControlUrl": "https://h:8043", "TokenFile": "/t", "ControlCaFile": "/ca.pem"}
+    reading = read_settings({"StorageDirectory": "/st", "PacsBridge": {**MINIMAL, **tls}})
+    assert reading.settings is not None
+    assert reading.settings.ca_file == Path("/ca.pem")
+
+
 def test_every_fault_is_said_at_once_and_unknown_keys_are_warned_of() -> None:
     reading = read_settings(
         {
             "PacsBridge": {
-                "ControlUrl": "https://host/path",
+                "ControlUrl": "ftp://host/path",
                 "Command": ["pacs-bridge", "serve"],
                 "StoresAtOnce": 0,
                 "FirstWaitSeconds": "5",
@@ -37,7 +54,8 @@ def test_every_fault_is_said_at_once_and_unknown_keys_are_warned_of() -> None:
                 "NotesFile": "relative",
                 "Colour": "blue",
             }
-        }
+        },
+        FILE,
     )
     assert reading.settings is None
     assert {fault.partition(":")[0] for fault in reading.faults} == {
@@ -61,7 +79,7 @@ def test_every_fault_is_said_at_once_and_unknown_keys_are_warned_of() -> None:
     ],
 )
 def test_what_cannot_work_is_a_fault(section: object, fault: str) -> None:
-    (said,) = read_settings({"PacsBridge": section}).faults
+    (said,) = read_settings({"PacsBridge": section}, FILE).faults
     assert said.startswith(fault)
 
 
@@ -76,7 +94,7 @@ def test_the_documentation_shows_every_key_and_its_example_has_no_fault() -> Non
     rows = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
     assert rows >= set(_KEYS)
     (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    reading = read_settings(json.loads(example))
+    reading = read_settings(json.loads(example), FILE)
     assert reading.faults == reading.warnings == ()
 
 
