@@ -19,6 +19,7 @@ from inference.finding import Finding
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.postgres.fence import next_fence
+from pacs_bridge.postgres.job_rows import JobRows
 from pacs_bridge.postgres.payload import (
     JobPayload,
     UnknownFormatError,
@@ -26,7 +27,6 @@ from pacs_bridge.postgres.payload import (
     outcome_row,
     parsed_payload,
     request_key,
-    storable,
 )
 from pacs_bridge.postgres.presence import Presence
 from pacs_bridge.postgres.server import Connection, Server
@@ -79,6 +79,7 @@ class PostgresQueue:
         self._owner = owner
         self._max_failures = max_failures
         self._tasks = Tasks(name)
+        self._rows = JobRows(name, self._tasks)
         self._presence = Presence(server, self._tasks)
         self._difference = difference
         self._known_owner = ""
@@ -165,7 +166,7 @@ class PostgresQueue:
         outcome = Jsonb(outcome_row(results, findings))
         with self._held(claim, State.SENDING) as (connection, row):
             if row is not None:
-                self._settle(connection, row, State.SENDING)
+                self._rows.settle(connection, row, State.SENDING)
                 connection.execute(
                     "UPDATE pacs_bridge_jobs SET outcome = %s WHERE queue = %s AND id = %s",
                     (outcome, self._name, claim.job_id),
@@ -176,10 +177,10 @@ class PostgresQueue:
         state = State.RETRY
         with self._held(claim, State.RETRY, State.DEAD) as (connection, row):
             if row is None:
-                return self._state(connection, claim.job_id)
+                return self._rows.state(connection, claim.job_id)
             counted = row["deaths"] + int(policy.max_attempts is not None)
             if policy.is_over(counted, row["waited_s"]):
-                self._settle(connection, row, State.DEAD, reason, detail)
+                self._rows.settle(connection, row, State.DEAD, reason, detail)
                 return State.DEAD
             wait_s = policy.wait_s(row["attempts"])
             self._tasks.put_back(connection, row["task_id"], wait_s)
@@ -188,20 +189,20 @@ class PostgresQueue:
                 " WHERE queue = %s AND id = %s",
                 (counted, wait_s, self._name, claim.job_id),
             )
-            self._let_go(connection, claim.job_id, state, reason, detail)
+            self._rows.let_go(connection, claim.job_id, state, reason, detail)
         return state
 
     def park(self, claim: JobClaim, reason: Reason, detail: str) -> None:
         """See ``Queue.park``."""
         with self._held(claim, State.DEAD) as (connection, row):
             if row is not None:
-                self._settle(connection, row, State.DEAD, reason, detail)
+                self._rows.settle(connection, row, State.DEAD, reason, detail)
 
     def skip(self, claim: JobClaim, reason: Reason, detail: str) -> None:
         """See ``Queue.skip``."""
         with self._held(claim, State.SKIPPED) as (connection, row):
             if row is not None:
-                self._settle(connection, row, State.SKIPPED, reason, detail)
+                self._rows.settle(connection, row, State.SKIPPED, reason, detail)
 
     def release(self, claim: JobClaim) -> None:
         """See ``Queue.release``."""
@@ -213,7 +214,7 @@ class PostgresQueue:
                 "UPDATE pacs_bridge_jobs SET attempts = attempts - 1 WHERE queue = %s AND id = %s",
                 (self._name, claim.job_id),
             )
-            self._let_go(connection, claim.job_id, State.READY)
+            self._rows.let_go(connection, claim.job_id, State.READY)
 
     def state(self, job_id: int) -> State:
         """Where a job stands.
@@ -224,7 +225,7 @@ class PostgresQueue:
             If there is no such job.
         """
         with self._server.transaction() as connection:
-            return self._state(connection, job_id)
+            return self._rows.state(connection, job_id)
 
     def close(self) -> None:
         """Sign off; leases that are held run out."""
@@ -263,10 +264,10 @@ class PostgresQueue:
             )
             if deaths >= self._max_failures:
                 died = f"its worker died; failures that count: {deaths}"
-                self._settle(connection, row, State.DEAD, Reason.INTERNAL_ERROR, died)
+                self._rows.settle(connection, row, State.DEAD, Reason.INTERNAL_ERROR, died)
                 continue
             self._tasks.put_back(connection, row["task_id"])
-            self._let_go(connection, row["id"], State.READY)
+            self._rows.let_go(connection, row["id"], State.READY)
 
     def _lease(
         self, connection: Connection, task: Task, worker: str, lease_s: float
@@ -285,7 +286,7 @@ class PostgresQueue:
                 raise PermanentError(Reason.BAD_PAYLOAD, "it is of another job")
             difference = self._difference(payload)
         except PermanentError as error:
-            self._settle(connection, row, State.DEAD, error.reason, error.detail)
+            self._rows.settle(connection, row, State.DEAD, error.reason, error.detail)
             return None, ""
         except UnknownFormatError:
             difference = "release of the bridge"
@@ -364,45 +365,6 @@ class PostgresQueue:
         ).rowcount
         if not updated:
             raise _lost(claim)
-
-    def _settle(
-        self,
-        connection: Connection,
-        row: DictRow,
-        state: State,
-        reason: Reason | None = None,
-        detail: str = "",
-    ) -> None:
-        """The end of a job here: its task goes, its row waits for the bridge to take it."""
-        self._tasks.finish(connection, row["task_id"], has_succeeded=state is State.SENDING)
-        connection.execute(
-            "UPDATE pacs_bridge_jobs SET task_id = NULL WHERE queue = %s AND id = %s",
-            (self._name, row["id"]),
-        )
-        self._let_go(connection, row["id"], state, reason, detail)
-
-    def _let_go(
-        self,
-        connection: Connection,
-        job_id: int,
-        state: State,
-        reason: Reason | None = None,
-        detail: str = "",
-    ) -> None:
-        connection.execute(
-            "UPDATE pacs_bridge_jobs SET worker = NULL, lease_until = NULL, fence = fence + 1,"
-            " state = %s, reason = %s, detail = %s WHERE queue = %s AND id = %s",
-            (state.value, reason and reason.value, storable(detail), self._name, job_id),
-        )
-
-    def _state(self, connection: Connection, job_id: int) -> State:
-        row = connection.execute(
-            "SELECT state FROM pacs_bridge_jobs WHERE queue = %s AND id = %s",
-            (self._name, job_id),
-        ).fetchone()
-        if row is None:
-            raise KeyError(job_id)
-        return State(row["state"])
 
 
 def _is_held(row: DictRow, claim: JobClaim) -> bool:
