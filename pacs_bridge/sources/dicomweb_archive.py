@@ -16,12 +16,11 @@ from pacs_bridge.dicomweb.search import Search
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.log import Log
-from pacs_bridge.receive.header import is_valid_uid
 from pacs_bridge.sources.brief_retry import BriefRetry
 from pacs_bridge.sources.dicomweb_retrieval import Retrieval
 from pacs_bridge.sources.dicomweb_status import refusal
 from pacs_bridge.sources.received_series import ReceivedSeries, SizeLimits, WantedSeries
-from pacs_bridge.sources.remote_archive import FoundSeries, SeriesQuery
+from pacs_bridge.sources.remote_archive import FoundSeries, SeriesQuery, checked_uid
 
 _OK = (200, 204)
 _FIELDS = (
@@ -164,14 +163,14 @@ class DicomwebArchive:
 
     def _place(self, study: str, series: str, check: Callable[[], None]) -> _Place:
         """Where the series is, and how many instances it has by the list of series."""
-        path = f"/studies/{_checked(study)}/series" if study else "/series"
-        query = ((_SERIES_KEY, _checked(series)), _INCLUDED[-1])
+        path = f"/studies/{checked_uid(study)}/series" if study else "/series"
+        query = ((_SERIES_KEY, checked_uid(series)), _INCLUDED[-1])
         for row in self._search(check).all(path, query, _TOLD_APART):
             found = _found(row)
             is_of_study = found.study_instance_uid in ("", study) or not study
-            if _checked(found.series_instance_uid) == series and is_of_study:
+            if checked_uid(found.series_instance_uid) == series and is_of_study:
                 return _Place(
-                    study or _checked(found.study_instance_uid), series, found.instance_count
+                    study or checked_uid(found.study_instance_uid), series, found.instance_count
                 )
         raise PermanentError(Reason.SOURCE_MISSING, f"{self._config.name}: has no series {series}")
 
@@ -180,7 +179,7 @@ class DicomwebArchive:
         rows = self._search(check).all(
             f"{place.path}/instances", (), (model.SOP_INSTANCE_UID,), _MOST_INSTANCES
         )
-        listed = frozenset(_checked(model.text(row, model.SOP_INSTANCE_UID)) for row in rows)
+        listed = frozenset(checked_uid(model.text(row, model.SOP_INSTANCE_UID)) for row in rows)
         if len(listed) < max(place.instance_count or 0, 1):
             raise TransientError(
                 Reason.SOURCE_INCOMPLETE,
@@ -232,7 +231,7 @@ def _searches(query: SeriesQuery) -> Iterator[tuple[str, tuple[tuple[str, str], 
         if value
     )
     for study in query.study_instance_uids or ("",):
-        path = f"/studies/{_checked(study)}/series" if study else _ALL_SERIES
+        path = f"/studies/{checked_uid(study)}/series" if study else _ALL_SERIES
         for series in query.series_instance_uids or ("",):
             for modality in ("",) if series else query.modalities or ("",):
                 keys = ((_SERIES_KEY, series), ("Modality", modality))
@@ -276,16 +275,3 @@ def _found(row: dict[str, Any]) -> FoundSeries:
         ),
         sop_classes=model.texts(row, model.SOP_CLASSES_IN_STUDY),
     )
-
-
-def _checked(uid: str) -> str:
-    """A UID that may stand in an address.
-
-    Raises
-    ------
-    PermanentError
-        ``bad-answer`` if it is none.
-    """
-    if not is_valid_uid(uid):
-        raise PermanentError(Reason.BAD_ANSWER, "a UID that is none")
-    return uid

@@ -21,7 +21,7 @@ from pacs_bridge.sources.find_scu import FindScu, count_of, text_of, texts_of
 from pacs_bridge.sources.get_scu import GetScu
 from pacs_bridge.sources.move_scu import MoveScu
 from pacs_bridge.sources.received_series import ReceivedSeries, SizeLimits, WantedSeries
-from pacs_bridge.sources.remote_archive import FoundSeries, SeriesQuery
+from pacs_bridge.sources.remote_archive import FoundSeries, SeriesQuery, checked_uid
 from pacs_bridge.sources.sub_operations import SubOperations
 
 _STUDY_TOLD = ("StudyInstanceUID", "StudyDate", "StudyDescription", "ModalitiesInStudy")
@@ -141,7 +141,7 @@ class DimseArchive:
         """Study of the series, and the SOP Instance UIDs of its images by the archive's lists."""
         keys = {
             "StudyInstanceUID": study,
-            "SeriesInstanceUID": _checked(series),
+            "SeriesInstanceUID": checked_uid(series),
             "NumberOfSeriesRelatedInstances": "",
         }
         matches = [
@@ -153,7 +153,7 @@ class DimseArchive:
             raise PermanentError(
                 Reason.SOURCE_MISSING, f"{self._config.name}: has no series {series}"
             )
-        study = study or _checked(text_of(matches[0], "StudyInstanceUID"))
+        study = study or checked_uid(text_of(matches[0], "StudyInstanceUID"))
         count = count_of(matches[0], "NumberOfSeriesRelatedInstances")
         keys = {
             "StudyInstanceUID": study,
@@ -187,7 +187,7 @@ def _studies(query: SeriesQuery, finder: FindScu) -> Iterator[Dataset]:
     """The studies whose series are to be searched."""
     if query.study_instance_uids:
         for uid in query.study_instance_uids:
-            yield from finder.find("STUDY", _study_keys(query, "", _checked(uid)), _nothing)
+            yield from finder.find("STUDY", _study_keys(query, "", checked_uid(uid)), _nothing)
         return
     if query.series_instance_uids and not (query.from_date or query.to_date):
         yield Dataset()  # relational, where the archive can do that (PS3.4 C.4.1.2.2.1)
@@ -213,7 +213,7 @@ def _series_keys(query: SeriesQuery, study: Dataset) -> dict[str, str]:
     series = query.series_instance_uids
     return dict.fromkeys(_SERIES_TOLD, "") | {
         "StudyInstanceUID": text_of(study, "StudyInstanceUID"),
-        "SeriesInstanceUID": "\\".join(_checked(uid) for uid in series),  # a list of UIDs
+        "SeriesInstanceUID": "\\".join(checked_uid(uid) for uid in series),  # a list of UIDs
         "SeriesDescription": query.series_description,
         "BodyPartExamined": query.body_part,
     }
@@ -257,19 +257,6 @@ def _found(match: Dataset, study: Dataset) -> FoundSeries:
         ),
         sop_classes=texts_of(study, "SOPClassesInStudy"),
     )
-
-
-def _checked(uid: str) -> str:
-    """A UID, not a list of them or a wildcard.
-
-    Raises
-    ------
-    PermanentError
-        ``bad-answer`` if it is none.
-    """
-    if not is_valid_uid(uid):
-        raise PermanentError(Reason.BAD_ANSWER, "a UID that is none")
-    return uid
 
 
 def _nothing() -> None:

@@ -12,6 +12,8 @@ from datetime import date
 from pathlib import Path
 from typing import Protocol
 
+from inference.reasons import Reason
+from pacs_bridge.errors import PermanentError
 from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.receive.header import is_valid_uid
 
@@ -127,3 +129,16 @@ class RemoteArchive(Protocol):
             See the class.
         """
         ...
+
+
+def checked_uid(uid: str) -> str:
+    """A UID that may stand in an address or a key: not a list of them, nor a wildcard.
+
+    Raises
+    ------
+    PermanentError
+        ``bad-answer`` if it is none.
+    """
+    if not is_valid_uid(uid):
+        raise PermanentError(Reason.BAD_ANSWER, "a UID that is none")
+    return uid
