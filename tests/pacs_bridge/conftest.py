@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -37,6 +38,7 @@ from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import Volume
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.load import load_config
+from pacs_bridge.demo_archive import run_archive
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.library_settings import apply_library_settings
 from pacs_bridge.log import JsonLog
@@ -496,3 +498,21 @@ def send(raw_peer) -> Callable[..., list[int]]:
         return statuses
 
     return run
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A Storage SCP; the folder that it fills, and its port."""
+    folder, port, leave = tmp_path / "archive", threading.Event(), threading.Event()
+    ports: list[int] = []
+
+    def announce(number: int) -> None:
+        ports.append(number)
+        port.set()
+
+    thread = threading.Thread(target=run_archive, args=(folder, announce, leave))
+    thread.start()
+    assert port.wait(30)
+    yield folder, ports[0]
+    leave.set()
+    thread.join()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import httpx
 import numpy as np
 import pydicom
 import pytest
+from programs import end_process, free_ports, need_programs
 
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import SeriesOptions
@@ -87,31 +87,6 @@ class Site:
         return answer.json() if answer.content else []
 
 
-def _peers_or_skip() -> None:
-    missing = [str(path) for path in (ORTHANC, STORESCU, DICOMWEB) if not path.exists()]
-    if missing and os.environ.get("CI") == "true":
-        pytest.fail(f"peers are missing: {missing}")
-    if missing:
-        pytest.skip(f"peers are not installed: {missing}")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 @pytest.fixture(scope="module")
 def site(
     tmp_path_factory: pytest.TempPathFactory,
@@ -119,9 +94,9 @@ def site(
     serving: Callable[[Path], Any],
     wait_for: Callable[..., None],
 ) -> Iterator[Site]:
-    _peers_or_skip()
+    need_programs(ORTHANC, STORESCU, DICOMWEB)
     folder = tmp_path_factory.mktemp("site")
-    bridge_port, orthanc_port, web_port = _free_ports(3)
+    bridge_port, orthanc_port, web_port = free_ports(3)
     (folder / "orthanc.json").write_text(
         json.dumps(
             {
@@ -163,7 +138,7 @@ def site(
             yield Site(served.port, web, ledger)
             ledger.close()
     finally:
-        _end(orthanc)
+        end_process(orthanc)
 
 
 def _answers(web: httpx.Client) -> bool:

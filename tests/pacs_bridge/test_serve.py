@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +19,7 @@ from click.testing import CliRunner
 
 from inference.volume import Volume
 from pacs_bridge.cli.main import main
-from pacs_bridge.demo_archive import AE_TITLE, run_archive
+from pacs_bridge.demo_archive import AE_TITLE
 from pacs_bridge.demo_score import decode
 
 #: For a result, on a busy machine.
@@ -52,24 +51,6 @@ name = "all"
 model = "{model}"
 destinations = ["{destination}"]
 """
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """A Storage SCP; its folder and port."""
-    folder, port, leave = tmp_path / "archive", threading.Event(), threading.Event()
-    ports: list[int] = []
-
-    def announce(number: int) -> None:
-        ports.append(number)
-        port.set()
-
-    thread = threading.Thread(target=run_archive, args=(folder, announce, leave))
-    thread.start()
-    assert port.wait(30)
-    yield folder, ports[0]
-    leave.set()
-    thread.join()
 
 
 @pytest.fixture

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import pytest
 from click.testing import CliRunner
 from pydicom import dcmread
 
@@ -17,36 +13,18 @@ from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
 from inference.volume import Volume
 from pacs_bridge.cli.main import main
-from pacs_bridge.demo_archive import AE_TITLE, run_archive
-
-
-@pytest.fixture
-def pacs(tmp_path) -> Iterator[tuple[Path, int]]:
-    """A Storage SCP; its folder and port."""
-    folder, known, leave = tmp_path / "pacs", threading.Event(), threading.Event()
-    ports: list[int] = []
-
-    def announce(number: int) -> None:
-        ports.append(number)
-        known.set()
-
-    thread = threading.Thread(target=run_archive, args=(folder, announce, leave))
-    thread.start()
-    assert known.wait(30)
-    yield folder, ports[0]
-    leave.set()
-    thread.join()
+from pacs_bridge.demo_archive import AE_TITLE
 
 
 def test_the_workers_of_a_service_run_a_plan_and_its_results_reach_the_pacs(
-    pacs, tree, ram_folder, make_config, tiny_models, serving
+    archive, tree, ram_folder, make_config, tiny_models, serving
 ):
     hu = np.full((10, 16, 16), -1000, dtype=np.int16)
     hu[3:9, 4:12, 4:12] = 700
     volume = Volume(hu, stack(hu.shape, (3.0, 4.0, 3.0)))
     for number in range(2):
         write_ct_series(volume, tree.root / str(number), SeriesOptions(seed=number + 1))
-    folder, port = pacs
+    folder, port = archive
     config = make_config(
         models=f"{{ folder = {json.dumps(str(tiny_models))} }}",
         workers='{ devices = ["cpu"] }',

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import httpx
 import numpy as np
 import pydicom
 import pytest
+from programs import free_ports, need_programs
 
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import SeriesOptions
@@ -203,19 +203,7 @@ class OrthancWithPlugin:
 
 @pytest.fixture(scope="session")
 def needs_orthanc() -> None:
-    missing = [str(path) for path in (ORTHANC, STORESCU, PYTHON_PLUGIN) if not path.exists()]
-    if missing and os.environ.get("CI") == "true":
-        pytest.fail(f"peers are missing: {missing}")
-    if missing:
-        pytest.skip(f"peers are not installed: {missing}")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    need_programs(ORTHANC, STORESCU, PYTHON_PLUGIN)
 
 
 @pytest.fixture(scope="session")
@@ -226,7 +214,7 @@ def make_site(
 
     def make(**changes: Any) -> OrthancWithPlugin:
         folder = tmp_path_factory.mktemp("site")
-        dicom, web, bridge, control = _free_ports(4)
+        dicom, web, bridge, control = free_ports(4)
         site = OrthancWithPlugin(folder, dicom, web, bridge, control, **changes)
         site.bridge_config.write_text(
             BRIDGE.format(

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 from postgres_peer import PostgresPeer
 
 from inference.volume import Volume
-from pacs_bridge.demo_archive import AE_TITLE, run_archive
+from pacs_bridge.demo_archive import AE_TITLE
 from pacs_bridge.demo_score import decode
 from pacs_bridge.ledger.ledger import Ledger
 
@@ -42,24 +41,6 @@ queue = {{ url = {url} }}
 destinations = [{{ name = "archive", ae_title = "{title}", host = "127.0.0.1", port = {port} }}]
 routes = [{{ name = "all", model = "tiny", destinations = ["archive"] }}]
 """
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """A PACS: the folder that it fills, and its port."""
-    folder, port, leave = tmp_path / "archive", threading.Event(), threading.Event()
-    ports: list[int] = []
-
-    def announce(number: int) -> None:
-        ports.append(number)
-        port.set()
-
-    thread = threading.Thread(target=run_archive, args=(folder, announce, leave))
-    thread.start()
-    assert port.wait(30)
-    yield folder, ports[0]
-    leave.set()
-    thread.join()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -19,6 +18,7 @@ from urllib.parse import parse_qsl
 import httpx
 import pydicom
 import pytest
+from programs import end_process, free_ports, need_programs
 
 from pacs_bridge.library_settings import apply_library_settings
 
@@ -34,31 +34,6 @@ MOVE_AE_TITLE = "BRIDGEFETCH"
 @pytest.fixture(autouse=True)
 def _settings() -> None:
     apply_library_settings()
-
-
-def _need(*programs: Path) -> None:
-    missing = [str(path) for path in programs if not path.exists()]
-    if missing and os.environ.get("CI") == "true":
-        pytest.fail(f"peers are missing: {missing}")
-    if missing:
-        pytest.skip(f"peers are not installed: {missing}")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 @dataclass
@@ -81,9 +56,9 @@ def orthanc(
     tmp_path_factory: pytest.TempPathFactory, wait_for: Callable[..., None]
 ) -> Iterator[Orthanc]:
     """Orthanc; each test brings a study of its own."""
-    _need(ORTHANC, DICOMWEB)
+    need_programs(ORTHANC, DICOMWEB)
     folder = tmp_path_factory.mktemp("orthanc")
-    web_port, port, move_port = _free_ports(3)
+    web_port, port, move_port = free_ports(3)
     (folder / "orthanc.json").write_text(
         json.dumps(
             {
@@ -114,7 +89,7 @@ def orthanc(
             wait_for(lambda: _answers(web))
             yield Orthanc(f"{base}/dicom-web", port, move_port, web)
     finally:
-        _end(process)
+        end_process(process)
 
 
 def _answers(web: httpx.Client) -> bool:
@@ -216,9 +191,9 @@ def dcmqrscp(
     tmp_path_factory: pytest.TempPathFactory, wait_for: Callable[..., None]
 ) -> Iterator[Dcmqrscp]:
     """DCMTK's archive; each test brings a study of its own."""
-    _need(DCMQRSCP, STORESCU)
+    need_programs(DCMQRSCP, STORESCU)
     folder = tmp_path_factory.mktemp("dcmqrscp")
-    port, move_port = _free_ports(2)
+    port, move_port = free_ports(2)
     (folder / "archive").mkdir()
     config = folder / "dcmqrscp.cfg"
     config.write_text(
@@ -232,7 +207,7 @@ def dcmqrscp(
         wait_for(lambda: _listens(port))
         yield Dcmqrscp(port, move_port)
     finally:
-        _end(process)
+        end_process(process)
 
 
 def _listens(port: int) -> bool:
