@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -129,38 +131,73 @@ class Machine:
     ----------
     number
         Of the machine: its network is 10.231.``number``.0/24, this side has .1.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        When it cannot be made; what was made of it is gone again.
     """
 
     def __init__(self, number: int) -> None:
-        self._name = f"bridge{os.getpid()}n{number}"
+        self._name = f"{_NAMES}{os.getpid()}n{number}"
         self._cable = f"b{os.getpid() % 100_000}n{number}"
         self.address = f"10.231.{number}.1"
-        for command in (
-            f"netns add {self._name}",
-            f"link add {self._cable} type veth peer name eth0 netns {self._name}",
-            f"addr add {self.address}/24 dev {self._cable}",
-            f"link set {self._cable} up",
-            f"-n {self._name} addr add 10.231.{number}.2/24 dev eth0",
-            f"-n {self._name} link set eth0 up",
-        ):
-            subprocess.run(["ip", *command.split()], check=True, capture_output=True)
         self.inside = ("ip", "netns", "exec", self._name)
+        _ip(f"netns add {self._name}")
+        try:
+            for command in (
+                f"link add {self._cable} type veth peer name eth0 netns {self._name}",
+                f"addr add {self.address}/24 dev {self._cable}",
+                f"link set {self._cable} up",
+                f"-n {self._name} addr add 10.231.{number}.2/24 dev eth0",
+                f"-n {self._name} link set eth0 up",
+            ):
+                _ip(command)
+        except subprocess.CalledProcessError:
+            self.remove()
+            raise
 
     def cut(self) -> None:
-        subprocess.run(["ip", "link", "set", self._cable, "down"], check=True)
+        _ip(f"link set {self._cable} down")
 
     def mend(self) -> None:
-        subprocess.run(["ip", "link", "set", self._cable, "up"], check=True)
+        _ip(f"link set {self._cable} up")
 
     def remove(self) -> None:
-        subprocess.run(["ip", "netns", "del", self._name], check=True)
+        _ip(f"netns del {self._name}")
+
+
+_NAMES = "bridge"
+
+
+def _ip(command: str) -> str:
+    return subprocess.run(
+        ["ip", *command.split()], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def _remove_orphans() -> None:
+    """Take down what a killed run of these tests left: its addresses would answer for ours."""
+    for name in _ip("netns list").split():
+        owner = re.fullmatch(rf"{_NAMES}(\d+)n\d+", name)
+        if owner and not Path(f"/proc/{owner[1]}").exists():
+            _ip(f"netns del {name}")
+
+
+def _free_networks(count: int) -> list[int]:
+    """Third octets that no interface here has, so that two runs can stand side by side."""
+    routes = _ip("route")
+    start = os.getpid() * count
+    octets = ((start + step) % 256 for step in range(256))
+    return list(islice((each for each in octets if f"10.231.{each}.0/24" not in routes), count))
 
 
 @pytest.fixture
 def machines() -> Iterator[list[Machine]]:
     made: list[Machine] = []
     try:
-        made.extend(Machine(number) for number in (1, 2))
+        _remove_orphans()
+        made.extend(Machine(number) for number in _free_networks(2))
     except (OSError, subprocess.CalledProcessError) as error:
         for machine in made:
             machine.remove()
