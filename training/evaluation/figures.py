@@ -12,13 +12,11 @@ from inference.agreement import Overlap, swapped_structures
 from inference.geometry import FloatArray
 from inference.label_map import LabelMap
 from inference.reasons import Reason
-from inference.structures import STRUCTURE_COUNT
+from inference.structures import CLASS_COUNT
 from training.errors import TrainingError
 from training.evaluation.distances import SurfaceDistances
 from training.evaluation.surface import SurfaceTables, surface_of
 from training.evaluation.tolerances import Tolerances
-
-_IDS = STRUCTURE_COUNT + 1
 
 
 class Presence(StrEnum):
@@ -116,7 +114,7 @@ def measure(
     tables = SurfaceTables(reference.geometry)
     swapped = swapped_structures(Overlap.between(reference, other), other)
     found = []
-    for structure_id in range(1, _IDS) if only is None else sorted(only):
+    for structure_id in range(1, CLASS_COUNT) if only is None else sorted(only):
         reference_ml, other_ml = volumes.reference[structure_id], volumes.other[structure_id]
         if not (reference_ml or other_ml):
             continue
@@ -151,4 +149,4 @@ def _volumes(reference: LabelMap, other: LabelMap) -> _Volumes:
         same = first[first == second]
         for row, ids in enumerate((first.ravel(), second.ravel(), same)):
             totals[row] += ml * np.bincount(ids, minlength=256)
-    return _Volumes(*totals[:, :_IDS])
+    return _Volumes(*totals[:, :CLASS_COUNT])
