@@ -195,7 +195,8 @@ class Entry:
         if series is None:
             revision = next_revision(self._connection, arrival.series_instance_uid)
             self._connection.execute(
-                "INSERT INTO series VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO series (series_instance_uid, study_instance_uid, patient_key,"
+                " revision, expected_instances) VALUES (?, ?, ?, ?, ?)",
                 (
                     arrival.series_instance_uid,
                     arrival.study_instance_uid,

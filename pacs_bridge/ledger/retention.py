@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from pacs_bridge.ledger.database import Database, time_text
 
-_MOST_SERIES_AT_ONCE = 100
+_MOST_SERIES_AT_ONCE = 20  # some thousand files: seconds, in which no series becomes ready
 _MOST_RESULTS_AT_ONCE = 500
 
 
@@ -30,13 +30,17 @@ class Retention:
         """Delete the instances of series that ended well, or were skipped, so long ago.
 
         Nothing of a series is deleted that came later than that, or whose current revision is
-        open, held, at work or dead. Gives how many files; a few series at a time.
+        open, held, at work or dead. Gives how many files; a few series at a time, so call it
+        again as long as there were any.
         """
         before = self._before(after_s)
         deleted = 0
         with self._database.read() as connection:
-            series = [row[0] for row in connection.execute(_DONE_SERIES, {"before": before})]
-        for series_instance_uid in series[:_MOST_SERIES_AT_ONCE]:
+            found = connection.execute(
+                f"{_DONE_SERIES} LIMIT :most", {"before": before, "most": _MOST_SERIES_AT_ONCE}
+            )
+            series = [row[0] for row in found]
+        for series_instance_uid in series:
             with self._database.write() as connection:  # nobody receives it meanwhile
                 if connection.execute(
                     f"SELECT 1 FROM ({_DONE_SERIES}) WHERE series_instance_uid = :series",  # noqa: S608
@@ -48,7 +52,7 @@ class Retention:
     def delete_results(self, after_s: float) -> int:
         """Delete the files of results that every destination has had for so long.
 
-        Gives how many; a few at a time.
+        Gives how many; a few at a time, so call it again as long as there were any.
         """
         before = self._before(after_s)
         with self._database.read() as connection:
@@ -70,6 +74,10 @@ class Retention:
             " AND deleted_at IS NULL RETURNING path",
             (self._database.now_text(), series_instance_uid),
         ).fetchall()
+        connection.execute(
+            "UPDATE series SET has_sources = 0 WHERE series_instance_uid = ?",
+            (series_instance_uid,),
+        )
         # Before the commit: a crash in between leaves rows without files, which a resend mends,
         # and not files that no row stands for.
         for row in rows:
@@ -83,9 +91,7 @@ class Retention:
 _DONE_SERIES = """
 SELECT s.series_instance_uid FROM series s
   JOIN revisions r ON r.series_instance_uid = s.series_instance_uid AND r.revision = s.revision
- WHERE r.state IN ('ready', 'skipped') AND r.state_at < :before
-   AND EXISTS (SELECT 1 FROM instances i WHERE i.series_instance_uid = s.series_instance_uid
-                  AND i.deleted_at IS NULL)
+ WHERE s.has_sources = 1 AND r.state IN ('ready', 'skipped') AND r.state_at < :before
    AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.series_instance_uid = s.series_instance_uid
                       AND i.received_at >= :before)
    AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.series_instance_uid = s.series_instance_uid

@@ -248,8 +248,36 @@ def _name_sources(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+_KEPT_SOURCES = """
+ALTER TABLE series ADD COLUMN has_sources INTEGER NOT NULL DEFAULT 1; -- an instance not deleted
+CREATE INDEX series_with_sources ON series (series_instance_uid) WHERE has_sources = 1;
+UPDATE series SET has_sources = 0 WHERE NOT EXISTS (SELECT 1 FROM instances i
+    WHERE i.series_instance_uid = series.series_instance_uid AND i.deleted_at IS NULL);
+CREATE TRIGGER instance_entered AFTER INSERT ON instances BEGIN
+    UPDATE series SET has_sources = 1
+     WHERE series_instance_uid = NEW.series_instance_uid AND has_sources = 0;
+END;
+CREATE TRIGGER instance_came_back AFTER UPDATE OF deleted_at ON instances
+WHEN NEW.deleted_at IS NULL BEGIN
+    UPDATE series SET has_sources = 1
+     WHERE series_instance_uid = NEW.series_instance_uid AND has_sources = 0;
+END;
+"""
+
+
+def _tell_kept_sources(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_KEPT_SOURCES):
+        connection.execute(statement)
+
+
 #: The n-th takes a file of version n to version n + 1; a file that is not there has version 0.
-MIGRATIONS: Sequence[Migration] = (_create, _note_what_is_owed, _count_facts, _name_sources)
+MIGRATIONS: Sequence[Migration] = (
+    _create,
+    _note_what_is_owed,
+    _count_facts,
+    _name_sources,
+    _tell_kept_sources,
+)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> None:

@@ -97,19 +97,23 @@ class Collector:
         self._silences = silences
         if now_s >= self._tidy_due_s:
             self._tidy_due_s = now_s + _TIDY_S
-            self._tidy()
+            if self._tidy():  # there may be more: as much leaves a day as comes
+                self._tidy_due_s = now_s
 
-    def _tidy(self) -> None:
-        """Do what is not urgent, a little at a time."""
+    def _tidy(self) -> bool:
+        """Do what is not urgent, a little at a time; whether anything was deleted."""
         keep = self._config.keep_sources_h * _S_PER_H
-        if keep and (deleted := self._ledger.retention.delete_sources(keep)):
-            self._log.info("sources-deleted", files=deleted)
+        sources = self._ledger.retention.delete_sources(keep) if keep else 0
+        if sources:
+            self._log.info("sources-deleted", files=sources)
         keep = self._config.keep_results_h * _S_PER_H
-        if keep and (deleted := self._ledger.retention.delete_results(keep)):
-            self._log.info("results-deleted", files=deleted)
+        results = self._ledger.retention.delete_results(keep) if keep else 0
+        if results:
+            self._log.info("results-deleted", files=results)
         given_up = self._config.give_up_incomplete_after_h * _S_PER_H
         for series in self._ledger.series.give_up_incomplete(given_up):
             self._log.warning("series-given-up", series=series)
+        return bool(sources or results)
 
     def _judge(self, revision: OpenRevision, silent_s: float) -> None:
         if revision.open_associations or self._is_disputed(revision.series_instance_uid):

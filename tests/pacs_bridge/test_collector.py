@@ -581,3 +581,19 @@ def test_the_first_route_that_describes_a_series_wins():
     head = dataclasses.replace(FACTS, body_part="HEAD")
     assert select_route([stat, rest], head, 100) is stat
     assert select_route([stat], FACTS, 100) is None
+
+
+def test_as_many_series_are_deleted_as_come(ram_folder, clock):
+    select = SelectConfig(body_parts=("HEAD",))
+    routes = [RouteConfig(name="head", model="m", destinations=("archive",), select=select)]
+    bench = Bench(ram_folder, clock, routes)
+    for series in range(130):
+        uid = f"9.{series}"
+        bench.send(series, series_instance_uid=uid, sop_instance_uid=f"{uid}.1")
+    bench.look_for(2 * QUIET_S)
+    files = list(ram_folder.glob("digest*"))
+    assert len(files) == 130
+    clock.pass_s(CollectorConfig().keep_sources_h * 3600)
+
+    bench.look_for(10)
+    assert not list(ram_folder.glob("digest*"))
