@@ -26,6 +26,8 @@ from pacs_bridge.retry_policy import RetryPolicy
 WRONG_CONFIGURATION = 2
 _RESTARTS = RetryPolicy(first_wait_s=1.0, max_wait_s=60.0, give_up_after_s=float("inf"))
 _HEALTHY_AFTER_S = 60.0
+#: Far more than loading weights from a slow share takes; what hangs on a device hangs for ever.
+_READY_WITHIN_S = 900.0
 _LOOK_INTERVAL_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
@@ -56,6 +58,7 @@ class _Running:
     process: subprocess.Popen[bytes]
     started_s: float
     ready_fd: int | None  #: read end of the pipe that it says ready on
+    is_given_up: bool = False  #: killed, as it did not become ready
 
     def read_ready(self) -> str:
         """What the child said since the last call; empty if nothing."""
@@ -91,6 +94,8 @@ class Supervisor:
         Told the lease name of a child that died.
     on_kill
         Told the lease name of a child that was killed because it did not leave in time.
+    ready_within_s
+        A child that has not said that it is ready by then hangs: it is killed and started again.
     """
 
     def __init__(
@@ -100,12 +105,14 @@ class Supervisor:
         drain_s: float,
         on_death: Callable[[str], object] = lambda _name: None,
         on_kill: Callable[[str], object] = lambda _name: None,
+        ready_within_s: float = _READY_WITHIN_S,
     ) -> None:
         self._children = [_Child(spec) for spec in specs]
         self._log = log
         self._drain_s = drain_s
         self._on_death = on_death
         self._on_kill = on_kill
+        self._ready_within_s = ready_within_s
 
     def run(self, leave: threading.Event, announce: Callable[[dict[str, str]], None]) -> None:
         """Start all children, keep them running, and drain them once ``leave`` is set.
@@ -138,24 +145,48 @@ class Supervisor:
         now_s = time.monotonic()
         if child.running is None:
             if now_s >= child.next_start_s:
-                child.running = self._start(child.spec)
+                self._try_start(child, now_s)
             return
         if word := child.running.read_ready():
             child.ready = word
             self._log.info("process-ready", name=child.spec.name)
         status = child.running.process.poll()
         if status is None:
-            if now_s - child.running.started_s > _HEALTHY_AFTER_S:
-                child.deaths = 0
+            self._judge_living(child, child.running, now_s)
             return
         self._bury(child, child.running, self._on_death)
         # Once it has run, the configuration was right: a device or disk went away since.
         if status == WRONG_CONFIGURATION and not child.ready:
             raise WrongConfigurationError(child.spec.name)
+        wait_s = self._count_death(child, now_s)
+        self._log.error("process-died", name=child.spec.name, status=status, restart_in_s=wait_s)
+
+    def _judge_living(self, child: _Child, running: _Running, now_s: float) -> None:
+        """Forget the deaths of who lives well; kill who hangs before it was ready."""
+        lived_s = now_s - running.started_s
+        if running.ready_fd is None:
+            if lived_s > _HEALTHY_AFTER_S:
+                child.deaths = 0
+        elif lived_s > self._ready_within_s and not running.is_given_up:
+            running.is_given_up = True
+            self._log.error("process-not-ready", name=child.spec.name, seconds=lived_s)
+            running.process.kill()
+
+    def _count_death(self, child: _Child, now_s: float) -> float:
+        """Put the next start off; gives by how long."""
         child.deaths += 1
         wait_s = _RESTARTS.wait_s(child.deaths)
         child.next_start_s = now_s + wait_s
-        self._log.error("process-died", name=child.spec.name, status=status, restart_in_s=wait_s)
+        return wait_s
+
+    def _try_start(self, child: _Child, now_s: float) -> None:
+        try:
+            child.running = self._start(child.spec)
+        except OSError as error:  # no memory, process or file for one more: the others go on
+            wait_s = self._count_death(child, now_s)
+            self._log.error(
+                "process-not-started", name=child.spec.name, detail=str(error), restart_in_s=wait_s
+            )
 
     def _start(self, spec: ChildSpec) -> _Running:
         read_end, write_end = os.pipe()
@@ -166,6 +197,9 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 preexec_fn=_end_with_parent,
             )
+        except OSError:
+            os.close(read_end)
+            raise
         finally:
             os.close(write_end)
         self._log.info("process-started", name=spec.name, pid=process.pid)

@@ -143,3 +143,41 @@ def test_a_child_that_does_not_leave_is_killed_when_its_time_is_over(
     started.stop()
     assert not _is_alive(pid)
     assert (dead, killed) == ([], [process_name(pid)])
+
+
+def test_a_child_that_cannot_be_started_now_is_started_later_and_the_others_live(
+    run: Callable[..., Run], tmp_path: Path
+) -> None:
+    later = tmp_path / "later"
+    spec = ChildSpec("b", (str(later), str(tmp_path / "b.pids")))
+    started = run(_child("a", LIVE, tmp_path / "a.pids"), spec)
+    _wait_for(lambda: "process-not-started" in (tmp_path / "log.jsonl").read_text())
+    draft = tmp_path / "draft"
+    draft.write_text(f"#!{sys.executable}\n{LIVE}")
+    draft.chmod(0o700)
+    draft.rename(later)
+
+    assert set(started.wait_ready()) == {"a", "b"}
+    started.stop()
+
+
+def test_a_child_that_hangs_before_it_is_ready_is_killed_and_started_again(
+    run: Callable[..., Run], tmp_path: Path
+) -> None:
+    pids = tmp_path / "a.pids"
+    hangs_at_first = (
+        "import os, sys, time\n"
+        "if not os.path.exists(sys.argv[1]):\n"
+        "    open(sys.argv[1], 'w').write(f'{os.getpid()}\\n')\n"
+        "    time.sleep(3600)\n"
+    )
+    dead: list[str] = []
+    spec = _child("a", hangs_at_first + LIVE, pids)
+    started = run(spec, ready_within_s=4.0, on_death=dead.append)
+
+    second = int(started.wait_ready()["a"])
+    first = int(pids.read_text().split()[0])
+    assert first != second
+    assert dead == [process_name(first)]
+    assert "process-not-ready" in (tmp_path / "log.jsonl").read_text()
+    started.stop()
