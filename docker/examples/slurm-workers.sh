@@ -3,7 +3,8 @@
 #
 # The bridge's data folder is on the cluster's shared file system. A task that is cancelled, or is
 # at the end of its time, gives its job back; one whose node dies loses it to another after
-# lease_s. Tasks may be added and taken away at any moment.
+# lease_s. Tasks may be added and taken away at any moment. A worker that ends by itself, after a
+# job over its time or a GPU that failed, is started again on its task.
 #SBATCH --job-name=pacs-bridge
 #SBATCH --array=1-16
 #SBATCH --gres=gpu:1
@@ -18,8 +19,14 @@ set -euo pipefail
 export PGPASSFILE="$HOME/.pgpass" # mode 0600
 export PGSSLMODE=verify-full PGSSLROOTCERT="$HOME/database-ca.pem"
 
-# exec: srun hands SIGTERM to the worker itself
-exec srun --kill-on-bad-exit=0 /opt/pacs-bridge/bin/pacs-bridge work \
-  --config /shared/pacs-bridge/bridge.toml \
-  --device cuda \
-  --queue postgresql://bridge@db.example/pacs_bridge
+status=1
+for _ in $(seq 100); do
+  status=0
+  srun --kill-on-bad-exit=0 /opt/pacs-bridge/bin/pacs-bridge work \
+    --config /shared/pacs-bridge/bridge.toml \
+    --device cuda \
+    --queue postgresql://bridge@db.example/pacs_bridge || status=$?
+  case $status in 0 | 143) break ;; esac # it was told to leave
+  sleep "${RESTART_S:-30}"
+done
+exit "$status"

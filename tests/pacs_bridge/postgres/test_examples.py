@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shlex
 import subprocess
@@ -31,7 +32,7 @@ def systemd_command() -> list[str]:
 
 def slurm_command() -> list[str]:
     text = SLURM.read_text().replace("\\\n", " ")
-    (line,) = re.findall(r"^exec srun .*?(\S*pacs-bridge work .*)$", text, re.MULTILINE)
+    (line,) = re.findall(r"^ *srun .*?(\S*pacs-bridge work .*) \|\|", text, re.MULTILINE)
     return shlex.split(line)[1:]
 
 
@@ -64,6 +65,28 @@ def test_the_database_is_known_by_its_certificate_in_every_example(example):
 
 def test_the_shell_reads_the_slurm_script():
     subprocess.run(["bash", "-n", SLURM], check=True)
+
+
+def test_a_task_of_the_array_starts_its_worker_again_until_it_was_told_to_leave(tmp_path):
+    srun = tmp_path / "srun"
+    srun.write_text(
+        "#!/bin/bash\n"
+        'echo x >> "$COUNT"\n'
+        'case $(wc -l < "$COUNT") in 1) exit 70 ;; 2) exit 2 ;; esac\n'
+    )
+    srun.chmod(0o700)
+    own = {"COUNT": str(tmp_path / "count"), "RESTART_S": "0", "HOME": str(tmp_path)}
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["bash", SLURM], env={**own, "PATH": path}, check=True)
+
+    assert (tmp_path / "count").read_text().split() == ["x"] * 3
+
+
+def test_systemd_starts_a_worker_again_whatever_ended_it():
+    text = SYSTEMD.read_text()
+    assert "Restart=always" in text
+    assert "StartLimitIntervalSec=0" in text
+    assert "RestartPreventExitStatus" not in text
 
 
 def test_the_configuration_in_the_manifest_is_one_of_ours(tmp_path):
