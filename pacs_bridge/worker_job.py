@@ -28,7 +28,7 @@ class ClaimedJob:
         self.claim = claim
         self._config = config
         # one folder a claim: a worker that was presumed dead writes into its own
-        own = Path(f"{claim.job_id:08d}") / f"{claim.fence:04d}"
+        own = folder_of(claim.job_id, claim.fence)
         self.folder = config.results_folder / own
         self.scratch = config.scratch_folder / own
 
@@ -91,6 +91,11 @@ class ClaimedJob:
         if not self.claim.is_handed_over:
             discard_but(self.folder)
         shutil.rmtree(self.scratch.parent, ignore_errors=True)
+
+
+def folder_of(job_id: int, fence: int) -> Path:
+    """Of one lease of a job, below the folder of all results or that of all scratch files."""
+    return Path(f"{job_id:08d}") / f"{fence:04d}"
 
 
 def discard_but(folder: Path) -> None:

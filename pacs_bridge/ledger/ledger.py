@@ -11,6 +11,7 @@ from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.deliveries import DeliveryBox
 from pacs_bridge.ledger.instances import InstanceBook
 from pacs_bridge.ledger.jobs import JobQueue
+from pacs_bridge.ledger.leftovers import Leftovers
 from pacs_bridge.ledger.refusals import RefusalBook
 from pacs_bridge.ledger.retention import Retention
 from pacs_bridge.ledger.series import SeriesBook
@@ -31,6 +32,7 @@ class Ledger:
     outbox: DeliveryBox  #: the ``Outbox`` of this machine
     steering: Steering
     retention: Retention
+    leftovers: Leftovers
     view: LedgerView
 
     @classmethod
@@ -61,6 +63,7 @@ class Ledger:
             outbox=DeliveryBox(database),
             steering=Steering(database),
             retention=Retention(database),
+            leftovers=Leftovers(database),
             view=LedgerView(database),
         )
 

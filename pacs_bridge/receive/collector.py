@@ -110,10 +110,11 @@ class Collector:
         results = self._ledger.retention.delete_results(keep) if keep else 0
         if results:
             self._log.info("results-deleted", files=results)
+        ended = self._ledger.leftovers.delete()
         given_up = self._config.give_up_incomplete_after_h * _S_PER_H
         for series in self._ledger.series.give_up_incomplete(given_up):
             self._log.warning("series-given-up", series=series)
-        return bool(sources or results)
+        return bool(sources or results or ended)
 
     def _judge(self, revision: OpenRevision, silent_s: float) -> None:
         if revision.open_associations or self._is_disputed(revision.series_instance_uid):

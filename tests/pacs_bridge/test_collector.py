@@ -23,9 +23,10 @@ from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.refusals import RefusedInstance
 from pacs_bridge.ledger.series import ForceOutcome
 from pacs_bridge.log import JsonLog
-from pacs_bridge.queue import JobClaim, Priority, ResultFile, State
+from pacs_bridge.queue import JobClaim, JobRequest, Priority, ResultFile, State
 from pacs_bridge.receive.collector import Collector
 from pacs_bridge.receive.selection import matches, select_route
+from pacs_bridge.worker_job import folder_of
 
 QUIET_S = 60.0
 SERIES = "1.2.3"
@@ -597,3 +598,13 @@ def test_as_many_series_are_deleted_as_come(ram_folder, clock):
 
     bench.look_for(10)
     assert not list(ram_folder.glob("digest*"))
+
+
+def test_what_dead_workers_left_is_deleted_in_passing(bench):
+    job_id = bench.ledger.jobs.submit(JobRequest(SERIES, 1, "all", "m", ()))
+    bench.ledger.jobs.park(bench.ledger.jobs.claim("w", 60.0), Reason.MODEL_ERROR, "")
+    left = bench.folder / "scratch" / folder_of(job_id, 1)
+    left.mkdir(parents=True)
+    bench.collector.look()
+
+    assert not left.exists()
