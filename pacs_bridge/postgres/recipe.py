@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from inference.errors import ModelError
 from inference.model_store import locate
 from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.config.sources import DicomwebSourceConfig, DimseSourceConfig, SourceConfig
 from pacs_bridge.models import model_stores
 from pacs_bridge.queue import JobRequest
 
@@ -21,13 +22,13 @@ from pacs_bridge.queue import JobRequest
 class Recipe:
     """Digests, hexadecimal; empty where it is not known."""
 
-    rules: str = ""  #: SHA-256 of route, kinds of results, rules for series and texts
+    rules: str = ""  #: SHA-256 of route, kinds of results, rules for series, texts and source
     weights: str = ""  #: SHA-256 of the model's weights
 
     def difference(self, other: Recipe) -> str:
         """What differs from another recipe, of that which both know; empty if nothing does."""
         if self.rules and other.rules and self.rules != other.rules:
-            return "route, kinds, rules or texts"
+            return "route, kinds, rules, texts or source"
         if self.weights and other.weights and self.weights != other.weights:
             return "weights"
         return ""
@@ -60,6 +61,7 @@ class Recipes:
             "kinds": sorted(kinds),
             "series": config.series.model_dump(mode="json"),
             "results": config.results.model_dump(mode="json"),
+            "source": _meaning(config.source(request.source)),
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -71,3 +73,17 @@ class Recipes:
             except (ModelError, OSError):  # a bridge without models knows names only
                 return ""
         return self._weights[model]
+
+
+def _meaning(source: SourceConfig | None) -> tuple[object, ...]:
+    """Which archive a source is; not by which door, or with whose secrets, this machine asks it.
+
+    Nothing where the ticket of a job lists its files.
+    """
+    match source:
+        case DicomwebSourceConfig():
+            return source.kind, source.url
+        case DimseSourceConfig():
+            return source.kind, source.ae_title, source.host, source.port
+        case _:
+            return ()

@@ -6,6 +6,7 @@ import pytest
 from queue_bench import request_of
 
 from pacs_bridge.postgres.recipe import Recipe, Recipes
+from pacs_bridge.queue import JobRequest
 
 REQUEST = request_of(route="all", model="tiny")
 
@@ -14,11 +15,11 @@ REQUEST = request_of(route="all", model="tiny")
 def recipe_of(make_config, tmp_path, tiny_models):
     """The recipe of a job by a configuration with changes."""
 
-    def make(**sections: str) -> Recipe:
+    def make(request: JobRequest = REQUEST, **sections: str) -> Recipe:
         models = {"models": f'{{ folder = "{tiny_models}" }}'}
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
-        return Recipes(make_config(folder, **models | sections)).of(REQUEST)
+        return Recipes(make_config(folder, **models | sections)).of(request)
 
     return make
 
@@ -46,7 +47,44 @@ def test_the_same_configuration_in_another_place_is_the_same_recipe(recipe_of):
     ],
 )
 def test_what_decides_a_result_differs_by_its_rules(recipe_of, change):
-    assert recipe_of().difference(recipe_of(**change)) == "route, kinds, rules or texts"
+    assert recipe_of().difference(recipe_of(**change)) == "route, kinds, rules, texts or source"
+
+
+def asked(url: str, more: str = "") -> str:
+    return f'[{{ name = "pacs", kind = "dicomweb", url = "{url}"{more} }}]'
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "[]",
+        asked("https://other.example/dicom"),
+        '[{ name = "pacs", kind = "dimse", ae_title = "A", host = "h", port = 104 }]',
+        '[{ name = "pacs", kind = "plan", folder = "run" }]',
+    ],
+)
+def test_a_worker_that_lacks_the_source_of_a_job_or_means_another_archive_by_it_differs(
+    recipe_of, elsewhere
+):
+    request = request_of(route="all", model="tiny", source="pacs")
+    here = recipe_of(request, sources=asked("https://pacs.example/dicom"))
+
+    assert here.difference(recipe_of(request, sources=elsewhere))
+    same = asked("https://pacs.example/dicom/", ", page_size = 7")
+    assert here.difference(recipe_of(request, sources=same)) == ""
+
+
+def test_sources_that_a_job_does_not_name_are_no_difference(recipe_of):
+    here = recipe_of(sources=asked("https://pacs.example/dicom"))
+
+    assert here.difference(recipe_of()) == ""
+
+
+def test_a_worker_needs_no_source_for_files_that_the_ticket_lists(recipe_of):
+    request = request_of(route="all", model="tiny", source="old")
+    here = recipe_of(request, sources='[{ name = "old", kind = "plan", folder = "run" }]')
+
+    assert here.difference(recipe_of(request)) == ""
 
 
 def test_other_weights_differ_and_unknown_ones_do_not():
