@@ -68,7 +68,12 @@ class Tasks:
         return None if row["id"] is None else Task(row["id"], row["args"])
 
     def put_back(self, connection: Connection, task_id: int, wait_s: float = 0.0) -> None:
-        """Let a task be fetched again, after a wait by the server's clock."""
+        """Let a task be fetched again, after a wait by the server's clock.
+
+        Nothing where it is gone: its job is handed over again when the bridge compares.
+        """
+        if not self._is_there(connection, task_id, "doing"):
+            return
         due = connection.execute(
             "SELECT now() + make_interval(secs => %s) AS due", (wait_s,)
         ).fetchone()
@@ -83,7 +88,9 @@ class Tasks:
         )
 
     def finish(self, connection: Connection, task_id: int, *, has_succeeded: bool) -> None:
-        """End a task; its row goes."""
+        """End a task; its row goes, if it is there."""
+        if not self._is_there(connection, task_id, "todo", "doing"):
+            return
         self._run(
             connection,
             "finish_job",
@@ -114,6 +121,15 @@ class Tasks:
                 seconds_since_heartbeat=after_s,
             )
         )
+
+    def _is_there(self, connection: Connection, task_id: int, *statuses: str) -> bool:
+        """Others may have deleted or ended it, and Procrastinate's functions raise then."""
+        row = connection.execute(
+            "SELECT 1 FROM procrastinate_jobs WHERE id = %s"
+            " AND status = ANY(%s::procrastinate_job_status[]) FOR UPDATE",
+            (task_id, list(statuses)),
+        ).fetchone()
+        return row is not None
 
     def _run(self, connection: Connection, query: str, **arguments: Any) -> list[dict[str, Any]]:
         plain: Any = connection  # its rows are made by a cursor of the connector's own
