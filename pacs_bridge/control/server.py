@@ -23,6 +23,8 @@ _MAX_CONNECTIONS = 16
 _SILENCE_S = 5.0
 #: From connecting to the end of the answer.
 _WHOLE_S = 20.0
+#: How long the place of a caller that is turned out may take to become free.
+_TURN_OUT_S = 1.0
 _BACKLOG = 64
 #: Percent-encoded UTF-8 (RFC 3986 2.1).
 _STUDY, _PATIENT = "Pacs-Bridge-Study", "Pacs-Bridge-Patient"
@@ -32,6 +34,9 @@ Answering = Callable[[str, str, Mapping[str, Sequence[str]], Whose], Answer]
 
 class ControlServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """Answers calls, each in a thread and on a connection of its own.
+
+    Where every place is taken, the oldest of the callers that have not shown the token yet is
+    turned out for a new one: who is silent, or sends a byte now and then, keeps nobody away.
 
     Parameters
     ----------
@@ -56,6 +61,8 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.answer = answer
         self.log = log
         self._places = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._strangers: dict[socket.socket, None] = {}  # the oldest first
         super().__init__(address, _Call)
 
     @property
@@ -67,16 +74,38 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
     ) -> None:
         """Take a connection if there is a place for it."""
-        if self._places.acquire(blocking=False):
-            try:
-                super().process_request(request, client_address)
-            except RuntimeError:  # no thread could be started: its place is free again
-                self._places.release()
-                self.log.warning("control-full", connections=_MAX_CONNECTIONS)
-                self.shutdown_request(request)
-        else:
+        assert isinstance(request, socket.socket)
+        if not self._has_place():
             self.log.warning("control-full", connections=_MAX_CONNECTIONS)
             self.shutdown_request(request)
+            return
+        with self._lock:
+            self._strangers[request] = None
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread could be started: its place is free again
+            self.know(request)
+            self._places.release()
+            self.log.warning("control-full", connections=_MAX_CONNECTIONS)
+            self.shutdown_request(request)
+
+    def know(self, request: socket.socket) -> None:
+        """A caller has shown the token, or is gone: nobody takes its place."""
+        with self._lock:
+            self._strangers.pop(request, None)
+
+    def _has_place(self) -> bool:
+        """Whether there is a place; somebody may be turned out for it."""
+        if self._places.acquire(blocking=False):
+            return True
+        with self._lock:
+            oldest = next(iter(self._strangers), None)
+            if oldest is None:
+                return False
+            del self._strangers[oldest]
+        self.log.warning("control-crowded", connections=_MAX_CONNECTIONS)
+        _cut(oldest)
+        return self._places.acquire(timeout=_TURN_OUT_S)
 
     def process_request_thread(
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
@@ -85,11 +114,15 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         assert isinstance(request, socket.socket)
         limit = threading.Timer(_WHOLE_S, _cut, (request,))
         limit.daemon = True
-        limit.start()
         try:
+            limit.start()
             super().process_request_thread(request, client_address)
+        except RuntimeError:  # no thread could be started for its limit
+            self.log.warning("control-full", connections=_MAX_CONNECTIONS)
+            self.shutdown_request(request)
         finally:
             limit.cancel()
+            self.know(request)
             self._places.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -142,6 +175,7 @@ class _Call(BaseHTTPRequestHandler):
         if not self.server.token.admits(self.headers.get("Authorization")):
             self.server.log.warning("control-refused", address=self.client_address[0])
             return refusal(HTTPStatus.UNAUTHORIZED, CallFault.TOKEN, "a bearer token is needed")
+        self.server.know(self.connection)
         if (body_fault := self._read_body()) is not None:
             return body_fault
         query = parse_qs(target.query, keep_blank_values=True, max_num_fields=20)

@@ -313,13 +313,50 @@ def test_silent_callers_are_cut_off_and_hold_nobody_up_for_long(
 def test_more_callers_than_there_are_places_are_turned_away(
     server: ControlServer, web: httpx.Client, wait_for
 ) -> None:
+    request = (
+        f"POST /status HTTP/1.1\r\nAuthorization: Bearer {SECRET}\r\nContent-Length: 9\r\n\r\n"
+    )
     held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(16)]
-    wait_for(lambda: server._places._value == 0)
+    for connection in held:
+        connection.sendall(request.encode())  # and no body: they have shown the token, and wait
+    wait_for(lambda: server._places._value == 0 and not server._strangers)
     with pytest.raises(httpx.TransportError):
         web.get("/health")
     for connection in held:
         connection.close()
     wait_for(lambda: server._places._value == 16)
+    assert web.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /status HTTP/1.1\r\nX: "], ids=["silent", "dripping"])
+def test_callers_without_a_token_keep_nobody_away(
+    server: ControlServer, web: httpx.Client, wait_for, sent: bytes
+) -> None:
+    held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(16)]
+    for connection in held:
+        connection.sendall(sent)
+    wait_for(lambda: len(server._strangers) == 16)
+    for _ in range(20):
+        assert web.get("/status").status_code == 200
+    held[0].settimeout(30)
+    assert held[0].recv(1) == b""  # the oldest had to go, and one place was enough
+    assert len(server._strangers) == 15
+    for connection in held:
+        connection.close()
+    wait_for(lambda: server._places._value == 16)
+
+
+def test_a_call_whose_limit_cannot_be_kept_keeps_no_place(
+    server: ControlServer, web: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_timer: threading.Timer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("threading.Timer.start", fail)
+        for _ in range(17):
+            with pytest.raises(httpx.TransportError):
+                web.get("/health")
     assert web.get("/health").status_code == 200
 
 
