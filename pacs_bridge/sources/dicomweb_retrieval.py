@@ -10,6 +10,7 @@ from pacs_bridge.dicomweb.multipart import MultipartError, TruncatedError, read_
 from pacs_bridge.dicomweb.peer import WebAnswer, WebPeer, WebPeerError, WebRequest
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.sources.dicomweb_status import refusal
+from pacs_bridge.sources.received_instance import CutInstanceError
 from pacs_bridge.sources.received_series import ReceivedSeries
 
 #: As stored (PS3.18 8.7.3.5.2), and for services that do not know that: as they like.
@@ -46,6 +47,8 @@ class Retrieval:
         ------
         WebPeerError
             ``source-unreachable`` if the service cannot be reached, or the answer breaks off.
+        CutInstanceError
+            ``source-incomplete`` if an instance in it breaks off.
         TransientError, PermanentError
             As ``refusal`` and ``ReceivedSeries.take``; ``bad-answer`` if the answer is not made
             of DICOM files.
@@ -78,15 +81,21 @@ class Retrieval:
         return True
 
     def _take_parts(self, answer: WebAnswer) -> None:
+        cut: CutInstanceError | None = None
         try:
             for part in read_parts(answer.chunks(), answer.media_type.boundary):
                 self._check()
                 self._series.check_size(part.content_length_bytes)
-                self._series.take(self._watched(part.body))
+                try:
+                    self._series.take(self._watched(part.body))
+                except CutInstanceError as error:
+                    cut = error  # those behind it are whole
         except TruncatedError as error:
             raise WebPeerError(Reason.SOURCE_UNREACHABLE, f"{answer.where}: {error}") from error
         except MultipartError as error:
             raise PermanentError(Reason.BAD_ANSWER, f"{answer.where}: {error}") from error
+        if cut is not None:
+            raise cut
 
     def _watched(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         for piece in pieces:

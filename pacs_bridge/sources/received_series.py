@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import threading
 from collections.abc import Iterable, Set
@@ -10,20 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.filereader import read_dataset
-
+from dicom_seg.provenance import instance_digest
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
-from pacs_bridge.receive.header import HeaderError, InstanceHeader, is_valid_uid, read_header
+from pacs_bridge.receive.header import is_valid_uid
+from pacs_bridge.sources.received_instance import ReceivedInstance
 
-_PREAMBLE_BYTES = 128
-_PREFIX = b"DICM"
-_META_GROUP = 0x0002
-_HEAD_BYTES = 256 * 1024
-#: Where even the oddest one has said what it is: private sequences come before Number of Frames.
-_MOST_HEAD_BYTES = 16 * 1024 * 1024
-#: Deflated Explicit VR Little Endian: a small file may inflate to more than the memory.
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 _MIB = 1 << 20
 
 
@@ -157,25 +148,35 @@ class ReceivedSeries:
 
         Raises
         ------
+        CutInstanceError
+            ``source-incomplete`` if it breaks off.
         PermanentError
-            ``bad-answer`` if it is no DICOM file, or of another series or study.
+            ``bad-answer`` if it is no DICOM file, or of another series or study;
+            ``conflicting-instance`` if its instance is there with other bytes; what
+            ``ReceivedInstance`` says of its header and its pixels.
         """
-        header = _identity(part)
-        uid, series = header.sop_instance_uid, header.series_instance_uid
+        instance = ReceivedInstance.of(part)
+        uid, series = instance.sop_instance_uid, instance.series_instance_uid
         if series != self._wanted.series_instance_uid:
             named = series if is_valid_uid(series) else "no valid UID"
             raise PermanentError(Reason.BAD_ANSWER, f"an instance of another series: {named}")
         listed = self._wanted.sop_instance_uids
         if listed is not None and uid not in listed:
             return False
-        if header.study_instance_uid != self._wanted.study_instance_uid:
+        if instance.study_instance_uid != self._wanted.study_instance_uid:
             raise PermanentError(Reason.BAD_ANSWER, "an instance of another study")
+        instance.check_whole()
         with self._lock:
-            if uid in self._paths:
-                return False
-            part.rename(path)
-            self._paths[uid] = path
-        return True
+            first = self._paths.get(uid)
+            if first is None:
+                part.rename(path)
+                self._paths[uid] = path
+                return True
+        if instance_digest(part) != instance_digest(first):
+            raise PermanentError(
+                Reason.CONFLICTING_INSTANCE, f"instance {uid} came twice, with other bytes"
+            )
+        return False
 
     def _too_large(self) -> PermanentError:
         instance_mib = self._limits.max_instance_bytes // _MIB
@@ -231,10 +232,9 @@ class IncomingFile:
         Raises
         ------
         TransientError
-            ``disk-full`` or ``internal-error``.
+            ``disk-full`` or ``internal-error``; ``source-incomplete`` if it breaks off.
         PermanentError
-            ``bad-answer`` if it is no DICOM file or of another series, ``unsupported-syntax`` if
-            it is deflated.
+            As ``ReceivedSeries.enter``.
         """
         try:
             self._file.close()
@@ -252,47 +252,6 @@ class IncomingFile:
             self._file.close()
         with suppress(OSError):
             self._part.unlink(missing_ok=True)
-
-
-def _identity(path: Path) -> InstanceHeader:
-    """The UIDs, and more, of a Part 10 file.
-
-    Raises
-    ------
-    PermanentError
-        ``bad-answer`` if it is none, or names no instance.
-    """
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    if head[_PREAMBLE_BYTES : _PREAMBLE_BYTES + len(_PREFIX)] != _PREFIX:
-        raise PermanentError(Reason.BAD_ANSWER, "an instance that is no DICOM file")
-    try:
-        stream = io.BytesIO(head)
-        stream.seek(_PREAMBLE_BYTES + len(_PREFIX))
-        meta = read_dataset(
-            stream,
-            is_implicit_VR=False,
-            is_little_endian=True,
-            stop_when=lambda tag, _vr, _length: tag.group != _META_GROUP,
-        )
-        syntax = str(meta["TransferSyntaxUID"].value)
-        offset = stream.tell()
-        if syntax != _DEFLATED:
-            header = read_header(head[offset:], syntax, "", lambda: _longer_head(path, offset))
-    except Exception as error:  # the parser throws whatever hostile bytes lead it to
-        kind = str(error) if isinstance(error, HeaderError) else type(error).__name__
-        raise PermanentError(Reason.BAD_ANSWER, f"an instance not to be read: {kind}") from None
-    if syntax == _DEFLATED:
-        raise PermanentError(Reason.UNSUPPORTED_SYNTAX, "an instance that is deflated as a whole")
-    if not is_valid_uid(header.sop_instance_uid):
-        raise PermanentError(Reason.BAD_ANSWER, "an instance without a valid SOP Instance UID")
-    return header
-
-
-def _longer_head(path: Path, offset: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read(_MOST_HEAD_BYTES)
 
 
 def _disk_error(error: OSError) -> TransientError:
