@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -23,7 +25,13 @@ import numpy as np
 import pytest
 from postgres_peer import PostgresPeer, binaries
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    RLELossless,
+    SegmentationStorage,
+    generate_uid,
+)
 
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import SeriesOptions
@@ -37,11 +45,13 @@ from inference.network import NetworkSpec, build_network
 from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import Volume
 from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.config.destinations import ResultKind
 from pacs_bridge.config.load import load_config
 from pacs_bridge.demo_archive import run_archive
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.library_settings import apply_library_settings
 from pacs_bridge.log import JsonLog
+from pacs_bridge.queue import ResultFile
 from pacs_bridge.receive.listener import Listener
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -83,6 +93,22 @@ def ram_folder(tmp_path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="pacs-bridge-test-", dir=SHARED_MEMORY))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def small_files_only() -> Callable[[int], AbstractContextManager[None]]:
+    """``with small_files_only(size_bytes)``: no file grows beyond it, as on a full disk."""
+
+    @contextmanager
+    def limited(size_bytes: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @pytest.fixture(scope="session")
@@ -211,6 +237,54 @@ def make_ct() -> Callable[..., Dataset]:
         return ds
 
     return make
+
+
+@pytest.fixture(scope="session")
+def write_seg() -> Callable[[Path, ResultKind, np.ndarray], ResultFile]:
+    """Write an object of a kind's SOP class with these frames: enough of one to travel."""
+    sop_classes = {
+        ResultKind.BINARY: SegmentationStorage,
+        ResultKind.LABELMAP: "1.2.840.10008.5.1.4.1.1.66.7",
+    }
+
+    def write(path: Path, kind: ResultKind, labels: np.ndarray) -> ResultFile:
+        is_binary = kind is ResultKind.BINARY
+        ds = Dataset()
+        ds.SOPClassUID = sop_classes[kind]
+        ds.SOPInstanceUID = generate_uid()
+        ds.StudyInstanceUID = generate_uid()
+        ds.SeriesInstanceUID = generate_uid()
+        ds.PatientID = "PID-1"
+        ds.Modality = "SEG"
+        ds.NumberOfFrames, ds.Rows, ds.Columns = labels.shape
+        ds.SamplesPerPixel = 1
+        ds.PhotometricInterpretation = "MONOCHROME2"
+        ds.PixelRepresentation = 0
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+        ds.BitsAllocated = ds.BitsStored = 1 if is_binary else 8
+        ds.HighBit = ds.BitsStored - 1
+        frames = np.packbits(labels.ravel(), bitorder="little") if is_binary else labels
+        ds.PixelData = frames.tobytes()
+        ds["PixelData"].VR = "OB"
+        if not is_binary:
+            ds.compress(RLELossless, generate_instance_uid=False)
+        ds.save_as(path, enforce_file_format=True)
+        return ResultFile(
+            stack=0,
+            kind=kind.value,
+            path=path.name,
+            sop_class_uid=str(ds.SOPClassUID),
+            sop_instance_uid=str(ds.SOPInstanceUID),
+            series_instance_uid=str(ds.SeriesInstanceUID),
+            transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            size_bytes=path.stat().st_size,
+        )
+
+    return write
 
 
 @pytest.fixture

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import RLELossless
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
@@ -47,47 +45,11 @@ def labels(rng: np.random.Generator) -> np.ndarray:
     return (rng.random((3, 64, 64)) > 0.9).astype(np.uint8)
 
 
-def _write(path: Path, kind: ResultKind, labels: np.ndarray) -> ResultFile:
-    """An object of the kind's SOP class with real frames; enough of one to travel."""
-    ds = Dataset()
-    ds.SOPClassUID = BINARY if kind is ResultKind.BINARY else LABELMAP
-    ds.SOPInstanceUID = generate_uid()
-    ds.SeriesInstanceUID = generate_uid()
-    ds.Modality = "SEG"
-    ds.NumberOfFrames, ds.Rows, ds.Columns = labels.shape
-    ds.SamplesPerPixel = 1
-    ds.PhotometricInterpretation = "MONOCHROME2"
-    ds.PixelRepresentation = 0
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    bits = 1 if kind is ResultKind.BINARY else 8
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit = bits, bits, bits - 1
-    if kind is ResultKind.BINARY:
-        ds.PixelData = np.packbits(labels.ravel(), bitorder="little").tobytes()
-        ds["PixelData"].VR = "OB"
-    else:
-        ds.PixelData = labels.tobytes()
-        ds["PixelData"].VR = "OB"
-        ds.compress(RLELossless, generate_instance_uid=False)
-    ds.save_as(path, enforce_file_format=True)
-    return ResultFile(
-        stack=0,
-        kind=kind.value,
-        path=path.name,
-        sop_class_uid=str(ds.SOPClassUID),
-        sop_instance_uid=str(ds.SOPInstanceUID),
-        series_instance_uid=str(ds.SeriesInstanceUID),
-        transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        size_bytes=path.stat().st_size,
-    )
-
-
 @pytest.fixture
-def results(tmp_path: Path, labels: np.ndarray) -> tuple[ResultFile, ...]:
-    return tuple(_write(tmp_path / f"{kind.value}.dcm", kind, labels) for kind in ResultKind)
+def results(
+    write_seg: Callable[..., ResultFile], tmp_path: Path, labels: np.ndarray
+) -> tuple[ResultFile, ...]:
+    return tuple(write_seg(tmp_path / f"{kind.value}.dcm", kind, labels) for kind in ResultKind)
 
 
 @dataclass
@@ -318,6 +280,20 @@ def test_a_result_that_cannot_be_read_now_is_tried_again(
     assert not isinstance(unreadable.value, UnreachableError)
 
 
+def test_a_disk_without_room_for_another_syntax_is_no_fault_of_the_peer(
+    archive: Callable[..., Archive],
+    results: tuple[ResultFile, ...],
+    tmp_path: Path,
+    small_files_only: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    peer = archive({LABELMAP: [Syntax.IMPLICIT_LITTLE]})
+    with small_files_only(4096), pytest.raises(TransientError) as full:
+        _scu(tmp_path, peer.port).send(results)
+    assert full.value.reason is Reason.DISK_FULL
+    assert not isinstance(full.value, UnreachableError)
+    assert {path.name for path in tmp_path.iterdir()} == {"binary.dcm", "labelmap.dcm"}
+
+
 def test_nobody_at_the_port_is_unreachable(results: tuple[ResultFile, ...], tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -387,13 +363,14 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 @pytest.mark.parametrize("forward_bytes", [2_000, 200_000])
 def test_a_line_that_breaks_or_goes_dead_is_tried_again(
     archive: Callable[..., Archive],
+    write_seg: Callable[..., ResultFile],
     tmp_path: Path,
     rng: np.random.Generator,
     then_close: bool,
     forward_bytes: int,
 ) -> None:
     noise = rng.integers(0, 2, (64, 512, 512)).astype(np.uint8)  # larger than socket buffers
-    result = _write(tmp_path / "binary.dcm", ResultKind.BINARY, noise)
+    result = write_seg(tmp_path / "binary.dcm", ResultKind.BINARY, noise)
     peer = archive({BINARY: [*Syntax]})
     with (
         _relay(peer.port, forward_bytes, then_close) as port,
@@ -484,10 +461,14 @@ def _accepting_and_aborting() -> Iterator[int]:
 
 @pytest.mark.parametrize("limit_bytes", [0, 16_384, 4_000_000])
 def test_a_peer_s_limit_of_pdus_is_kept_and_no_limit_is_not_taken_at_its_word(
-    archive: Callable[..., Archive], tmp_path: Path, rng: np.random.Generator, limit_bytes: int
+    archive: Callable[..., Archive],
+    write_seg: Callable[..., ResultFile],
+    tmp_path: Path,
+    rng: np.random.Generator,
+    limit_bytes: int,
 ) -> None:
     noise = rng.integers(0, 2, (96, 512, 512)).astype(np.uint8)  # 3 MiB
-    result = _write(tmp_path / "binary.dcm", ResultKind.BINARY, noise)
+    result = write_seg(tmp_path / "binary.dcm", ResultKind.BINARY, noise)
     peer = archive({BINARY: [*Syntax]}, maximum_pdu_size=limit_bytes)
     assert _scu(tmp_path, peer.port).send((result,)).status == 0
     assert peer.largest_pdu_bytes <= min(limit_bytes or 1 << 20, 1 << 20) + 6
@@ -495,10 +476,13 @@ def test_a_peer_s_limit_of_pdus_is_kept_and_no_limit_is_not_taken_at_its_word(
 
 
 def test_a_slow_line_is_not_a_dead_one(
-    archive: Callable[..., Archive], tmp_path: Path, rng: np.random.Generator
+    archive: Callable[..., Archive],
+    write_seg: Callable[..., ResultFile],
+    tmp_path: Path,
+    rng: np.random.Generator,
 ) -> None:
     noise = rng.integers(0, 2, (16, 512, 512)).astype(np.uint8)  # 512 KiB in PDUs of 16 KiB
-    result = _write(tmp_path / "binary.dcm", ResultKind.BINARY, noise)
+    result = write_seg(tmp_path / "binary.dcm", ResultKind.BINARY, noise)
     peer = archive({BINARY: [*Syntax]}, maximum_pdu_size=16384)
     with _slow_relay(peer.port, bytes_a_step=65536, step_s=0.2) as port:
         sent = _scu(tmp_path, port, response_timeout_s=1.0).send((result,))
