@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from pacs_bridge.ledger.views import DeliveryView, JobView, LedgerView
+from pacs_bridge.queue import SPOOL, Priority
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -48,8 +49,11 @@ def refusal(status: HTTPStatus, reason: StrEnum, detail: str) -> Answer:
 
 
 def series_facts(view: LedgerView, rows: Sequence[JobView]) -> Json:
-    """A series: where its latest revision stands, and every revision with job and deliveries."""
-    latest = rows[-1]
+    """A series: where its latest revision stands, and every revision with job and deliveries.
+
+    What an archive run made of it is told, and is not where it stands if it was received too.
+    """
+    latest = (_received(rows) or rows)[-1]
     return {
         "series_instance_uid": latest.series_instance_uid,
         "revision": latest.revision,
@@ -60,6 +64,26 @@ def series_facts(view: LedgerView, rows: Sequence[JobView]) -> Json:
         "owed_count": latest.owed_count,
         "revisions": [revision_facts(view, row) for row in rows],
     }
+
+
+def steered_jobs(rows: Sequence[JobView]) -> tuple[int, ...]:
+    """The jobs of a series that an operator means, those of what was received first.
+
+    These are of its latest revision; of archive runs, which make results beside it, each route's
+    latest.
+    """
+    received = _received(rows)
+    latest = [row for row in received if row.revision == received[-1].revision]
+    archives = {row.route: row for row in rows if _is_of_archive(row)}
+    return tuple(row.job_id for row in (*latest, *archives.values()) if row.job_id is not None)
+
+
+def _received(rows: Sequence[JobView]) -> Sequence[JobView]:
+    return [row for row in rows if not _is_of_archive(row)]
+
+
+def _is_of_archive(row: JobView) -> bool:
+    return row.priority is Priority.ARCHIVE and row.source != SPOOL
 
 
 def revision_facts(view: LedgerView, row: JobView) -> Json:

@@ -7,10 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from pacs_bridge.control.answers import Answer, CallFault, refusal, row_facts, series_facts
+from pacs_bridge.control.answers import (
+    Answer,
+    CallFault,
+    refusal,
+    row_facts,
+    series_facts,
+    steered_jobs,
+)
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.series import ForceOutcome
+from pacs_bridge.ledger.steering import RepeatOutcome
+from pacs_bridge.ledger.views import JobView
 from pacs_bridge.queue import State
 
 #: Answered without a token.
@@ -43,7 +52,7 @@ class Routes:
     def __init__(self, ledger: Ledger, identity: IdentityHash) -> None:
         self._ledger = ledger
         self._identity = identity
-        self._actions: Mapping[str, Callable[[str], Answer]] = {
+        self._actions: Mapping[str, Callable[[str, Whose], Answer]] = {
             "retry": self._retry,
             "repeat": self._repeat,
             "force": self._force,
@@ -67,14 +76,11 @@ class Routes:
             call = lambda: self._list(query)  # noqa: E731
         elif match := _SERIES.fullmatch(path):
             series, action = match.groups()
-            if self._is_others(series, whose):
-                detail = "the series came here with another patient or study"
-                return refusal(HTTPStatus.CONFLICT, CallFault.OTHER_PATIENT, detail)
             if action is None:
-                call = lambda: self._series(series)  # noqa: E731
+                call = lambda: self._series(series, whose)  # noqa: E731
             else:
                 wanted = "POST"
-                call = lambda: self._steer(series, action, query)  # noqa: E731
+                call = lambda: self._steer(series, action, query, whose)  # noqa: E731
         else:
             return refusal(HTTPStatus.NOT_FOUND, CallFault.UNKNOWN_ROUTE, "no such route")
         if method != wanted:
@@ -107,14 +113,15 @@ class Routes:
         rows = self._ledger.view.jobs(states, limit)
         return Answer(HTTPStatus.OK, {"series": [row_facts(row) for row in rows]})
 
-    def _series(self, series: str) -> Answer:
+    def _series(self, series: str, whose: Whose) -> Answer:
         rows = self._ledger.view.series(series)
-        if not rows:
-            return _unknown_series()
-        return Answer(HTTPStatus.OK, series_facts(self._ledger.view, rows))
+        theirs = self._theirs(series, rows, whose)
+        if not theirs:
+            return _other_patient() if rows else _unknown_series()
+        return Answer(HTTPStatus.OK, series_facts(self._ledger.view, theirs))
 
     def _is_others(self, series: str, whose: Whose) -> bool:
-        """Whether what is here of a series is not of whom the caller means."""
+        """Whether what was received of a series is not of whom the caller means."""
         here = self._ledger.view.identity(series)
         if here is None:
             return False
@@ -123,55 +130,86 @@ class Routes:
             patient is not None and self._identity.of(patient) != here.patient_key
         )
 
-    def _steer(self, series: str, action: str, query: Mapping[str, Sequence[str]]) -> Answer:
-        if not self._ledger.view.series(series):
-            return _unknown_series()
-        if action == "expect":
-            return self._expect(series, query.get("instances", ("",))[-1])
-        return self._actions[action](series)
+    def _theirs(self, series: str, rows: Sequence[JobView], whose: Whose) -> Sequence[JobView]:
+        """What is known of a series and is of whom the caller means.
 
-    def _retry(self, series: str) -> Answer:
+        Of what an archive run took from elsewhere only the study is known, if at all.
+        """
+        if self._is_others(series, whose):
+            return ()
+        if whose == Whose():
+            return rows
+        studies = self._ledger.view.studies_elsewhere(series)
+        return [row for row in rows if _is_of(row, studies, whose.study_instance_uid)]
+
+    def _steer(
+        self, series: str, action: str, query: Mapping[str, Sequence[str]], whose: Whose
+    ) -> Answer:
+        rows = self._ledger.view.series(series)
+        if not rows:
+            return _unknown_series()
+        if self._is_others(series, whose):
+            return _other_patient()
+        if action == "expect":
+            return self._expect(series, query.get("instances", ("",))[-1], whose)
+        if not self._theirs(series, rows, whose):
+            return _other_patient()
+        return self._actions[action](series, whose)
+
+    def _retry(self, series: str, whose: Whose) -> Answer:
         """Try what failed or waits again at once; what has results keeps them."""
         steering = self._ledger.steering
-        for job_id in self._latest_jobs(series):
+        for job_id in self._steered_jobs(series, whose):
             if steering.retry_job(job_id) or steering.send_now(job_id):
-                return self._series(series)
+                return self._series(series, whose)
         return refusal(HTTPStatus.CONFLICT, CallFault.NOTHING_TO_RETRY, "nothing failed or waits")
 
-    def _repeat(self, series: str) -> Answer:
+    def _repeat(self, series: str, whose: Whose) -> Answer:
         """Send the results again; make them again where their files were deleted."""
-        for job_id in self._latest_jobs(series):
-            if self._ledger.steering.repeat_job(job_id):
-                return self._series(series)
+        for job_id in self._steered_jobs(series, whose):
+            outcome = self._ledger.steering.repeat_job(job_id)
+            if outcome is RepeatOutcome.REPEATED:
+                return self._series(series, whose)
+            if outcome is RepeatOutcome.SOURCES_DELETED:
+                return refusal(HTTPStatus.CONFLICT, CallFault.SOURCES_DELETED, outcome)
         detail = "its latest revision has no result that was sent"
         return refusal(HTTPStatus.CONFLICT, CallFault.NOTHING_TO_REPEAT, detail)
 
-    def _force(self, series: str) -> Answer:
+    def _force(self, series: str, whose: Whose) -> Answer:
         """Take a series as it is."""
         outcome = self._ledger.series.force(series)
         if outcome is ForceOutcome.FORCED:
-            return self._series(series)
+            return self._series(series, whose)
         held = outcome is ForceOutcome.NOT_HELD
         fault = CallFault.NOT_HELD if held else CallFault.SOURCES_DELETED
         return refusal(HTTPStatus.CONFLICT, fault, outcome)
 
-    def _expect(self, series: str, text: str) -> Answer:
+    def _expect(self, series: str, text: str, whose: Whose) -> Answer:
         """Note how many instances a series has where it comes from; with fewer it is held."""
         if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= _MAX_INSTANCES):
             detail = f"instances is 1 to {_MAX_INSTANCES}"
             return refusal(HTTPStatus.BAD_REQUEST, CallFault.BAD_REQUEST, detail)
-        self._ledger.series.expect(series, int(text[:9]))
-        return self._series(series)
+        if not self._ledger.series.expect(series, int(text[:9])):
+            return _unknown_series()
+        return self._series(series, whose)
 
-    def _latest_jobs(self, series: str) -> tuple[int, ...]:
+    def _steered_jobs(self, series: str, whose: Whose) -> tuple[int, ...]:
         rows = self._ledger.view.series(series)
-        return tuple(
-            row.job_id
-            for row in rows
-            if row.job_id is not None and row.revision == rows[-1].revision
-        )
+        return steered_jobs(self._theirs(series, rows, whose))
+
+
+def _is_of(row: JobView, studies: Mapping[int, str], study: str | None) -> bool:
+    """Whether a row is of what was received, or of a job for a study that is named here."""
+    if row.job_id is None or row.job_id not in studies:
+        return True
+    return bool(study) and studies[row.job_id] == study
 
 
 def _unknown_series() -> Answer:
     detail = "nothing of this series has come"
     return refusal(HTTPStatus.NOT_FOUND, CallFault.UNKNOWN_SERIES, detail)
+
+
+def _other_patient() -> Answer:
+    detail = "the series came here with another patient or study"
+    return refusal(HTTPStatus.CONFLICT, CallFault.OTHER_PATIENT, detail)

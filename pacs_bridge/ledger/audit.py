@@ -105,7 +105,8 @@ def _results(database: Database, folder: Path) -> Iterator[AuditFault]:
         rows = connection.execute(
             "SELECT DISTINCT r.job_id, r.stack, r.path FROM results r JOIN deliveries d"
             " USING (job_id, stack)"
-            " WHERE r.deleted_at IS NULL AND d.state IN ('pending', 'claimed', 'dead')"
+            " WHERE r.deleted_at IS NULL AND d.again = 0"
+            " AND d.state IN ('pending', 'claimed', 'dead')"
         ).fetchall()
         results = [
             each

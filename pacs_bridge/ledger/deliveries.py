@@ -189,7 +189,11 @@ class DeliveryBox:
 def insert_deliveries(
     connection: sqlite3.Connection, now: str, claim: JobClaim, results: Sequence[ResultFile]
 ) -> None:
-    """One delivery for each stack and destination; one that a former run made stays as it is."""
+    """One delivery for each stack and destination; one that a former run made stays as it is.
+
+    But for those that wait for their result to be made anew: they are due. What they sent before
+    they know until then, and after it if it is the same.
+    """
     priority = connection.execute(
         "SELECT priority FROM jobs WHERE id = ?", (claim.job_id,)
     ).fetchone()[0]
@@ -201,6 +205,20 @@ def insert_deliveries(
                 " VALUES (?, ?, ?, ?, 'pending', ?)",
                 (claim.job_id, stack, destination, priority, now),
             )
+    connection.execute(
+        "DELETE FROM deliveries WHERE job_id = ? AND again = 1 AND NOT EXISTS (SELECT 1"
+        " FROM results r WHERE r.job_id = deliveries.job_id AND r.stack = deliveries.stack)",
+        (claim.job_id,),
+    )
+    connection.execute(
+        "UPDATE deliveries SET state = 'pending', again = 0, due_s = 0, attempts = 0,"
+        " waited_s = 0, reason = NULL, detail = '', state_at = ?,"
+        " sent_sop_instance_uid = (SELECT r.sop_instance_uid FROM results r"
+        " WHERE r.job_id = deliveries.job_id AND r.stack = deliveries.stack"
+        " AND r.sop_instance_uid = deliveries.sent_sop_instance_uid)"
+        " WHERE job_id = ? AND again = 1",
+        (now, claim.job_id),
+    )
     settle_job(connection, now, claim.job_id)
 
 

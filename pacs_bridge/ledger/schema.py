@@ -270,6 +270,16 @@ def _tell_kept_sources(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+_AGAIN = """
+ALTER TABLE deliveries ADD COLUMN again INTEGER NOT NULL DEFAULT 0; -- when its result is made anew
+"""
+
+
+def _note_what_goes_again(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_AGAIN):
+        connection.execute(statement)
+
+
 #: The n-th takes a file of version n to version n + 1; a file that is not there has version 0.
 MIGRATIONS: Sequence[Migration] = (
     _create,
@@ -277,6 +287,7 @@ MIGRATIONS: Sequence[Migration] = (
     _count_facts,
     _name_sources,
     _tell_kept_sources,
+    _note_what_goes_again,
 )
 
 

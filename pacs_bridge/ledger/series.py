@@ -159,13 +159,30 @@ class SeriesBook:
             unseen = give_up_unseen(connection, before)
         return (*(row[0] for row in rows), *unseen)
 
-    def expect(self, series_instance_uid: str, instance_count: int) -> None:
-        """Note how many instances the series has where it comes from."""
+    def expect(self, series_instance_uid: str, instance_count: int) -> bool:
+        """Note how many instances the series has where it comes from.
+
+        A revision that was looked at before and is open is looked at again. Gives False, and
+        notes nothing, if nothing of the series was received: jobs of an archive are not that.
+        """
         with self._database.write() as connection:
-            connection.execute(
-                "UPDATE series SET expected_instances = ? WHERE series_instance_uid = ?",
-                (instance_count, series_instance_uid),
-            )
+            row = connection.execute(
+                "SELECT expected_instances FROM series WHERE series_instance_uid = ?",
+                (series_instance_uid,),
+            ).fetchone()
+            if row is None:
+                return False
+            if row[0] != instance_count:
+                connection.execute(
+                    "UPDATE series SET expected_instances = ? WHERE series_instance_uid = ?",
+                    (instance_count, series_instance_uid),
+                )
+                connection.execute(
+                    "UPDATE revisions SET activity = activity + 1 WHERE series_instance_uid = ?"
+                    " AND state IN ('receiving', 'quiet', 'incomplete')",
+                    (series_instance_uid,),
+                )
+        return True
 
 
 def _has_deleted_sources(connection: sqlite3.Connection, series_instance_uid: str) -> bool:

@@ -37,6 +37,19 @@ class SpooledInstance:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def has_sources(
+    connection: sqlite3.Connection, folder: Path, series_instance_uid: str, revision: int
+) -> bool:
+    """Whether the files of a series up to a revision are there; what is in them is not read."""
+    rows = connection.execute(
+        "SELECT path, deleted_at FROM instances WHERE series_instance_uid = ? AND revision <= ?",
+        (series_instance_uid, revision),
+    ).fetchall()
+    return bool(rows) and all(
+        row["deleted_at"] is None and (folder / row["path"]).exists() for row in rows
+    )
+
+
 def lacks_source(connection: sqlite3.Connection, series_instance_uid: str) -> bool:
     """Whether a job of the series ended since a source of it was lost or damaged."""
     return bool(_bereft(connection, series_instance_uid))
@@ -59,9 +72,11 @@ def try_bereft_again(connection: sqlite3.Connection, now: str, series_instance_u
 
 
 def _bereft(connection: sqlite3.Connection, series_instance_uid: str) -> list[sqlite3.Row]:
+    """Jobs that lacked a source; not one of which a delivery lacked the result."""
     return connection.execute(
         "SELECT id, revision, state_at FROM jobs j WHERE series_instance_uid = ?"
         " AND state = ? AND reason = ? AND source = ?"
-        " AND NOT EXISTS (SELECT 1 FROM results r WHERE r.job_id = j.id)",
+        " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.job_id = j.id"
+        " AND d.state = 'dead' AND d.again = 0)",
         (series_instance_uid, State.DEAD, Reason.SOURCE_MISSING, SPOOL),
     ).fetchall()

@@ -118,6 +118,16 @@ class LedgerView:
             ).fetchone()
         return None if row is None else SeriesIdentity(*row)
 
+    def studies_elsewhere(self, series_instance_uid: str) -> Mapping[int, str]:
+        """Of which study a series is, by each job whose files did not come here; empty: unsaid."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT id, study_instance_uid FROM jobs"
+                " WHERE series_instance_uid = ? AND source <> 'spool'",
+                (series_instance_uid,),
+            ).fetchall()
+        return {row[0]: row[1] for row in rows}
+
     def _views(
         self,
         condition: str,

@@ -1,0 +1,243 @@
+"""Which job of a series is meant, and to whom it is told: received ones, and those of archives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.reasons import Reason
+from pacs_bridge.config.bridge import CollectorConfig
+from pacs_bridge.config.routes import RouteConfig
+from pacs_bridge.control.answers import Answer, CallFault
+from pacs_bridge.control.routes import Routes, Whose
+from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.ledger.arrival import Arrival, Fate
+from pacs_bridge.ledger.associations import (
+    AssociationEnd,
+    AssociationOutcome,
+    AssociationRecord,
+)
+from pacs_bridge.ledger.facts import SeriesFacts
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.ledger.refusals import RefusedInstance
+from pacs_bridge.log import JsonLog
+from pacs_bridge.queue import JobRequest, Priority, ResultFile, State
+from pacs_bridge.receive.collector import Collector
+
+SERIES = "1.2.3"
+QUIET_S = 60.0
+IDENTITY = IdentityHash(b"test")
+MINE = Whose("1.2", "P1")
+NOBODY = Whose()
+Post = Callable[..., Answer]
+
+
+@pytest.fixture
+def ledger(ram_folder: Path, clock: Any) -> Iterator[Ledger]:
+    made = Ledger.open(ram_folder / "ledger.sqlite", clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ask(ledger: Ledger) -> Post:
+    """``ask("repeat", whose)``: what a caller is answered; without an action, how it stands."""
+    routes = Routes(ledger, IDENTITY)
+
+    def call(action: str = "", whose: Whose = MINE, instances: int = 10) -> Answer:
+        path = f"/series/{SERIES}" + (f"/{action}" if action else "")
+        query = {"instances": (str(instances),)} if action == "expect" else {}
+        return routes.answer("POST" if action else "GET", path, query, whose)
+
+    return call
+
+
+class Shelf:
+    """Moves no files: none of what is asked here looks at them."""
+
+    def place(self, arrival: Arrival, _fate: Fate) -> str:
+        return arrival.digest
+
+    def settle(self) -> None:
+        return
+
+
+def receive(ledger: Ledger, *numbers: int, association: int = 1) -> None:
+    """Instances of the series, of the patient P1 and the study 1.2, and the association's end."""
+    one = Arrival(
+        association=AssociationRecord(association, "CT1", "BRIDGE", "10.0.0.1"),
+        landed_path=Path("landed"),
+        sop_instance_uid="",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        series_instance_uid=SERIES,
+        study_instance_uid="1.2",
+        patient_key=IDENTITY.of("P1"),
+        digest="",
+        data_offset_bytes=300,
+        size_bytes=8,
+        frame_count=1,
+        expected_instances=None,
+        facts=SeriesFacts(modality="CT"),
+    )
+    arrivals = [
+        dataclasses.replace(one, sop_instance_uid=f"{SERIES}.{number}", digest=f"d{number}")
+        for number in numbers
+    ]
+    assert set(ledger.instances.enter(arrivals, Shelf())) == {Fate.KEPT}
+    end = AssociationEnd(association, AssociationOutcome.RELEASED, association)
+    ledger.associations.end([end])
+
+
+def submit(ledger: Ledger, revision: int, source: str = "pacs", study: str = "1.2") -> int:
+    priority = Priority.ROUTINE if source == "spool" else Priority.ARCHIVE
+    request = JobRequest(SERIES, revision, "all", "tiny", ("archive",), priority, source, study)
+    return ledger.jobs.submit(request)
+
+
+def end(ledger: Ledger, state: State) -> None:
+    """Let the job that waits end in a state."""
+    claim = ledger.jobs.claim("w", 60)
+    assert claim is not None
+    if state is State.DEAD:
+        ledger.jobs.park(claim, Reason.MODEL_ERROR, "not finite")
+    elif state is State.SKIPPED:
+        ledger.jobs.skip(claim, Reason.EMPTY_RESULT, "nothing")
+    else:
+        uid = f"2.25.{claim.job_id}"
+        result = ResultFile(0, "binary", "r.dcm", "1.2", uid, f"{uid}.1", "1.2", "00", 1)
+        ledger.jobs.complete(claim, [result], [])
+        delivery = ledger.outbox.claim("s", 60)
+        assert delivery is not None
+        ledger.outbox.sent(delivery, result)
+
+
+# --- whose it is ---
+
+
+@pytest.mark.parametrize("action", ["", "retry", "repeat", "force"])
+@pytest.mark.parametrize(
+    ("study", "whose"),
+    [("1.2", Whose("9.9", "P1")), ("1.2", Whose(None, "P1")), ("", MINE), ("", Whose("", ""))],
+    ids=["another study", "only a patient", "not known", "nameless"],
+)
+def test_what_an_archive_run_made_is_told_to_its_own_study_only(
+    ledger: Ledger, ask: Post, action: str, study: str, whose: Whose
+) -> None:
+    job = submit(ledger, 1, study=study)
+    end(ledger, State.DEAD)
+
+    answer = ask(action, whose)
+
+    assert (answer.status, answer.body["reason"]) == (409, CallFault.OTHER_PATIENT)
+    assert ledger.view.job(job).state is State.DEAD
+
+
+@pytest.mark.parametrize("whose", [MINE, NOBODY, Whose("1.2", None)])
+def test_who_means_the_study_of_an_archive_run_or_does_not_say_steers_it(
+    ledger: Ledger, ask: Post, whose: Whose
+) -> None:
+    submit(ledger, 1)
+    end(ledger, State.DEAD)
+    assert ask("", whose).body["state"] == State.DEAD
+    assert ask("retry", whose).body["state"] == State.READY
+
+
+def test_beside_a_received_series_an_archive_run_for_another_study_is_not_told(
+    ledger: Ledger, ask: Post
+) -> None:
+    archived = submit(ledger, 1, study="9.9")
+    end(ledger, State.DEAD)
+    receive(ledger, 1)
+
+    facts = ask().body
+    assert (facts["state"], facts["revision"]) == (State.RECEIVING, 2)
+    assert [one["job_id"] for one in facts["revisions"]] == [None]
+    answer = ask("retry")
+    assert (answer.status, answer.body["reason"]) == (409, CallFault.NOTHING_TO_RETRY)
+    assert ledger.view.job(archived).state is State.DEAD
+
+
+# --- how many instances it has ---
+
+
+def test_what_is_said_of_a_series_that_only_an_archive_run_knows_is_not_acknowledged(
+    ledger: Ledger, ask: Post, clock: Any, ram_folder: Path
+) -> None:
+    submit(ledger, 1)
+    end(ledger, State.SENT)
+    log = JsonLog.open(ram_folder / "log.jsonl", IDENTITY)
+    route = RouteConfig(name="all", model="tiny", destinations=("archive",))
+    config = CollectorConfig(quiet_period_s=QUIET_S)
+    collector = Collector(ledger, config, [route], clock, log)
+
+    first = ask("expect", instances=100)
+    assert (first.status, first.body["reason"]) == (404, CallFault.UNKNOWN_SERIES)
+    receive(ledger, *range(60))
+    assert ask("expect", instances=100).status == 200
+
+    for _ in range(3):
+        collector.look()
+        clock.pass_s(QUIET_S)
+    facts = ask().body
+    assert (facts["state"], facts["detail"]) == (State.INCOMPLETE, "60 of 100 instances here")
+
+
+def test_of_a_series_that_was_only_refused_nothing_is_acknowledged_and_that_is_told(
+    ledger: Ledger, ask: Post
+) -> None:
+    ledger.refusals.note([RefusedInstance(SERIES, f"{SERIES}.1", "A700", "CT1")])
+    answer = ask("expect")
+    assert (answer.status, answer.body["reason"]) == (404, CallFault.UNKNOWN_SERIES)
+    assert (ask().body["state"], ask().body["owed_count"]) == (State.INCOMPLETE, 1)
+
+
+# --- which job ---
+
+
+def test_a_dead_clinical_job_is_reached_behind_a_later_archive_run(
+    ledger: Ledger, ask: Post
+) -> None:
+    clinical = submit(ledger, 1, source="spool")
+    end(ledger, State.DEAD)
+    archived = submit(ledger, 2)
+    end(ledger, State.SKIPPED)
+    facts = ask().body
+    assert (facts["state"], facts["revision"]) == (State.DEAD, 1)
+    assert len(facts["revisions"]) == 2
+
+    assert ask("retry").body["state"] == State.READY
+
+    assert ledger.view.job(clinical).state is State.READY
+    assert ledger.view.job(archived).state is State.SKIPPED
+
+
+def test_of_archive_runs_alone_the_latest_is_meant(ledger: Ledger, ask: Post) -> None:
+    jobs = []
+    for revision in (1, 2):
+        jobs.append(submit(ledger, revision))
+        end(ledger, State.DEAD)
+    assert ask().body["revision"] == 2
+
+    ask("retry")
+
+    states = [ledger.view.job(job).state for job in jobs]
+    assert states == [State.DEAD, State.READY]
+
+
+def test_results_that_can_neither_be_sent_nor_made_again_are_said_to_be_gone(
+    ledger: Ledger, ask: Post
+) -> None:
+    job = submit(ledger, 1, source="spool")
+    end(ledger, State.SENT)
+    deliveries = ledger.view.deliveries(job)
+
+    answer = ask("repeat")
+
+    assert (answer.status, answer.body["reason"]) == (409, CallFault.SOURCES_DELETED)
+    assert ledger.view.job(job).state is State.SENT
+    assert ledger.view.deliveries(job) == deliveries
