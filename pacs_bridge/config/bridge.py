@@ -46,6 +46,10 @@ class CollectorConfig(Section):
     keep_sources_h: Annotated[float, Field(ge=0, le=_CENTURY_H)] = 168.0
     #: Files of results are deleted so long after they have arrived; 0: never.
     keep_results_h: Annotated[float, Field(ge=0, le=_CENTURY_H)] = 720.0
+    #: Instances in quarantine are deleted after so long; 0: never.
+    keep_quarantine_h: Annotated[float, Field(ge=0, le=_CENTURY_H)] = 2160.0
+    #: Where there are more of them, the oldest are deleted; 0: no limit.
+    max_quarantine_gib: Annotated[float, Field(ge=0)] = 10.0
 
 
 class DiskConfig(Section):

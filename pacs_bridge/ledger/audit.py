@@ -128,7 +128,7 @@ def _files(database: Database, folder: Path, places: tuple[Path, ...]) -> Iterat
             row[0]
             for row in connection.execute(
                 "SELECT path FROM instances WHERE deleted_at IS NULL"
-                " UNION ALL SELECT path FROM quarantine"
+                " UNION ALL SELECT path FROM quarantine WHERE deleted_at IS NULL"
             )
         }
     for path in found:

@@ -166,8 +166,10 @@ class Entry:
     def _quarantine(self, arrival: Arrival, fate: Fate, path: str) -> None:
         self._connection.execute(
             "INSERT INTO quarantine (reason, sop_instance_uid, series_instance_uid, digest, path,"
-            " received_at, association_id) VALUES (?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (path) DO NOTHING",  # the same bytes, sent once more
+            " received_at, association_id, size_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (path) DO UPDATE"  # the same bytes, sent once more
+            " SET deleted_at = NULL, received_at = excluded.received_at,"
+            " size_bytes = excluded.size_bytes WHERE deleted_at IS NOT NULL",
             (
                 fate.reason,
                 arrival.sop_instance_uid,
@@ -176,6 +178,7 @@ class Entry:
                 path,
                 self._now,
                 arrival.association.id,
+                arrival.size_bytes,
             ),
         )
         if lacks := self._lacks(arrival.series_instance_uid):

@@ -66,7 +66,7 @@ class InstanceBook:
         return tuple(SpooledInstance(row[0], self._folder / row[1], *row[2:]) for row in rows)
 
     def set_aside(self, series_instance_uid: str) -> tuple[SetAside, ...]:
-        """The instances of a series that lie in quarantine."""
+        """The instances of a series that were put into quarantine, also those deleted since."""
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT sop_instance_uid, path, reason FROM quarantine"
@@ -84,7 +84,7 @@ class InstanceBook:
             row = connection.execute(
                 "SELECT 1 FROM instances WHERE sop_instance_uid = ? AND path = ?"
                 " AND deleted_at IS NULL"
-                " UNION ALL SELECT 1 FROM quarantine WHERE path = ?",
+                " UNION ALL SELECT 1 FROM quarantine WHERE path = ? AND deleted_at IS NULL",
                 (sop_instance_uid, path, path),
             ).fetchone()
         return row is not None

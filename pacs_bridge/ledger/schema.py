@@ -280,6 +280,20 @@ def _note_what_goes_again(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+_BOUNDED_QUARANTINE = """
+ALTER TABLE quarantine ADD COLUMN size_bytes INTEGER; -- of the file; NULL: not looked at yet
+ALTER TABLE quarantine ADD COLUMN deleted_at TEXT;
+CREATE INDEX quarantine_kept ON quarantine (received_at, size_bytes) WHERE deleted_at IS NULL;
+CREATE INDEX quarantine_unmeasured ON quarantine (id)
+    WHERE size_bytes IS NULL AND deleted_at IS NULL;
+"""
+
+
+def _bound_quarantine(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_BOUNDED_QUARANTINE):
+        connection.execute(statement)
+
+
 #: The n-th takes a file of version n to version n + 1; a file that is not there has version 0.
 MIGRATIONS: Sequence[Migration] = (
     _create,
@@ -288,6 +302,7 @@ MIGRATIONS: Sequence[Migration] = (
     _name_sources,
     _tell_kept_sources,
     _note_what_goes_again,
+    _bound_quarantine,
 )
 
 

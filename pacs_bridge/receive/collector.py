@@ -24,6 +24,8 @@ from pacs_bridge.receive.selection import select_route
 
 _S_PER_H = 3600.0
 _TIDY_S = 600.0
+_QUARANTINE_S = 60.0
+_GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Collector:
         self._clock = clock
         self._log = log
         self._is_disputed = is_disputed
-        self._tidy_due_s = clock.steady_s()
+        self._tidy_due_s = self._quarantine_due_s = clock.steady_s()
         self._silences: dict[tuple[str, int], _Silence] = {}
 
     def look(self) -> None:
@@ -99,6 +101,10 @@ class Collector:
             self._tidy_due_s = now_s + _TIDY_S
             if self._tidy():  # there may be more: as much leaves a day as comes
                 self._tidy_due_s = now_s
+        if now_s >= self._quarantine_due_s:  # a sender fills it fast
+            self._quarantine_due_s = now_s + _QUARANTINE_S
+            if self._tidy_quarantine():
+                self._quarantine_due_s = now_s
 
     def _tidy(self) -> bool:
         """Do what is not urgent, a little at a time; whether anything was deleted."""
@@ -126,6 +132,17 @@ class Collector:
                 self._tell(revision, verdict)
         elif revision.state is State.RECEIVING:
             self._ledger.series.conclude(revision, Verdict(State.QUIET))
+
+    def _tidy_quarantine(self) -> bool:
+        """Keep the quarantine within its limits; whether anything was deleted."""
+        config = self._config
+        deleted = self._ledger.retention.delete_quarantined(
+            config.keep_quarantine_h * _S_PER_H or None,
+            int(config.max_quarantine_gib * _GIB) or None,
+        )
+        if deleted:
+            self._log.warning("quarantine-deleted", files=deleted)
+        return bool(deleted)
 
     def _verdict(self, revision: OpenRevision) -> Verdict:
         if revision.hold_reason is not None:
