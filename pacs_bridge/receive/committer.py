@@ -6,18 +6,22 @@ and the first of them commits for all of them. A single sender never waits for a
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pacs_bridge.errors import TransientError
+from pacs_bridge.errors import BridgeError, PermanentError, TransientError
 from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import AssociationEnd
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.refusals import RefusedInstance
 from pacs_bridge.log import Log
 from pacs_bridge.receive.spool import Spool
+
+#: After a fault that no later try mends, for so long nobody is asked to send: then one may try.
+_BROKEN_S = 60.0
 
 
 class Point(StrEnum):
@@ -72,11 +76,17 @@ class Committer:
         self._commit_lock = threading.Lock()
         self._unwritten_ends: list[AssociationEnd] = []
         self._ends_lock = threading.Lock()
+        self._broken_until_s = -math.inf  # steady
 
     @property
     def has_unwritten_ends(self) -> bool:
         """Whether the end of an association is known here and not in the ledger."""
         return bool(self._unwritten_ends)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the ledger was found damaged a moment ago, and nothing was entered since."""
+        return self._ledger.database.clock.steady_s() < self._broken_until_s
 
     def enter(self, arrival: Arrival) -> Fate:
         """Enter an arrival; when this returns, file and row are durable.
@@ -85,6 +95,8 @@ class Committer:
         ------
         TransientError, OSError
             If the ledger or the disk cannot take it now.
+        PermanentError
+            If the ledger is damaged.
         """
         self._reached(Point.LANDED)
         item = _Entering(arrival)
@@ -106,7 +118,7 @@ class Committer:
         """
         try:
             self._ledger.refusals.note(refused)
-        except TransientError as error:
+        except BridgeError as error:
             self._log.error("refusal-unwritten", reason=error.reason)
             return False
         return True
@@ -147,9 +159,12 @@ class Committer:
                 for item in batch:
                     self._commit([item])
                 return
+            if isinstance(error, PermanentError):
+                self._broken_until_s = self._ledger.database.clock.steady_s() + _BROKEN_S
             for item in batch:
                 item.error = error
             return
+        self._broken_until_s = -math.inf
         for item, fate in zip(batch, fates, strict=True):
             item.fate = fate
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from inference.reasons import Reason
 from pacs_bridge.clock import Clock, SystemClock
 from pacs_bridge.config.bridge import BridgeConfig
-from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.errors import BridgeError, PermanentError, TransientError
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.ledger.associations import (
     AssociationEnd,
@@ -168,9 +168,9 @@ class Listener:
         disk = self._config.disk
         try:
             is_full = self._spool.free_bytes() < disk.accept_above_free_gib * _GIB
-            if is_full or self._is_crowded(disk.max_waiting_series):
+            if is_full or self._committer.is_broken or self._is_crowded(disk.max_waiting_series):
                 return TEMPORARY_CONGESTION
-        except (OSError, TransientError):
+        except (OSError, BridgeError):
             return TEMPORARY_CONGESTION
         limits = self._config.listener
         if not self._door.enter(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from inference.reasons import Reason
-from pacs_bridge.errors import TransientError
+from pacs_bridge.errors import BridgeError, TransientError
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import AssociationRecord
@@ -185,6 +185,9 @@ class StorageSession:
         except TransientError as error:
             series = series or self._series_of(file.head, context)
             return self._lost(series, command, Status.OUT_OF_RESOURCES, error.reason)
+        except BridgeError as error:  # the ledger is damaged
+            self.log.error("store-failed", reason=error.reason, detail=error.detail)
+            return self._lost(series, command, Status.PROCESSING_FAILURE, error.reason)
         except OSError:
             series = series or self._series_of(file.head, context)
             return self._lost(series, command, Status.OUT_OF_RESOURCES, Reason.DISK_FULL)
@@ -247,6 +250,8 @@ class StorageSession:
             is_ours = self._depot.is_own_result(command.affected_sop_instance_uid)
         except TransientError as error:
             return Response(Status.OUT_OF_RESOURCES, error.reason)
+        except BridgeError as error:
+            return Response(Status.PROCESSING_FAILURE, error.reason)
         if not is_ours:
             self.tally.refused += 1
             return Response(Status.SOP_CLASS_NOT_SUPPORTED, "not one of our results")
