@@ -4,6 +4,7 @@ set -euo pipefail
 umask 077
 folder=${1:-"$(dirname "$0")/secrets"}
 mkdir -p "$folder"
+chmod 0700 "$folder"  # also one that was there before
 
 word() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n'; }
 keep() { [ -s "$folder/$1" ] || printf '%s\n' "$2" >"$folder/$1"; }

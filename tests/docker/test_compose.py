@@ -109,6 +109,14 @@ def test_no_secret_stands_in_a_file_of_ours(compose: dict[str, Any], tmp_path: P
     assert users == set(compose["secrets"])
 
 
+def test_a_folder_for_secrets_that_stood_open_is_closed(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    folder.chmod(0o755)
+    subprocess.run([DOCKER / "make-secrets.sh", folder], check=True, capture_output=True)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def _secrets(service: dict[str, Any]) -> list[str]:
     return [one if isinstance(one, str) else one["source"] for one in service.get("secrets", ())]
 
