@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.reasons import Reason
+from pacs_bridge.archive.network_disk import network_disk
 from pacs_bridge.archive.schema import prepare
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.ledger.database import translated
@@ -36,8 +37,8 @@ class PlanFile:
     TransientError
         ``disk-full``, ``ledger-unavailable``: as every method, if the file cannot be used now.
     PermanentError
-        ``source-missing`` if there is no plan; ``ledger-unavailable`` if it is damaged or of
-        another program.
+        ``source-missing`` if there is no plan; ``ledger-unavailable`` if it is damaged, of
+        another program, or on a network disk.
     """
 
     def __init__(self, run_folder: Path, must_exist: bool = True) -> None:
@@ -45,6 +46,11 @@ class PlanFile:
         if must_exist and not self.path.exists():
             raise PermanentError(
                 Reason.SOURCE_MISSING, f"no {PLAN_NAME} in {run_folder}: plan first"
+            )
+        if kind := network_disk(run_folder):
+            raise PermanentError(
+                Reason.LEDGER_UNAVAILABLE,
+                f"the folder of the run is on a network disk ({kind}): a plan needs a local one",
             )
         run_folder.mkdir(parents=True, exist_ok=True)
         with translated():
@@ -74,6 +80,17 @@ class PlanFile:
         """For reading; each statement sees what is committed."""
         with translated():
             yield self._connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Whatever is read in the body is of one moment; nothing is written in it."""
+        with translated():
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
     def setting(self, name: str) -> Any:
         """A setting, or None."""

@@ -10,19 +10,21 @@ from typing import Any, Final
 
 from dicom_seg.read.examination import SeriesRules
 from inference.reasons import Reason
+from pacs_bridge.archive.hidden_patient import run_key
 from pacs_bridge.archive.listing import below
 from pacs_bridge.archive.manifest import Manifest, read_manifest
 from pacs_bridge.archive.plan_file import FILES, PlanFile
 from pacs_bridge.archive.planner import Planner, PlanProgress, PlanTally
 from pacs_bridge.archive.pool import header_readers
 from pacs_bridge.archive.reading import UNREAD_NS
-from pacs_bridge.archive.remote_plan import missing, plan_found, plan_listed
+from pacs_bridge.archive.remote_plan import RemotePlan, missing
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.identity_hash import KEY_NAME, IdentityHash
 from pacs_bridge.sources.remote_archive import RemoteArchive, SeriesQuery
 
 _IS_COMPLETE: Final = "is_complete"
 _LISTED_PATHS: Final = "listed_paths"
+_KEY_MARK: Final = "key_mark"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,12 @@ def make_plan(
         roots = _roots(plan, inputs.paths, manifest.paths if manifest else ())
         if not (roots or manifest or inputs.remote):
             raise PermanentError(Reason.SOURCE_MISSING, "nothing to plan: name a folder")
-        for folder in (run_folder, *_results(plan)):
+        for folder in (run_folder, *results_of(plan)):
             if is_within(roots, folder):
                 raise WrongFolderError(
                     "the folder of the run, or that of its results, is to be planned"
                 )
+        hide = _identity_hash(plan, run_folder)
         plan.set("roots", [os.fsdecode(root) for root in roots])
         plan.set(_IS_COMPLETE, False)
         _follow_rules(plan, rules)
@@ -81,15 +84,18 @@ def make_plan(
         if inputs.remote is None and manifest is not None:
             _note_listed(plan, manifest)
         tally = PlanTally()
-        if inputs.remote is not None:
-            tally.series_examined += _plan_remote(plan, inputs.remote, listed, rules)
+        remote_count = 0
+        if (remote := inputs.remote) is not None:
+            there = RemotePlan(plan, remote.name, remote.archive, rules, hide)
+            query = remote.query
+            remote_count = there.listed(listed, query) if listed else there.found(query)
         if roots:
-            IdentityHash.load(run_folder)
             key = (run_folder / KEY_NAME).read_bytes()
             with header_readers(inputs.processes) as executor:
                 planner = Planner(plan, rules, key, executor, progress)
-                planner.take_in(roots, (run_folder, *_results(plan)))
+                planner.take_in(roots, (run_folder, *results_of(plan)))
             tally = planner.tally
+        tally.series_examined += remote_count
         if manifest is not None:
             tally.unread_lines = len(manifest.problems)
         _select(plan)
@@ -104,8 +110,8 @@ class WrongFolderError(Exception):
 
 
 def is_complete(plan: PlanFile) -> bool:
-    """Whether the last call of ``make_plan`` came to its end."""
-    return plan.setting(_IS_COMPLETE) is not False
+    """Whether ``make_plan`` came to its end, each time that it was called."""
+    return plan.setting(_IS_COMPLETE) is True
 
 
 def check_complete(plan: PlanFile) -> None:
@@ -140,11 +146,12 @@ def rules_of(plan: PlanFile) -> SeriesRules:
 
 def note_results(plan: PlanFile, folder: Path) -> None:
     """Note where results of a run lie: they are no part of the archive."""
-    known = [*_results(plan), folder.absolute()]
+    known = [*results_of(plan), folder.absolute()]
     plan.set("results", [str(each) for each in dict.fromkeys(known)])
 
 
-def _results(plan: PlanFile) -> tuple[Path, ...]:
+def results_of(plan: PlanFile) -> tuple[Path, ...]:
+    """Where results of its runs were put."""
     return tuple(Path(text) for text in plan.setting("results") or ())
 
 
@@ -183,12 +190,19 @@ def _plain(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - without "..", and links as they are
 
 
-def _plan_remote(
-    plan: PlanFile, remote: RemoteInput, listed: dict[str, str], rules: SeriesRules
-) -> int:
-    if listed:
-        return plan_listed(plan, remote.name, remote.archive, listed, remote.query, rules)
-    return plan_found(plan, remote.name, remote.archive.find(remote.query), rules)
+def _identity_hash(plan: PlanFile, run_folder: Path) -> IdentityHash:
+    """With the key of the run: with another one nobody in the plan would be recognised."""
+    known = plan.setting(_KEY_MARK)
+    hide = IdentityHash.load(run_folder) if known is None else IdentityHash(run_key(run_folder))
+    mark = hide.word(KEY_NAME)
+    if known not in (None, mark):
+        raise PermanentError(
+            Reason.SOURCE_MISSING,
+            f"{KEY_NAME} is not the one that the plan was made with: put that one back, or plan"
+            " in another folder",
+        )
+    plan.set(_KEY_MARK, mark)
+    return hide
 
 
 def _note_listed(plan: PlanFile, manifest: Manifest) -> None:

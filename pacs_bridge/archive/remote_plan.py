@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Final
 
 from dicom_seg.read.examination import SeriesRules
 from dicom_seg.read.kind import CT_SOP_CLASSES, MULTI_FRAME_CT_SOP_CLASSES
 from inference.reasons import Reason
+from pacs_bridge.archive.hidden_patient import HiddenPatient
 from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.receive.header import is_valid_uid
 from pacs_bridge.sources.remote_archive import FoundSeries, RemoteArchive, SeriesQuery
 
 _ROWS_AT_ONCE: Final = 500
@@ -21,66 +25,189 @@ _ROWS_AT_ONCE: Final = 500
 _UIDS_AT_ONCE: Final = 50
 
 
-#: Series that an archive has named in one answer; with '' as study: in two studies.
+#: Series that an archive has named in one answer, and how the first time.
 _MET: Final = """
-CREATE TEMP TABLE IF NOT EXISTS met (series TEXT PRIMARY KEY, study_instance_uid TEXT NOT NULL)
+CREATE TEMP TABLE IF NOT EXISTS met (
+    series TEXT PRIMARY KEY, study_instance_uid TEXT NOT NULL, patient TEXT NOT NULL,
+    is_mixed INTEGER NOT NULL
+)
+"""
+_SERIES: Final = """
+INSERT INTO series (series, study_instance_uid, patient, source, instances, planes, bytes,
+    contents, plan_reason, plan_detail, findings)
+VALUES (?, ?, ?, ?, ?, 0, 0, ?, ?, ?, '[]') ON CONFLICT (series) DO UPDATE SET
+    study_instance_uid = excluded.study_instance_uid, patient = excluded.patient,
+    source = excluded.source, instances = excluded.instances, contents = excluded.contents,
+    plan_reason = excluded.plan_reason, plan_detail = excluded.plan_detail
+WHERE source = excluded.source OR plan_reason = 'source-missing'
 """
 
 
-def plan_found(
-    plan: PlanFile, source: str, found: Iterable[FoundSeries], rules: SeriesRules
-) -> int:
-    """Plan what an archive found; gives how many series. Raises as the archive does."""
-    count = 0
-    series = iter(found)
-    with plan.write() as connection:
-        connection.execute(_MET)
-        connection.execute("DELETE FROM temp.met")
-    while rows := list(islice(series, _ROWS_AT_ONCE)):
-        count += len(rows)
-        with plan.write() as connection:
-            connection.executemany(
-                "INSERT INTO series (series, study_instance_uid, source, instances, planes, bytes,"
-                " contents, plan_reason, plan_detail, findings)"
-                " VALUES (?, ?, ?, ?, 0, 0, ?, ?, ?, '[]') ON CONFLICT (series) DO UPDATE SET"
-                " study_instance_uid = excluded.study_instance_uid, source = excluded.source,"
-                " instances = excluded.instances, contents = excluded.contents,"
-                " plan_reason = excluded.plan_reason, plan_detail = excluded.plan_detail"
-                " WHERE source = excluded.source OR plan_reason = 'source-missing'",
-                [_row(each, source, rules, _is_mixed(connection, each)) for each in rows],
-            )
-    return count
+class RemotePlan:
+    """Plans series that one archive has.
 
-
-def plan_listed(
-    plan: PlanFile,
-    source: str,
-    archive: RemoteArchive,
-    listed: dict[str, str],
-    query: SeriesQuery,
-    rules: SeriesRules,
-) -> int:
-    """Plan the series of a list; those that the archive does not have are coded.
+    A series that it names under two studies or two patients does not run. Nor does one that it
+    names otherwise than it did when it was planned before, unless it is found to have only that.
 
     Parameters
     ----------
-    listed
-        Study Instance UIDs, which may be empty, by Series Instance UID.
-    query
-        What must hold beside.
+    plan
+        Takes the series.
+    source
+        Name of the archive in the configuration.
+    archive
+        The archive itself.
+    rules
+        Of the site.
+    hide
+        With the key of the run.
     """
-    unmet = dict(listed)
-    count = 0
-    for some in _chunks(list(listed)):
-        found = archive.find(replace(query, series_instance_uids=some))
-        seen = []
-        for each in found:
-            if each.series_instance_uid in listed:
-                seen.append(each)
-                unmet.pop(each.series_instance_uid, None)
-        count += plan_found(plan, source, seen, rules)
-    missing(plan, source, unmet)
-    return count + len(unmet)
+
+    def __init__(
+        self,
+        plan: PlanFile,
+        source: str,
+        archive: RemoteArchive,
+        rules: SeriesRules,
+        hide: IdentityHash,
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._archive = archive
+        self._rules = rules
+        self._hide = hide
+
+    def found(self, query: SeriesQuery) -> int:
+        """Plan what a query finds; gives how many series. Raises as the archive does."""
+        count, doubtful = self._take(self._archive.find(query), is_all_known=False)
+        self._look_again(doubtful)
+        return count
+
+    def listed(self, listed: dict[str, str], query: SeriesQuery) -> int:
+        """Plan the series of a list; those that the archive does not have are coded.
+
+        Parameters
+        ----------
+        listed
+            Study Instance UIDs, which may be empty, by Series Instance UID.
+        query
+            What must hold beside.
+        """
+        unmet = dict(listed)
+        count = 0
+        doubtful: list[str] = []
+        for some in _chunks(list(listed)):
+            found = list(self._archive.find(replace(query, series_instance_uids=some)))
+            keys = {(each.series_instance_uid, each.study_instance_uid) for each in found}
+            met = {uid for uid in some if listed[uid] and (uid, listed[uid]) in keys}
+            met |= {uid for uid, _ in keys if listed.get(uid) == ""}
+            number, doubts = self._take(
+                (each for each in found if each.series_instance_uid in met), is_all_known=False
+            )
+            for uid in met:
+                del unmet[uid]
+            count += number
+            doubtful += doubts
+        self._look_again(doubtful)
+        missing(self._plan, self._source, unmet)
+        return count + len(unmet)
+
+    def _look_again(self, doubtful: Sequence[str]) -> None:
+        """Ask for series that were planned otherwise before, whatever the query was."""
+        for some in _chunks(doubtful):
+            query = SeriesQuery(series_instance_uids=some, modalities=())
+            found = (each for each in self._archive.find(query) if each.series_instance_uid in some)
+            self._take(found, is_all_known=True)
+
+    def _take(self, found: Iterable[FoundSeries], is_all_known: bool) -> tuple[int, list[str]]:
+        """Plan series; gives how many, and those that the plan knows otherwise.
+
+        Parameters
+        ----------
+        is_all_known
+            The archive was asked for everything that it has under their UIDs.
+        """
+        count = 0
+        doubtful: dict[str, None] = {}
+        nameless: Counter[str] = Counter()
+        series = iter(found)
+        with self._plan.write() as connection:
+            connection.execute(_MET)
+            connection.execute("DELETE FROM temp.met")
+        while rows := list(islice(series, _ROWS_AT_ONCE)):
+            count += len(rows)
+            with self._plan.write() as connection:
+                for each in rows:
+                    if not each.is_named:
+                        connection.execute(_SERIES, self._nameless_row(each, nameless))
+                        continue
+                    uid = each.series_instance_uid
+                    hidden = HiddenPatient.of(each.patient, self._hide)
+                    is_first, is_mixed, patient = _met(connection, each, hidden)
+                    if (
+                        is_first
+                        and not is_all_known
+                        and self._is_doubtful(connection, each, hidden)
+                    ):
+                        doubtful[uid] = None
+                    is_mixed = is_mixed or uid in doubtful
+                    connection.execute(_SERIES, self._row(each, patient, is_mixed))
+        return count, list(doubtful)
+
+    def _is_doubtful(
+        self, connection: sqlite3.Connection, found: FoundSeries, hidden: HiddenPatient
+    ) -> bool:
+        """Whether the plan knows the series of another study or patient, or of two."""
+        row = connection.execute(
+            "SELECT study_instance_uid, patient, plan_reason FROM series"
+            " WHERE series = ? AND source = ?",
+            (found.series_instance_uid, self._source),
+        ).fetchone()
+        if row is None:
+            return False
+        return (
+            row["plan_reason"] == Reason.MIXED_IDENTITY
+            or row["study_instance_uid"] not in ("", found.study_instance_uid)
+            or HiddenPatient.from_json(row["patient"]).differs(hidden)
+        )
+
+    def _row(
+        self, found: FoundSeries, patient: HiddenPatient, is_mixed: bool
+    ) -> tuple[object, ...]:
+        reason, detail = _refusal(found, self._rules)
+        if is_mixed:
+            reason = Reason.MIXED_IDENTITY
+            detail = "the archive has it under two studies or patients"
+        count = found.instance_count or 0
+        facts = [found.study_instance_uid, found.series_instance_uid, count]
+        return (
+            found.series_instance_uid,
+            found.study_instance_uid,
+            patient.to_json() if patient.is_told else "",
+            self._source,
+            count,
+            hashlib.sha256(json.dumps(facts).encode()).hexdigest(),
+            reason,
+            detail,
+        )
+
+    def _nameless_row(self, found: FoundSeries, met: Counter[str]) -> tuple[object, ...]:
+        """What nobody can ask for by its UID: it counts, by what else it says, and does not run."""
+        said = asdict(replace(found, instance_count=None))  # a study may grow
+        word = self._hide.word(json.dumps(said, sort_keys=True, default=str))
+        met[word] += 1
+        hidden = HiddenPatient.of(found.patient, self._hide)
+        study = found.study_instance_uid
+        return (
+            f"without-uid-in-{self._source}-{word}-{met[word]}",
+            study if is_valid_uid(study) else "",
+            hidden.to_json() if hidden.is_told else "",
+            self._source,
+            found.instance_count or 0,
+            "",
+            Reason.MISSING_IDENTITY,
+            "the archive lists it without a valid UID",
+        )
 
 
 def missing(plan: PlanFile, source: str, series: dict[str, str]) -> None:
@@ -99,33 +226,25 @@ def _chunks(uids: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield tuple(uids[start : start + _UIDS_AT_ONCE])
 
 
-def _is_mixed(connection: sqlite3.Connection, found: FoundSeries) -> bool:
-    """Whether the archive has named the series with another study in the same answer."""
-    uids = (found.series_instance_uid, found.study_instance_uid)
-    connection.execute("INSERT OR IGNORE INTO temp.met VALUES (?, ?)", uids)
-    row = connection.execute(
-        "SELECT 1 FROM temp.met WHERE series = ? AND study_instance_uid <> ?", uids
-    ).fetchone()
-    if row is not None:  # so it stays, whatever comes
-        connection.execute("UPDATE temp.met SET study_instance_uid = '' WHERE series = ?", uids[:1])
-    return row is not None
-
-
-def _row(found: FoundSeries, source: str, rules: SeriesRules, is_mixed: bool) -> tuple[object, ...]:
-    reason, detail = _refusal(found, rules)
-    if is_mixed:
-        reason, detail = Reason.MIXED_IDENTITY, "two studies of the archive have it"
-    count = found.instance_count or 0
-    facts = [found.study_instance_uid, found.series_instance_uid, count]
-    return (
-        found.series_instance_uid,
-        found.study_instance_uid,
-        source,
-        count,
-        hashlib.sha256(json.dumps(facts).encode()).hexdigest(),
-        reason,
-        detail,
+def _met(
+    connection: sqlite3.Connection, found: FoundSeries, hidden: HiddenPatient
+) -> tuple[bool, bool, HiddenPatient]:
+    """Whether the archive names a series the first time, whether otherwise, and its patient."""
+    uid, study = found.series_instance_uid, found.study_instance_uid
+    row = connection.execute("SELECT * FROM temp.met WHERE series = ?", (uid,)).fetchone()
+    if row is None:
+        connection.execute(
+            "INSERT INTO temp.met VALUES (?, ?, ?, 0)", (uid, study, hidden.to_json())
+        )
+        return True, False, hidden
+    known = HiddenPatient.from_json(row["patient"])
+    is_mixed = bool(row["is_mixed"]) or row["study_instance_uid"] != study or known.differs(hidden)
+    patient = known if known.is_told else hidden
+    connection.execute(
+        "UPDATE temp.met SET is_mixed = ?, patient = ? WHERE series = ?",
+        (is_mixed, patient.to_json(), uid),
     )
+    return False, is_mixed, patient
 
 
 def _refusal(found: FoundSeries, rules: SeriesRules) -> tuple[Reason | None, str]:

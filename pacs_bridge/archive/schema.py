@@ -14,7 +14,7 @@ from pacs_bridge.errors import PermanentError
 
 #: "PACA" (sqlite.org/fileformat2.html, application id at offset 68).
 APPLICATION_ID = 0x50414341
-VERSION = 1
+VERSION = 2
 
 _TABLES = """
 CREATE TABLE settings (
@@ -85,7 +85,9 @@ CREATE TABLE series (
     ended_at TEXT,
     done_contents TEXT,               -- what the outcome rests on
     done_recipe TEXT,
-    made TEXT                         -- JSON: what was made, and what it cost
+    made TEXT,                        -- JSON: what was made, and what it cost
+    -- JSON: keyed hashes of what a source says of the patient
+    patient TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX series_to_run ON series (number)
     WHERE plan_reason IS NULL AND state = 'planned';
@@ -106,18 +108,36 @@ CREATE TABLE runs (
 """
 
 
+#: What brings a plan of an earlier version to the next one.
+_MIGRATIONS = {1: "ALTER TABLE series ADD COLUMN patient TEXT NOT NULL DEFAULT ''"}
+
+
 def prepare(connection: sqlite3.Connection, path_name: str) -> None:
-    """Make the tables where there are none.
+    """Make the tables where there are none; those of an earlier version are brought over.
 
     Raises
     ------
     PermanentError
-        If the file is of another program or another version of this one.
+        If the file is of another program or a later version of this one.
     """
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if (application, version) == (APPLICATION_ID, VERSION):
+    if _versions(connection) == (APPLICATION_ID, VERSION):
         return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in _due(connection, path_name):
+            connection.execute(statement)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _due(connection: sqlite3.Connection, path_name: str) -> list[str]:
+    """What is to be done, as seen by the only one who writes."""
+    application, version = _versions(connection)
+    stamp = [f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {VERSION}"]
+    if application == APPLICATION_ID and 0 < version <= VERSION:
+        return [*(_MIGRATIONS[each] for each in range(version, VERSION)), *stamp]
     if (application, version) != (0, 0) or connection.execute(
         "SELECT 1 FROM sqlite_schema"
     ).fetchone():
@@ -126,16 +146,9 @@ def prepare(connection: sqlite3.Connection, path_name: str) -> None:
             f"{path_name} has version {version} and application id {application:#x};"
             f" this program writes version {VERSION}",
         )
-    statements = [
-        *(part for part in _TABLES.split(";\n") if part.strip()),
-        f"PRAGMA application_id = {APPLICATION_ID}",
-        f"PRAGMA user_version = {VERSION}",
-    ]
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for statement in statements:
-            connection.execute(statement)
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
+    return [*(part for part in _TABLES.split(";\n") if part.strip()), *stamp]
+
+
+def _versions(connection: sqlite3.Connection) -> tuple[int, int]:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    return application, connection.execute("PRAGMA user_version").fetchone()[0]

@@ -7,7 +7,7 @@ series needs beyond that, its route and its job, is not known here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +36,30 @@ class SeriesQuery:
     patient_id: str = ""
     accession_number: str = ""
 
+    def wants(self, found: FoundSeries) -> bool:
+        """Whether a series is asked for, as far as can be seen: not all archives know all keys."""
+        study, series = found.study_instance_uid, found.series_instance_uid
+        return (
+            (not self.modalities or found.modality in ("", *self.modalities))
+            and study in (self.study_instance_uids or (study,))
+            and series in (self.series_instance_uids or (series,))
+            and (self.from_date is None or not "" < found.study_date < f"{self.from_date:%Y%m%d}")
+            and (self.to_date is None or not found.study_date > f"{self.to_date:%Y%m%d}")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPatient:
+    """Whose series it is, as an archive says (PS3.3 C.7.1.1); no value is ever to be logged.
+
+    What an archive does not tell is empty.
+    """
+
+    patient_id: str = field(default="", repr=False)
+    issuer: str = field(default="", repr=False)  #: Issuer of Patient ID
+    name: str = field(default="", repr=False)
+    birth_date: str = field(default="", repr=False)
+
 
 @dataclass(frozen=True, slots=True)
 class FoundSeries:
@@ -51,11 +75,12 @@ class FoundSeries:
     study_date: str  #: DA, YYYYMMDD
     facts: SeriesFacts  #: what routes select by; free text, never to be logged
     sop_classes: tuple[str, ...] = ()  #: SOP Classes in Study (0008,0062) or of the series
+    patient: FoundPatient = FoundPatient()
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Study and series: two patients may have got the same series UID."""
-        return self.study_instance_uid, self.series_instance_uid
+    def key(self) -> tuple[str, str, FoundPatient]:
+        """Study, series and patient: two patients may have got the same UIDs."""
+        return self.study_instance_uid, self.series_instance_uid, self.patient
 
     @property
     def is_named(self) -> bool:
@@ -70,18 +95,30 @@ class RemoteArchive(Protocol):
     What both methods raise is a ``BridgeError``. Transient: ``source-unreachable`` (no
     connection, no answer in time, a connection or association that broke, an archive that is
     overloaded), ``not-authorised`` with credentials from a file, which may be renewed,
-    ``source-incomplete`` (fewer instances than the archive says that it has), ``disk-full``.
-    Permanent: ``source-refused``, ``not-authorised`` without such a file, ``bad-answer``,
-    ``too-large``, ``source-missing`` (the archive has no such series).
+    ``source-incomplete`` (fewer instances than the archive says that it has, or one that breaks
+    off), ``disk-full``. Permanent: ``source-refused``, ``not-authorised`` without such a file,
+    ``bad-answer``, ``too-large``, ``source-missing`` (the archive has no such series),
+    ``conflicting-instance`` and ``corrupt-pixel-data`` (it has one instance twice with other
+    bytes, or one with too few pixels).
     """
 
-    def find(self, query: SeriesQuery) -> Iterator[FoundSeries]:
+    def find(
+        self, query: SeriesQuery, check: Callable[[], None] = lambda: None
+    ) -> Iterator[FoundSeries]:
         """Every series that matches, each once, as the archive gives them.
 
-        One series UID in two studies is two series. Those without valid UIDs are left out, and
-        their number is logged.
+        One series UID in two studies, or of two patients, is two series. What it lists without a
+        valid UID comes too, and is not ``is_named``: to be accounted for, not to be asked for.
 
         An error may come after any number of series: then not all were found.
+
+        Parameters
+        ----------
+        query
+            Which.
+        check
+            Called between answers, and at least every second while waiting for one: what it
+            raises ends the search.
 
         Raises
         ------

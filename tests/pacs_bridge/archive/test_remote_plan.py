@@ -1,0 +1,253 @@
+"""Series of a PACS in a plan: whose they are, and what is done where that is in doubt."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import date
+
+import pytest
+
+from dicom_seg.read.examination import SeriesRules
+from inference.reasons import Reason
+from pacs_bridge.archive import schema
+from pacs_bridge.archive.accounts import outcome_counts
+from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.planning import PlanInputs, RemoteInput, is_complete, make_plan
+from pacs_bridge.archive.remote_plan import RemotePlan
+from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.identity_hash import KEY_NAME, IdentityHash
+from pacs_bridge.ledger.facts import SeriesFacts
+from pacs_bridge.sources.remote_archive import FoundPatient, FoundSeries, SeriesQuery
+
+JANE = FoundPatient("PID-1", "", "Doe^Jane", "19700101")
+
+
+def row(uid: str = "1.1", study: str = "1.9", patient: FoundPatient = JANE, **more) -> FoundSeries:
+    facts = {"modality": "CT", "instance_count": 12, "study_date": "20260101"} | more
+    return FoundSeries(study, uid, facts=SeriesFacts(modality="CT"), patient=patient, **facts)
+
+
+@dataclass
+class Catalogue:
+    """An archive that is only searched."""
+
+    rows: list[FoundSeries] = field(default_factory=list)
+    queries: list[SeriesQuery] = field(default_factory=list)
+    breaks_after: int | None = None
+
+    def find(self, query: SeriesQuery, _check=None) -> Iterator[FoundSeries]:
+        self.queries.append(query)
+        for number, each in enumerate(self.rows):
+            if number == self.breaks_after:
+                raise TransientError(Reason.SOURCE_UNREACHABLE, "the association was aborted")
+            if query.wants(each):
+                yield each
+
+
+@dataclass
+class Planned:
+    """A plan of a catalogue."""
+
+    plan: PlanFile
+    archive: Catalogue
+
+    def take(self, *rows: FoundSeries, query: SeriesQuery | None = None) -> dict[str, int]:
+        self.archive.rows = list(rows)
+        self._remote().found(query or SeriesQuery())
+        return self.outcomes()
+
+    def take_listed(self, listed: dict[str, str], *rows: FoundSeries) -> dict[str, int]:
+        self.archive.rows = list(rows)
+        self._remote().listed(listed, SeriesQuery())
+        return self.outcomes()
+
+    def outcomes(self) -> dict[str, int]:
+        return {count.reason or "run": count.series for count in outcome_counts(self.plan)}
+
+    def _remote(self) -> RemotePlan:
+        hide = IdentityHash(b"key")
+        return RemotePlan(self.plan, "pacs", self.archive, SeriesRules(), hide)
+
+
+@pytest.fixture
+def planned(ram_folder) -> Iterator[Planned]:
+    plan = PlanFile(ram_folder / "run", must_exist=False)
+    yield Planned(plan, Catalogue())
+    plan.close()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        row(study="1.8"),
+        row(patient=replace(JANE, patient_id="PID-2")),
+        row(patient=replace(JANE, issuer="another hospital")),
+        row(patient=replace(JANE, name="Roe^Rick", birth_date="19800202")),
+    ],
+    ids=["study", "patient", "issuer", "person"],
+)
+def test_a_series_uid_of_two_patients_or_studies_does_not_run(planned, other):
+    for rows in ([row(), other], [other, row()], [row(), other, row()]):
+        assert planned.take(*rows, row("1.2")) == {"mixed-identity": 1, "run": 1}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        row(),
+        row(patient=replace(JANE, name="Doe^Jane^Mary")),  # she has married
+        row(patient=FoundPatient()),  # the archive does not say
+    ],
+    ids=["again", "name", "untold"],
+)
+def test_the_same_series_named_twice_runs(planned, other):
+    assert planned.take(row(), other) == {"run": 1}
+    assert planned.take(other, row()) == {"run": 1}
+
+
+def test_a_patient_that_only_one_row_of_a_series_tells_is_the_planned_one(planned):
+    planned.take(row(), row(patient=FoundPatient()))
+    corrected = row(patient=replace(JANE, patient_id="PID-7"))
+    planned.take(corrected)
+    assert len(planned.archive.queries) == 3
+
+
+def test_two_patients_are_told_apart_behind_a_row_that_tells_none(planned):
+    rows = [row(patient=FoundPatient()), row(), row(patient=replace(JANE, patient_id="PID-2"))]
+    assert planned.take(*rows) == {"mixed-identity": 1}
+
+
+def test_two_patients_that_are_found_by_different_queries_do_not_run(planned):
+    jane = row(study_date="20260110")
+    rick = row(patient=FoundPatient("PID-2", "", "Roe^R", "19800202"), study_date="20260210")
+    january = SeriesQuery(date(2026, 1, 1), date(2026, 1, 31))
+    february = SeriesQuery(date(2026, 2, 1), date(2026, 2, 28))
+    assert planned.take(jane, rick, query=january) == {"run": 1}
+    for query in (february, february, january):
+        assert planned.take(jane, rick, query=query) == {"mixed-identity": 1}
+
+
+def test_a_patient_that_was_corrected_at_the_archive_runs_as_the_new_one(planned):
+    assert planned.take(row()) == {"run": 1}
+    corrected = row(patient=replace(JANE, patient_id="PID-7"))
+    assert planned.take(corrected) == {"run": 1}
+    assert len(planned.archive.queries) == 3  # it was asked whether it has the other one, too
+    assert planned.take(corrected) == {"run": 1}
+    assert len(planned.archive.queries) == 4
+
+
+def test_a_series_that_was_planned_otherwise_and_is_not_found_again_does_not_run(planned):
+    planned.take(row())
+    planned.archive.find = lambda query, check=None: iter(
+        [] if query.series_instance_uids else [row(study="1.8")]
+    )
+    assert planned.take() == {"mixed-identity": 1}
+
+
+def test_a_list_that_names_another_study_selects_nothing(planned):
+    listed = {"1.1": "1.9", "1.2": "1.9", "1.3": ""}
+    rows = [row("1.1"), row("1.2", study="1.8"), row("1.3", study="1.8")]
+    assert planned.take_listed(listed, *rows) == {"run": 2, "source-missing": 1}
+
+
+def test_listed_series_that_an_archive_does_not_have_are_coded(planned):
+    rows = [row("1.1"), row("1.5")]
+    assert planned.take_listed({"1.1": "", "1.4": "1.9"}, *rows) == {"run": 1, "source-missing": 1}
+
+
+def test_no_identity_of_a_patient_at_a_pacs_is_in_a_plan(planned, ram_folder):
+    planned.take(row(patient=FoundPatient("PID-1", "Hospital-X", "Doe^Jane", "19700101")))
+    planned.plan.close()
+    for path in (ram_folder / "run").iterdir():
+        content = path.read_bytes()
+        for word in (b"Doe", b"PID-1", b"19700101", b"Hospital-X"):
+            assert word not in content, path.name
+
+
+def test_no_identity_of_a_patient_is_in_the_text_of_what_was_found():
+    assert "Doe" not in repr(row())
+    assert "PID-1" not in repr(row())
+
+
+def remote(archive: Catalogue) -> PlanInputs:
+    return PlanInputs(remote=RemoteInput("pacs", archive, SeriesQuery()), processes=1)
+
+
+def test_an_archive_that_breaks_off_leaves_a_plan_that_is_not_complete(ram_folder):
+    archive = Catalogue([row(), row("1.2")], breaks_after=1)
+    with pytest.raises(TransientError):
+        make_plan(ram_folder / "run", remote(archive), SeriesRules(), lambda *_: None)
+    plan = PlanFile(ram_folder / "run")
+    assert not is_complete(plan)
+    archive.breaks_after = None
+    make_plan(ram_folder / "run", remote(archive), SeriesRules(), lambda *_: None)
+    assert is_complete(plan)
+    plan.close()
+
+
+def test_a_plan_that_was_ended_before_its_first_word_is_not_complete(ram_folder):
+    plan = PlanFile(ram_folder / "run", must_exist=False)
+    assert not is_complete(plan)
+    plan.close()
+
+
+def test_another_key_in_the_folder_of_a_run_is_told(ram_folder):
+    archive = Catalogue([row()])
+    make_plan(ram_folder / "run", remote(archive), SeriesRules(), lambda *_: None)
+    key = ram_folder / "run" / KEY_NAME
+    known = key.read_bytes()
+    for other in (None, b"another"):
+        key.unlink() if other is None else key.write_bytes(other)
+        with pytest.raises(PermanentError, match=KEY_NAME):
+            make_plan(ram_folder / "run", remote(archive), SeriesRules(), lambda *_: None)
+        assert key.exists() == (other is not None)
+    key.write_bytes(known)
+    make_plan(ram_folder / "run", remote(archive), SeriesRules(), lambda *_: None)
+
+
+def test_a_plan_of_the_version_before_is_brought_over(ram_folder):
+    tables = re.sub(r",\s*--[^\n]*\n\s*--[^\n]*\n\s*patient TEXT[^\n]*", "", schema._TABLES)
+    assert "patient" not in tables
+    (ram_folder / "run").mkdir()
+    connection = sqlite3.connect(ram_folder / "run" / "plan.sqlite")
+    connection.executescript(tables)
+    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.execute(
+        "INSERT INTO series (series, study_instance_uid, source, instances, planes, bytes,"
+        " contents, plan_detail, findings) VALUES ('1.1', '1.9', 'pacs', 12, 0, 0, '', '', '[]')"
+    )
+    connection.commit()
+    connection.close()
+    planned = Planned(PlanFile(ram_folder / "run"), Catalogue())
+    assert planned.outcomes() == {"run": 1}
+    two = (row(), row(patient=replace(JANE, patient_id="PID-2")))
+    assert planned.take(*two) == {"mixed-identity": 1}
+    with planned.plan.read() as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == schema.VERSION
+    planned.plan.close()
+
+
+def test_a_plan_of_a_later_version_is_left_alone(planned, ram_folder):
+    planned.plan.close()
+    connection = sqlite3.connect(ram_folder / "run" / "plan.sqlite")
+    connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    connection.close()
+    with pytest.raises(PermanentError) as caught:
+        PlanFile(ram_folder / "run")
+    assert caught.value.reason is Reason.LEDGER_UNAVAILABLE
+
+
+def test_what_is_read_in_a_snapshot_is_of_one_moment(planned, ram_folder):
+    planned.take(row())
+    other = PlanFile(ram_folder / "run")
+    with planned.plan.snapshot():
+        assert planned.outcomes() == {"run": 1}
+        with other.write() as connection:
+            connection.execute("DELETE FROM series")
+        assert planned.outcomes() == {"run": 1}
+    assert planned.outcomes() == {}
+    other.close()
