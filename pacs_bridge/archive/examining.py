@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,35 +15,12 @@ from dicom_seg.read.instance import Instance
 from dicom_seg.read.series import triage_series
 from inference.reasons import Reason
 from pacs_bridge.archive.headers import placed, unpack
-from pacs_bridge.archive.zip_members import ZipMembers
-from pacs_bridge.errors import PermanentError
+from pacs_bridge.archive.known_files import KnownFile, readable
 
 #: Left behind by a plan and not given to the engine: the instance itself is there already.
 REPEATED = (Reason.DUPLICATE_INSTANCE, Reason.CONFLICTING_INSTANCE)
 #: What triage says, too, where it wanted to look into a file that is still in a zip file.
 _OF_FILES = (Reason.UNREADABLE_FILE, Reason.CORRUPT_PIXEL_DATA, Reason.SOURCE_MISSING)
-
-
-@dataclass(frozen=True, slots=True)
-class KnownFile:
-    """A file of a series as the plan has it."""
-
-    folder_id: int
-    folder: bytes
-    is_zip: bool
-    name: bytes
-    size_bytes: int
-    modified_ns: int
-
-    @property
-    def key(self) -> tuple[int, bytes]:
-        """What tells it from all others of a plan."""
-        return self.folder_id, self.name
-
-    @property
-    def path(self) -> Path:
-        """Of the file; of a zip file, where a member would be if it were a folder."""
-        return Path(os.fsdecode(self.folder)) / os.fsdecode(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +64,9 @@ def triage(task: TriageTask) -> TriagedSeries:
         key=lambda pair: (pair[0].folder, pair[0].name),
     )
     kept, repeated = _without_repeated(found)
-    verdict = _verdict(kept, task.rules)
+    keys = {file.key for file, _ in repeated}
+    again = [instance for file, instance in found if file.key in keys]
+    verdict = _verdict(kept, again, task.rules)
     by_path = {file.path: file for file, _ in kept}
     left_out = [
         (by_path[each.path].key, each.reason)
@@ -140,38 +118,42 @@ def _without_repeated(
     """
     first: dict[str, tuple[KnownFile, Instance]] = {}
     kept: list[tuple[KnownFile, Instance]] = []
-    repeated: list[tuple[KnownFile, Reason]] = []
+    again: list[tuple[KnownFile, KnownFile, bool]] = []
     for file, instance in found:
         uid = instance.sop_instance_uid
         if uid and uid in first:
-            same = _same_header(*first[uid], file, instance)
-            reason = Reason.DUPLICATE_INSTANCE if same else Reason.CONFLICTING_INSTANCE
-            repeated.append((file, reason))
+            first_file, first_instance = first[uid]
+            # Identity, place, type and pixel format agree, or the headers cannot.
+            again.append((first_file, file, _bare(first_instance) == _bare(instance)))
             continue
         if uid:
             first[uid] = (file, instance)
         kept.append((file, instance))
+    same = _same_headers([(one, other) for one, other, may_be in again if may_be])
+    repeated = [
+        (
+            other,
+            Reason.DUPLICATE_INSTANCE if other.key in same else Reason.CONFLICTING_INSTANCE,
+        )
+        for _, other, _ in again
+    ]
     return kept, repeated
 
 
-def _same_header(
-    one_file: KnownFile, one: Instance, other_file: KnownFile, other: Instance
-) -> bool:
-    # Identity, place, type and pixel format agree, or the headers cannot.
-    if _bare(one) != _bare(other):
-        return False
-    if one_file.is_zip and other_file.is_zip:
-        same = (one_file.size_bytes, one_file.modified_ns)
-        return same == (other_file.size_bytes, other_file.modified_ns)
-    try:
-        with tempfile.TemporaryDirectory(prefix="pacs-bridge-plan-") as scratch:
-            digests = [
-                _header_digest(taken_out(file, Path(scratch) / str(number)))
-                for number, file in enumerate((one_file, other_file))
-            ]
-    except (OSError, SegmentationError, PermanentError):
-        return False
-    return digests[0] == digests[1]
+def _same_headers(pairs: Sequence[tuple[KnownFile, KnownFile]]) -> set[tuple[int, bytes]]:
+    """Keys of the second files whose header, and size of what follows, are those of the first."""
+    in_zips = [pair for pair in pairs if pair[0].is_zip and pair[1].is_zip]
+    same = {
+        other.key
+        for one, other in in_zips
+        if (one.size_bytes, one.modified_ns) == (other.size_bytes, other.modified_ns)
+    }
+    others = [pair for pair in pairs if not (pair[0].is_zip and pair[1].is_zip)]
+    digests = _header_digests({file.key: file for pair in others for file in pair})
+    for one, other in others:
+        if digests[one.key] is not None and digests[one.key] == digests[other.key]:
+            same.add(other.key)
+    return same
 
 
 def _bare(instance: Instance) -> tuple[object, ...]:
@@ -186,49 +168,53 @@ def _bare(instance: Instance) -> tuple[object, ...]:
     return instance.identity, instance.person, instance.sop_class_uid, planes
 
 
-def _header_digest(path: Path) -> tuple[str, int]:
+def _header_digests(
+    files: Mapping[tuple[int, bytes], KnownFile],
+) -> dict[tuple[int, bytes], tuple[str, int] | None]:
+    """For each file what `_header_digest` says, None if it cannot be read; each is read once."""
+    digests: dict[tuple[int, bytes], tuple[str, int] | None] = {}
+    if not files:
+        return digests
+    with tempfile.TemporaryDirectory(prefix="pacs-bridge-plan-") as scratch:
+        for file, path in readable(tuple(files.values()), Path(scratch)):
+            digests[file.key] = None if path is None else _header_digest(path)
+    return digests
+
+
+def _header_digest(path: Path) -> tuple[str, int] | None:
     """SHA-256 of the data set up to its pixel data, and how many bytes follow."""
-    header = scan_header(path, ())
-    end = header.stamp.size_bytes if header.pixels is None else header.pixels.offset
-    with path.open("rb") as file:
-        file.seek(header.dataset_offset)
-        digest = hashlib.sha256(file.read(end - header.dataset_offset)).hexdigest()
+    try:
+        header = scan_header(path, ())
+        end = header.stamp.size_bytes if header.pixels is None else header.pixels.offset
+        with path.open("rb") as file:
+            file.seek(header.dataset_offset)
+            digest = hashlib.sha256(file.read(end - header.dataset_offset)).hexdigest()
+    except (OSError, SegmentationError):
+        return None
     return digest, header.stamp.size_bytes - end
 
 
-def _verdict(kept: Sequence[tuple[KnownFile, Instance]], rules: SeriesRules) -> SeriesTriage:
+def _verdict(
+    kept: Sequence[tuple[KnownFile, Instance]], again: Sequence[Instance], rules: SeriesRules
+) -> SeriesTriage:
     instances = [instance for _, instance in kept]
-    verdict = triage_series(instances, rules)  # needs no pixels, as a rule
+    verdict = triage_series(instances, rules, again)  # needs no pixels, as a rule
     if verdict.reason not in _OF_FILES or not any(file.is_zip for file, _ in kept):
         return verdict
     with tempfile.TemporaryDirectory(prefix="pacs-bridge-plan-") as scratch:
-        copies = []
-        back: dict[Path, Path] = {}
-        for number, (file, instance) in enumerate(kept):
-            path = taken_out(file, Path(scratch) / str(number))
-            back[path] = instance.path
-            copies.append(placed(instance, path))
-        verdict = triage_series(copies, rules)
+        lying = {
+            file.key: path
+            for file, path in readable([file for file, _ in kept], Path(scratch), at_once=True)
+            if path is not None
+        }
+        if len(lying) < len(kept):
+            return verdict  # it stays what it was: something of it cannot be read
+        copies = [placed(instance, lying[file.key], file.is_zip) for file, instance in kept]
+        back = {copy.path: instance.path for copy, (_, instance) in zip(copies, kept, strict=True)}
+        verdict = triage_series(copies, rules, again)
     return replace(
         verdict,
         left_out=tuple(
             replace(each, path=back.get(each.path, each.path)) for each in verdict.left_out
         ),
     )
-
-
-def taken_out(file: KnownFile, path: Path) -> Path:
-    """A file on disk: itself, or the member of a zip file at ``path``.
-
-    Raises
-    ------
-    PermanentError
-        If it is damaged.
-    OSError
-        If it cannot be read, or ``path`` not be written.
-    """
-    if not file.is_zip:
-        return file.path
-    with ZipMembers(Path(os.fsdecode(file.folder))) as members:
-        members.extract(int(file.name), path)
-    return path

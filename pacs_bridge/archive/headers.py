@@ -57,11 +57,20 @@ def unpack(content: bytes, paths: Mapping[int, Path]) -> dict[int, Instance]:
     return {place: placed(instances[place], path) for place, path in paths.items()}
 
 
-def placed(instance: Instance, path: Path) -> Instance:
-    """The instance, as if it had been read from ``path``."""
+def placed(instance: Instance, path: Path, is_copy: bool = False) -> Instance:
+    """The instance, as if it had been read from ``path``.
+
+    Parameters
+    ----------
+    instance, path
+        Any.
+    is_copy
+        The file is another one than was read, with the same bytes.
+    """
 
     def plane(each: Plane) -> Plane:
-        return replace(each, row=replace(each.row, path=path))
+        stamp = None if is_copy else each.row.stamp
+        return replace(each, row=replace(each.row, path=path, stamp=stamp))
 
     def left_out(each: LeftOut) -> LeftOut:
         return replace(each, path=path)

@@ -20,12 +20,12 @@ from dicom_seg.read.examination import SeriesRules
 from inference.reasons import Reason
 from pacs_bridge.archive.examining import (
     REPEATED,
-    KnownFile,
     KnownPart,
     TriagedSeries,
     TriageTask,
     triage,
 )
+from pacs_bridge.archive.known_files import KnownFile
 from pacs_bridge.archive.listing import (
     IS_FAULTY,
     FolderBook,
@@ -36,10 +36,12 @@ from pacs_bridge.archive.listing import (
 from pacs_bridge.archive.plan_file import FILES, PlanFile
 from pacs_bridge.archive.reading import FolderFiles, ReadBatch, ReadFile, ReadingTask, read_batch
 from pacs_bridge.archive.walk import Walk
-from pacs_bridge.errors import TransientError
+from pacs_bridge.errors import TransientError, disk_reason
 
 #: Files that go to a process at once.
 _BATCH_FILES: Final = 256
+#: Of a zip file that is large: its directory is read whole at every opening.
+_MOST_OPENINGS: Final = 16
 #: Batches on their way: what bounds the memory.
 _MOST_UNDER_WAY: Final = 8
 _SERIES_AT_ONCE: Final = 64
@@ -128,11 +130,15 @@ class Planner:
         count = 0
         for root in roots:
             met_before, folder_count = self.tally.files_met, 0
+            book.forget_gone_file(os.fsencode(root))
             for folder in Walk(root, leave_out):
                 folder_count += 1
                 listing = Listing(self._plan, book, folder, walk)
                 self.tally.files_met += listing.met
-                for files in listing.changed(_BATCH_FILES):
+                most = _BATCH_FILES
+                if folder.is_zip:
+                    most = max(most, listing.met // _MOST_OPENINGS)
+                for files in listing.changed(most):
                     folders.append(FolderFiles(listing.id, folder.path, folder.is_zip, files))
                     count += len(files)
                     if count >= _BATCH_FILES:
@@ -151,7 +157,8 @@ class Planner:
         Raises
         ------
         TransientError
-            ``internal-error`` if a process that reads was ended: what was read stays read.
+            ``internal-error`` if a process that reads was ended, ``disk-full`` where there is no
+            room for what is taken out of zip files: what was read stays read.
         """
         waiting = iter(tasks)
         running: set[Future[_Answer]] = set()
@@ -167,6 +174,8 @@ class Planner:
                 raise TransientError(
                     Reason.INTERNAL_ERROR, "a process that reads headers was ended: plan again"
                 ) from error
+            except OSError as error:
+                raise TransientError(disk_reason(error), f"a plan: {error.strerror}") from error
             yield from answers
 
     def _keep(self, batch: ReadBatch) -> None:
@@ -221,6 +230,11 @@ class Planner:
     def _judge(self, verdict: TriagedSeries) -> None:
         with self._plan.write() as connection:
             connection.execute("DELETE FROM unexamined WHERE series = ?", (verdict.series,))
+            connection.execute(
+                "DELETE FROM parts WHERE series = ? AND NOT EXISTS"
+                " (SELECT 1 FROM files f WHERE f.part = parts.id)",
+                (verdict.series,),
+            )
             if not verdict.instance_count:
                 _forget_series(connection, verdict.series)
                 return

@@ -16,7 +16,7 @@ from inference.reasons import Reason
 from pacs_bridge.archive.damaged import attributed
 from pacs_bridge.archive.headers import pack, series_word
 from pacs_bridge.archive.zip_members import ZipMembers
-from pacs_bridge.errors import PermanentError
+from pacs_bridge.errors import PermanentError, disk_reason
 from pacs_bridge.identity_hash import IdentityHash
 
 
@@ -88,7 +88,13 @@ class ReadingTask:
 
 
 def read_batch(task: ReadingTask) -> ReadBatch:
-    """Read every file of a task; bad files are outcomes, nothing is raised for them."""
+    """Read every file of a task; bad files are outcomes, nothing is raised for them.
+
+    Raises
+    ------
+    OSError
+        If the disk for what is taken out of zip files is full.
+    """
     found: dict[str, list[tuple[Instance, ReadFile]]] = {}
     loose: list[ReadFile] = []
     with quiet_pydicom():
@@ -148,6 +154,8 @@ def _zip_entries(
                 except PermanentError as error:
                     yield stamp, LeftOut(path, "", None, error.reason, error.detail)
                 except OSError as error:
+                    if disk_reason(error) is Reason.DISK_FULL:
+                        raise  # of the scratch folder: the member may be in order
                     yield _unread(stamp), _unreadable(error.strerror or type(error).__name__)
                 else:
                     yield stamp, _entry(path, rules)

@@ -18,14 +18,13 @@ from typing import Final
 from inference.durable import flush
 from inference.reasons import Reason
 from pacs_bridge.archive.series_book import Made, PlannedSeries, SeriesBook
-from pacs_bridge.errors import TransientError, disk_reason
+from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 from pacs_bridge.report import REPORT_NAME, SeriesReport
 
 RECORD_NAME: Final = "record.json"
-_SCHEMA: Final = "pacs-bridge/archive-result/1"
+RECORD_SCHEMA: Final = "pacs-bridge/archive-result/1"
 _STAGING: Final = ".staging"
 _REPLACED: Final = ".replaced"
-_MODEL_NAME: Final = ".model.json"
 
 
 def made_of(report: SeriesReport, result: str) -> Made:
@@ -43,6 +42,22 @@ def made_of(report: SeriesReport, result: str) -> Made:
         model=report.model.name if report.model else "",
         model_digest=report.model.digest if report.model else "",
     )
+
+
+def report_of(series: PlannedSeries, folder: Path) -> SeriesReport:
+    """The report in the folder of a result.
+
+    Raises
+    ------
+    OSError, ValueError
+        If there is none that can be read.
+    PermanentError
+        ``internal-error`` if it is of another series.
+    """
+    report = SeriesReport.read(folder / REPORT_NAME)
+    if report.series.series_instance_uid not in ("", series.series):  # empty: it has no one
+        raise PermanentError(Reason.INTERNAL_ERROR, "the result is of another series")
+    return report
 
 
 class ResultsFolder:
@@ -67,30 +82,19 @@ class ResultsFolder:
     def find(self, series: PlannedSeries, recipe: str) -> Made | None:
         """The result of a series that rests on these files and this recipe, if there is one."""
         self._mend(series)
-        try:
+        # damaged, or of another version: it is made again
+        with suppress(OSError, ValueError, KeyError, TypeError):
             record = json.loads((self._path(series) / RECORD_NAME).read_bytes())
-        except (OSError, ValueError):
-            return None
-        rests_on = (record.get("schema"), record.get("contents"), record.get("recipe"))
-        if rests_on != (_SCHEMA, series.contents, recipe):
-            return None
-        made = record["made"]
-        made["findings"] = tuple(Reason(code) for code in made["findings"])
-        return Made(**made)
+            rests_on = (record["schema"], record["contents"], record["recipe"])
+            if rests_on == (RECORD_SCHEMA, series.contents, recipe):
+                made = record["made"]
+                made["findings"] = tuple(Reason(code) for code in made["findings"])
+                return Made(**made)
+        return None
 
     def has(self, name: str) -> bool:
         """Whether there is a result of that name."""
         return (self._folder / name / RECORD_NAME).exists()
-
-    def model(self, wanted: str) -> str:
-        """The model that the results here are of; the one that is wanted where there are none."""
-        path = self._folder / _MODEL_NAME
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            known = str(json.loads(path.read_bytes())["model"])
-            if next(self._folder.glob(f"??/*/{RECORD_NAME}"), None) is not None:
-                return known
-        path.write_text(json.dumps({"model": wanted}) + "\n", encoding="utf-8")
-        return wanted
 
     def replan_missing(self, book: SeriesBook) -> int:
         """Have the series run again whose results are here no more; gives how many."""
@@ -117,6 +121,8 @@ class ResultsFolder:
         ------
         TransientError
             ``disk-full``, or another error of the disk.
+        PermanentError
+            ``internal-error`` if the result is of another series.
         """
         try:
             return self._place(series, recipe, folder)
@@ -124,19 +130,20 @@ class ResultsFolder:
             raise TransientError(disk_reason(error), f"results: {error.strerror}") from error
 
     def _place(self, series: PlannedSeries, recipe: str, folder: Path) -> Made | None:
-        if (done := self.find(series, recipe)) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            return done
         staged = self._folder / _STAGING / self._word(series)
         if _is_whole(folder):
+            report_of(series, folder)
             shutil.rmtree(staged, ignore_errors=True)
             staged.parent.mkdir(parents=True, exist_ok=True)
             _move(folder, staged)
+        elif (done := self.find(series, recipe)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            return done
         elif not _is_whole(staged):
             return None
-        made = made_of(SeriesReport.read(staged / REPORT_NAME), self.name(series))
+        made = made_of(report_of(series, staged), self.name(series))
         record = {
-            "schema": _SCHEMA,
+            "schema": RECORD_SCHEMA,
             "series_instance_uid": series.series,
             "contents": series.contents,
             "recipe": recipe,

@@ -6,9 +6,11 @@ nowhere or in a circle, a pipe, a name that is no text.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +20,9 @@ from pacs_bridge.archive.zip_members import ZipMembers
 from pacs_bridge.errors import PermanentError
 
 _ZIP_SUFFIX: Final = b".zip"
+_LEADS_NOWHERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+#: Size of a file that the system does not describe: not that of an empty one.
+_UNKNOWN_BYTES: Final = -1
 #: Of a medium: it names the files beside it, which are met anyway (PS3.10 8.6).
 _DICOMDIR: Final = b"DICOMDIR"
 
@@ -55,8 +60,9 @@ class Walk:
 
     def __iter__(self) -> Iterator[WalkedFolder]:
         if os.path.isfile(self._root):  # noqa: PTH113 - a name may be no text
-            yield from self._single(self._root)
-            return
+            with suppress(FileNotFoundError):  # since
+                yield from self._single(self._root)
+                return
         waiting = [self._root]
         while waiting:
             path = waiting.pop()
@@ -104,9 +110,12 @@ class Walk:
         try:
             status = entry.stat()
         except OSError as error:
+            if _may_be_folder(entry, error):  # what is known below it is to stay known
+                below.append(entry.path)
+                return None
             link = entry.is_symlink()
             problem = "a broken link" if link else error.strerror or type(error).__name__
-            return FileStamp(entry.name, 0, 0, problem)
+            return FileStamp(entry.name, _UNKNOWN_BYTES, 0, problem)
         if stat.S_ISDIR(status.st_mode):
             if not entry.is_symlink() or self._leads_elsewhere(entry.path, status):
                 below.append(entry.path)
@@ -128,6 +137,16 @@ class Walk:
             return False
         self._followed.add(key)
         return True
+
+
+def _may_be_folder(entry: os.DirEntry[bytes], error: OSError) -> bool:
+    """Whether an entry that the system does not describe may be a folder whose disk is away."""
+    if entry.is_symlink():
+        return error.errno not in _LEADS_NOWHERE
+    try:
+        return entry.is_dir(follow_symlinks=False)  # as the folder above has noted it
+    except OSError:
+        return False
 
 
 def _zip_folder(path: bytes, status: os.stat_result) -> WalkedFolder:

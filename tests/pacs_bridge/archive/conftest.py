@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import resource
+import signal
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -239,3 +242,21 @@ def zip_tree() -> Callable[[Path, Path], None]:
                     target.write(each, each.relative_to(folder))
 
     return run
+
+
+@pytest.fixture
+def files_of_at_most() -> Callable[[int], AbstractContextManager[None]]:
+    """What a full disk does to whoever writes more bytes into a file."""
+
+    @contextmanager
+    def limited(size_bytes: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limited

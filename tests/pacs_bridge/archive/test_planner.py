@@ -8,17 +8,23 @@ import shutil
 import struct
 import zipfile
 import zlib
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from pydicom import dcmread
 
 from dicom_seg.read.examination import SeriesRules
+from dicom_seg.read.series import examine_series
+from inference.reasons import Reason
+from pacs_bridge.archive import planner as planner_module
 from pacs_bridge.archive.accounts import series_lines
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.planner import Planner
 from pacs_bridge.archive.planning import _follow_rules
 from pacs_bridge.archive.report_table import write_csv
+from pacs_bridge.archive.zip_members import ZipMembers
+from pacs_bridge.errors import TransientError
 
 
 def test_every_series_of_a_mixture_is_counted_by_its_reason(tree, plan_of):
@@ -95,12 +101,66 @@ def test_two_patients_with_one_series_uid_do_not_run(tree, plan_of):
     assert plan_of(tree.root).outcomes() == {"mixed-identity": 1}
 
 
+@pytest.mark.parametrize(
+    ("outcome", "other"),
+    [
+        ("mixed-identity", {"PatientID": "PID-2"}),
+        ("mixed-identity", {"PatientName": "Roe^R", "PatientBirthDate": "19800202"}),
+        ("missing-identity", {"PatientID": ""}),
+        ("run", {"PatientName": "Doe^Jane^Mary"}),
+    ],
+)
+def test_instances_that_come_again_say_whose_the_series_is_too(tree, plan_of, outcome, other):
+    number = tree.add(outcome, "hospital1")
+    tree.add("", "hospital2", uid=number, **other)
+    assert plan_of(tree.root).outcomes() == tree.expected
+    examined = examine_series(sorted(path for path in tree.root.rglob("*") if path.is_file()))
+    assert (examined.reason or "run") == outcome
+
+
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_a_file_that_was_named_itself_is_gone_where_the_folder_of_it_is_there(
+    tree, plan_of, zip_tree, ram_folder, is_zip
+):
+    tree.add("run", "a")
+    folder = tree.root / "a"
+    roots = sorted(folder.iterdir())
+    if is_zip:
+        folder = ram_folder / "zips"
+        folder.mkdir()
+        roots = [folder / "all.zip"]
+        zip_tree(tree.root, roots[0])
+    assert plan_of(*roots).outcomes() == {"run": 1}
+    away = folder.rename(folder.with_name("away"))
+    assert plan_of(*roots).outcomes() == {"run": 1}
+    folder.mkdir()
+    assert plan_of(*roots).outcomes() == {"run": 1}
+    folder.rmdir()
+    away.rename(folder)
+    (folder / "another").write_text("beside")
+    for root in roots:
+        root.unlink()
+    assert plan_of(*roots).outcomes() == {"source-missing": 1}
+
+
+def test_a_file_that_the_system_does_not_describe_refuses_the_series_that_it_lies_beside(
+    tree, plan_of
+):
+    tree.add("run", "whole")
+    (tree.root / "whole" / "empty").write_bytes(b"")
+    tree.add("unreadable-file", "annexed", range(10, 30))
+    for path in sorted((tree.root / "annexed").iterdir())[12:]:
+        path.unlink()
+        path.symlink_to(f"gone/{path.name}")
+    assert plan_of(tree.root).outcomes() == tree.expected
+
+
 def test_other_files_broken_links_and_pipes_are_counted_and_never_fatal(tree, plan_of):
     tree.add("run", "a")
     (tree.root / "notes.txt").write_text("nothing")
     (tree.root / "empty").write_bytes(b"")
     (tree.root / "slice.dcm").write_text("not what its name says")
-    (tree.root / "a" / "nowhere").symlink_to("gone")
+    (tree.root / "nowhere").symlink_to("gone")
     (tree.root / "a" / "loop").symlink_to(tree.root)
     (tree.root / "DICOMDIR").write_bytes(b"whatever")
     os.mkfifo(tree.root / "pipe")
@@ -362,3 +422,116 @@ def test_no_cell_of_a_table_is_a_formula(plan_of, tree, tmp_path):
     write_csv(series_lines(plan), tmp_path / "account.csv")
     (row,) = csv.DictReader((tmp_path / "account.csv").read_text().splitlines())
     assert (row["series_instance_uid"], row["study_instance_uid"]) == ("'=1+1", "'@x")
+
+
+@pytest.fixture
+def openings(monkeypatch) -> list[str]:
+    """Names of the zip files that are opened, each time: their directory is read whole then."""
+    opened: list[str] = []
+    begin = ZipMembers.__init__
+
+    def counted(self, path):  # type: ignore[no-untyped-def]
+        opened.append(path.name)
+        begin(self, path)
+
+    monkeypatch.setattr(ZipMembers, "__init__", counted)
+    return opened
+
+
+@pytest.mark.parametrize("planes", [12, 48])
+def test_duplicates_in_and_beside_a_zip_file_do_not_have_it_opened_for_each(
+    tree, plan_of, zip_tree, openings, planes
+):
+    tree.add("run", "a", range(planes))
+    zip_tree(tree.root / "a", tree.root / "b.zip")
+    planned = plan_of(tree.root)
+    assert planned.outcomes() == {"run": 1}
+    assert planned.files() == {"duplicate-instance": planes}
+    assert openings == ["b.zip"] * 3  # listed, read, compared
+
+
+@pytest.mark.parametrize("planes", [12, 48])
+def test_equal_planes_at_one_place_of_a_zip_file_are_compared_with_it_opened_once_more(
+    tree, plan_of, zip_tree, openings, planes, ram_folder
+):
+    tree.add("", "a", range(planes))
+    first = min((tree.root / "a").iterdir())
+    content, uid = first.read_bytes(), str(dcmread(first).SOPInstanceUID).encode()
+    (tree.root / "a" / "same-place").write_bytes(content.replace(uid, uid[:-5] + b"20000"))
+    (tree.root / "a").rename(ram_folder / "inside")
+    zip_tree(ram_folder / "inside", tree.root / "b.zip")
+    assert plan_of(tree.root).outcomes() == {"run": 1}
+    assert openings == ["b.zip"] * 3  # listed, read, its pixels compared
+
+
+def test_a_large_zip_file_is_opened_no_oftener_than_a_small_one(
+    tree, plan_of, openings, monkeypatch
+):
+    monkeypatch.setattr(planner_module, "_BATCH_FILES", 4)
+    for count in (200, 400):
+        with zipfile.ZipFile(tree.root / f"notes{count}.zip", "w") as target:
+            for number in range(count):
+                target.writestr(f"{number}.txt", f"note {number}")
+        openings.clear()
+        assert plan_of(tree.root).tally.files_read == count
+        assert len(openings) <= 1 + 16 + 1
+
+
+def test_a_full_disk_under_a_plan_is_told_and_leaves_no_slice_out(
+    tree, plan_of, zip_tree, ram_folder, files_of_at_most
+):
+    tree.add("run", "a", range(10))
+    tree.add("run", "b", range(10))
+    for path in sorted(tree.root.rglob("*-*"))[::3]:
+        path.write_bytes(path.read_bytes() + bytes(3 << 20))
+    (ram_folder / "zips").mkdir()
+    zip_tree(tree.root, ram_folder / "zips" / "all.zip")
+    with files_of_at_most(2 << 20), pytest.raises(TransientError) as caught:
+        plan_of(ram_folder / "zips")
+    assert caught.value.reason is Reason.DISK_FULL
+    assert plan_of(ram_folder / "zips").outcomes() == {"run": 2}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_folders_that_the_system_does_not_describe_stay_known(tree, plan_of, ram_folder):
+    tree.add("run", "above/below/deep")
+    ram_folder.chmod(0o777)
+    (ram_folder / "run").chmod(0o777)
+    for path in (ram_folder / "run").iterdir():
+        path.chmod(0o666)
+    plan_of(tree.root)
+    (tree.root / "above").chmod(0o744)  # names can be read, and nothing else of what is there
+    os.seteuid(65534)
+    try:
+        planned = plan_of(tree.root)
+    finally:
+        os.seteuid(0)
+    assert planned.outcomes() == {"run": 1}
+    with planned.plan.read() as connection:
+        rows = connection.execute("SELECT detail FROM folders WHERE reason IS NOT NULL").fetchall()
+    assert [row[0] for row in rows] == ["Permission denied"]
+
+
+def test_a_zip_file_that_goes_while_it_is_planned_ends_no_plan(tree, plan_of, zip_tree, ram_folder):
+    tree.add("", "a")
+    tree.add("run", "c")
+    zip_tree(tree.root / "a", tree.root / "b.zip")
+    planned = plan_of(tree.root)
+    with planned.plan.write() as connection:
+        connection.execute("INSERT INTO unexamined SELECT series FROM series")
+    (tree.root / "b.zip").unlink()
+    with ThreadPoolExecutor(1) as executor:
+        Planner(planned.plan, SeriesRules(), b"key", executor).examine()
+    assert planned.outcomes() == {"run": 2}
+    assert planned.files() == {"conflicting-instance": 12}
+    assert plan_of(tree.root).files() == {}
+
+
+def test_headers_of_files_that_changed_do_not_pile_up(tree, plan_of):
+    tree.add("run", "a")
+    for _ in range(3):
+        for path in (tree.root / "a").iterdir():
+            path.write_bytes(path.read_bytes() + bytes(2))
+        plan = plan_of(tree.root).plan
+    with plan.read() as connection:
+        assert connection.execute("SELECT count(*) FROM parts").fetchone()[0] == 1

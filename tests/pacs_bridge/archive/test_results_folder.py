@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import resource
+import json
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from dicom_seg.synthetic.series import write_ct_series
 from inference.reasons import Reason
 from pacs_bridge.archive.results_folder import ResultsFolder
 from pacs_bridge.archive.series_book import PlannedSeries
-from pacs_bridge.errors import TransientError
+from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
 
 SERIES = PlannedSeries(1, "1.2.3", "1.2", "files", "contents", 1, 1)
@@ -26,7 +24,8 @@ SERIES = PlannedSeries(1, "1.2.3", "1.2", "files", "contents", 1, 1)
 @pytest.fixture
 def finished(ram_folder, bright_volume, bright_segmenter, clock):
     """A folder with a finished result, made once and copied."""
-    paths = write_ct_series(bright_volume, ram_folder / "ct", SeriesOptions())
+    series = SeriesOptions(overrides={"SeriesInstanceUID": SERIES.series})
+    paths = write_ct_series(bright_volume, ram_folder / "ct", series)
     options = ProcessOptions(rules=SeriesRules())
     made = ram_folder / "made"
     process_series(SeriesSource(tuple(paths), clock.now()), bright_segmenter, options, made)
@@ -36,19 +35,6 @@ def finished(ram_folder, bright_volume, bright_segmenter, clock):
         return target
 
     return copy
-
-
-@contextmanager
-def files_of_at_most(size_bytes: int) -> Iterator[None]:
-    """What a full disk does to whoever writes more."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def names(folder: Path) -> list[str]:
@@ -84,7 +70,9 @@ def test_results_may_lie_on_another_disk(finished, ram_folder, tmp_path):
     assert not (ram_folder / "job").exists()
 
 
-def test_a_full_disk_is_waited_for_and_loses_nothing(finished, ram_folder, tmp_path):
+def test_a_full_disk_is_waited_for_and_loses_nothing(
+    finished, ram_folder, tmp_path, files_of_at_most
+):
     results = ResultsFolder(tmp_path / "out")
     job = finished(ram_folder / "job")
     with files_of_at_most(100), pytest.raises(TransientError) as caught:
@@ -110,6 +98,15 @@ def test_a_move_that_was_ended_in_between_is_finished(finished, ram_folder, is_r
 
     assert results.find(SERIES, "recipe") == made
     assert names(out) == WHOLE
+
+
+def test_a_result_of_another_series_takes_no_place(finished, ram_folder):
+    results = ResultsFolder(ram_folder / "out")
+    other = replace(SERIES, series="1.2.9")
+    with pytest.raises(PermanentError):
+        results.place(other, "recipe", finished(ram_folder / "job"))
+    assert names(ram_folder / "out") == []
+    assert results.place(SERIES, "recipe", ram_folder / "job") is not None
 
 
 def test_a_part_of_a_result_takes_no_whole_ones_place(finished, ram_folder):
@@ -140,9 +137,16 @@ def test_a_result_that_is_nowhere_has_to_be_made_again(ram_folder):
     assert ResultsFolder(ram_folder / "out").place(SERIES, "recipe", ram_folder / "job") is None
 
 
-def test_results_are_of_one_model(finished, ram_folder):
+@pytest.mark.parametrize(
+    "changed",
+    ["", "[]", "{}", {"made": {"findings": ["of-a-later-version"]}}, {"made": {"new": 1}}],
+)
+def test_a_record_that_is_not_understood_is_none(finished, ram_folder, changed):
     results = ResultsFolder(ram_folder / "out")
-    assert results.model("tried") == "tried"
-    assert results.model("first") == "first"
     results.place(SERIES, "recipe", finished(ram_folder / "job"))
-    assert results.model("second") == "first"
+    (path,) = (ram_folder / "out").glob("??/*/record.json")
+    record = json.loads(path.read_text())
+    path.write_text(changed if isinstance(changed, str) else json.dumps(record | changed))
+    assert results.find(SERIES, "recipe") is None
+    results.place(SERIES, "recipe", finished(ram_folder / "again"))
+    assert results.find(SERIES, "recipe") is not None
