@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,22 +24,24 @@ from pacs_bridge.archive.accounts import account_of, outcome_counts
 from pacs_bridge.archive.feeder import Feeder, FeedOrder
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.plan_source import PlanSources
+from pacs_bridge.archive.planned_identities import PlannedIdentities
 from pacs_bridge.archive.recipe import Recipe
-from pacs_bridge.archive.remote_plan import plan_found, plan_listed
+from pacs_bridge.archive.remote_plan import RemotePlan
 from pacs_bridge.archive.results_folder import ResultsFolder
 from pacs_bridge.archive.series_book import SeriesBook, SeriesState
 from pacs_bridge.archive.window import Rate, TimeWindow
-from pacs_bridge.errors import TransientError
+from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.ledger.archive_jobs import ArchiveJobs
 from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import JsonLog
 from pacs_bridge.queue import JobRequest, Priority, State
 from pacs_bridge.sources.configured_sources import ConfiguredSources, RemoteSources
-from pacs_bridge.sources.remote_archive import FoundSeries, SeriesQuery
+from pacs_bridge.sources.remote_archive import FoundPatient, FoundSeries, SeriesQuery
 from pacs_bridge.worker import Worker
 
-RECIPE = Recipe("synthetic-3mm", "c" * 64, "first recipe")
+RECIPE = Recipe("synthetic-3mm", "b" * 64, "first recipe")
 
 
 @dataclass
@@ -55,6 +58,17 @@ class Feeding:
     @property
     def book(self) -> SeriesBook:
         return SeriesBook(self.plan)
+
+    def plan_remote(self, archive: object) -> None:
+        hide = IdentityHash(b"key")
+        RemotePlan(self.plan, "pacs", archive, SeriesRules(), hide).found(SeriesQuery())
+
+    def run_out(self, clock) -> dict[tuple[str, str], int]:
+        feeder = self.feed()
+        while not feeder.step().is_over:
+            self.work()
+            clock.pass_s(1)
+        return self.outcomes()
 
     def outcomes(self) -> dict[tuple[str, str], int]:
         return {(c.state, c.reason): c.series for c in outcome_counts(self.plan)}
@@ -74,7 +88,8 @@ def feeding(
         ledgers.append(ledger)
         sources = {"old": PlanSources(ram_folder / "run", config.data_folder)}
         if archive is not None:
-            sources["pacs"] = RemoteSources(archive, config.data_folder, 0)
+            plans = PlannedIdentities([ram_folder / "run"])
+            sources["pacs"] = RemoteSources(archive, config.data_folder, 0, plans)
         segmenters = SimpleNamespace(get=lambda *_: bright_segmenter, device_computes=lambda: True)
         log = JsonLog.open(ram_folder / "log", IdentityHash(b"test"))
         worker = Worker(
@@ -172,7 +187,7 @@ def test_another_recipe_or_other_files_make_a_result_stale_and_nothing_else_does
     assert fed.book.refresh("second recipe") == 2
 
 
-SECOND = Recipe("synthetic-3mm", "d" * 64, "second recipe")
+SECOND = Recipe("synthetic-3mm", "b" * 64, "second recipe")
 
 
 def recipes(out: Path) -> list[str]:
@@ -386,47 +401,154 @@ def test_a_rate_holds_over_a_new_start(tree, feeding, clock):
     assert fed.feed(rate=Rate.parse("60/h")).step().waiting == 2
 
 
-class DroppingArchive:
-    """An archive that breaks every tenth association."""
+class FolderArchive:
+    """An archive of a folder a series; what it says can be made to differ from what it gives."""
 
-    def __init__(self, series: dict[str, Path]) -> None:
-        self.series = series
+    def __init__(self, root: Path) -> None:
+        self.folders: dict[str, Path] = {}
+        self.said: dict[str, FoundSeries] = {}
+        self.given: dict[str, tuple[Path, ...]] = {}
+        self.drops_every = 0
+        self.broken: dict[str, Reason] = {}  #: series that it fails to give
         self.associations = 0
+        for folder in sorted(root.iterdir()):
+            self.add(folder)
 
-    def find(self, query: SeriesQuery) -> Iterator[FoundSeries]:
-        for uid in self.series:
-            if not query.series_instance_uids or uid in query.series_instance_uids:
-                yield FoundSeries("1.2", uid, "CT", 12, "20260101", SeriesFacts(modality="CT"))
+    def add(self, folder: Path) -> None:
+        paths = tuple(sorted(folder.iterdir()))
+        ds = dcmread(paths[0], stop_before_pixels=True)
+        uid = str(ds.SeriesInstanceUID)
+        self.given[uid] = paths
+        self.said[uid] = FoundSeries(
+            study_instance_uid=str(ds.StudyInstanceUID),
+            series_instance_uid=uid,
+            modality="CT",
+            instance_count=len(paths),
+            study_date="20260101",
+            facts=SeriesFacts(modality="CT"),
+            patient=FoundPatient(str(ds.PatientID), "", str(ds.PatientName), "19700101"),
+        )
+
+    def find(self, query: SeriesQuery, _check=None) -> Iterator[FoundSeries]:
+        for each in self.said.values():
+            uids = query.series_instance_uids
+            if not uids or each.series_instance_uid in uids:
+                yield each
 
     def fetch(self, _study, series, folder, check) -> tuple[Path, ...]:
         self.associations += 1
-        if self.associations % 10 == 0:
+        if self.drops_every and self.associations % self.drops_every == 0:
             raise TransientError(Reason.SOURCE_UNREACHABLE, "the association was aborted")
+        if series in self.broken:
+            raise TransientError(self.broken[series], "each time")
         check()
-        return tuple(sorted(self.series[series].iterdir()))
+        return self.given[series]
 
     def ask(self) -> str:
         return "there"
 
 
+@pytest.fixture
+def at_a_pacs(
+    bright_archive, feeding, ram_folder
+) -> Callable[[int], tuple[Feeding, FolderArchive]]:
+    """Series that an archive has and no folder."""
+
+    def make(count: int) -> tuple[Feeding, FolderArchive]:
+        archive = FolderArchive(bright_archive(count))
+        empty = ram_folder / "empty"
+        empty.mkdir()
+        return feeding(empty, archive), archive
+
+    return make
+
+
 def test_an_archive_that_drops_every_tenth_association_gives_all_series_in_the_end(
-    bright_archive, feeding, clock, ram_folder
+    at_a_pacs, clock
 ):
-    root = bright_archive(22)
-    empty = ram_folder / "empty"
-    empty.mkdir()
-    by_uid = {
-        str(dcmread(next(folder.iterdir())).SeriesInstanceUID): folder for folder in root.iterdir()
-    }
-    archive = DroppingArchive(by_uid)
-    fed = feeding(empty, archive)
-    plan_found(fed.plan, "pacs", archive.find(SeriesQuery()), SeriesRules())
-    feeder = fed.feed()
-    while not feeder.step().is_over:
-        fed.work()
-        clock.pass_s(1)
-    assert fed.outcomes() == {("done", ""): 22}
+    fed, archive = at_a_pacs(22)
+    archive.drops_every = 10
+    fed.plan_remote(archive)
+    assert fed.run_out(clock) == {("done", ""): 22}
     assert archive.associations == 22 + 2
+
+
+def test_what_comes_of_another_patient_than_was_planned_is_not_run(at_a_pacs, clock):
+    fed, archive = at_a_pacs(2)
+    (one, said), _ = archive.said.items()
+    archive.said[one] = replace(said, patient=FoundPatient("PID-OTHER"))
+    fed.plan_remote(archive)
+    assert fed.run_out(clock) == {("done", ""): 1, ("failed", "source-missing"): 1}
+
+
+def test_instances_of_two_patients_under_one_uid_are_refused_when_they_come(
+    at_a_pacs, clock, ram_folder
+):
+    fed, archive = at_a_pacs(1)
+    fed.plan_remote(archive)
+    (uid,) = archive.given
+    other = dcmread(archive.given[uid][-1])
+    other.PatientID = "PID-OTHER"
+    other.save_as(ram_folder / "other.dcm")
+    archive.given[uid] = (*archive.given[uid][:-1], ram_folder / "other.dcm")
+    assert fed.run_out(clock) == {("refused", "mixed-identity"): 1}
+
+
+def test_another_series_than_was_asked_for_is_not_run_in_its_name(at_a_pacs, clock):
+    fed, archive = at_a_pacs(2)
+    fed.plan_remote(archive)
+    one, other = archive.given
+    archive.given[one] = archive.given[other]
+    assert fed.run_out(clock) == {("done", ""): 1, ("failed", "bad-answer"): 1}
+
+
+@pytest.mark.parametrize("planned", [11, 13])
+def test_a_series_that_has_other_instances_than_were_planned_is_to_be_planned_again(
+    at_a_pacs, clock, planned
+):
+    fed, archive = at_a_pacs(1)
+    ((uid, said),) = archive.said.items()
+    archive.said[uid] = replace(said, instance_count=planned)
+    fed.plan_remote(archive)
+    archive.said[uid] = said
+    assert fed.run_out(clock) == {("failed", "source-missing"): 1}
+    fed.plan_remote(archive)
+    assert fed.book.refresh(RECIPE.digest) == 1
+    assert fed.run_out(clock) == {("done", ""): 1}
+
+
+def test_a_count_that_holds_objects_which_are_not_fetched_is_no_other_series(at_a_pacs, clock):
+    fed, archive = at_a_pacs(1)
+    ((uid, said),) = archive.said.items()
+    archive.said[uid] = replace(said, instance_count=said.instance_count + 1)  # and a report
+    fed.plan_remote(archive)
+    assert fed.run_out(clock) == {("done", ""): 1}
+
+
+def test_an_archive_that_says_neither_patient_nor_count_is_asked_for_its_series_all_the_same(
+    at_a_pacs, clock
+):
+    fed, archive = at_a_pacs(1)
+    ((uid, said),) = archive.said.items()
+    archive.said[uid] = replace(said, instance_count=None, patient=FoundPatient())
+    fed.plan_remote(archive)
+    assert fed.run_out(clock) == {("done", ""): 1}
+
+
+def test_a_series_that_is_found_to_be_of_two_patients_after_its_job_was_made_is_not_run(
+    at_a_pacs, clock
+):
+    fed, archive = at_a_pacs(1)
+    fed.plan_remote(archive)
+    fed.feed().step()
+    (said,) = archive.said.values()
+    archive.said["again"] = replace(said, patient=FoundPatient("PID-OTHER"))
+    fed.plan_remote(archive)
+    fed.work()
+    fed.feed().step()
+    view = fed.ledger.view.jobs()[0]
+    assert (view.state, view.reason) == (State.DEAD, Reason.MIXED_IDENTITY)
+    assert fed.outcomes() == {("left-out", "mixed-identity"): 1}
 
 
 def test_a_rate_holds_when_the_clock_was_put_back(tree, feeding, clock):
@@ -445,19 +567,6 @@ def test_a_rate_holds_when_the_clock_was_put_back(tree, feeding, clock):
     assert feeder.step().waiting == 3
 
 
-def test_a_series_that_an_archive_has_in_two_studies_does_not_run(feeding, ram_folder):
-    empty = ram_folder / "empty"
-    empty.mkdir()
-    fed = feeding(empty)
-    found = [
-        FoundSeries(study, series, "CT", 12, "", SeriesFacts(modality="CT"))
-        for study, series in (("1.9", "1.1"), ("1.8", "1.1"), ("1.9", "1.1"), ("1.9", "1.2"))
-    ]
-    for _ in range(2):
-        plan_found(fed.plan, "pacs", found, SeriesRules())
-        assert fed.outcomes() == {("planned", ""): 1, ("left-out", "mixed-identity"): 1}
-
-
 def test_results_that_are_gone_are_made_again(bright_archive, feeding, bright_segmenter):
     fed = feeding(bright_archive(2))
     fed.feed().step()
@@ -474,11 +583,262 @@ def test_results_that_are_gone_are_made_again(bright_archive, feeding, bright_se
     assert bright_segmenter.calls == 3
 
 
-def test_listed_series_that_an_archive_does_not_have_are_coded(feeding, ram_folder):
-    empty = ram_folder / "empty"
-    empty.mkdir()
-    archive = DroppingArchive({"1.2.3": empty})
-    fed = feeding(empty, archive)
-    listed = {"1.2.3": "", "1.2.4": "1.9"}
-    plan_listed(fed.plan, "pacs", archive, listed, SeriesQuery(), SeriesRules())
-    assert fed.outcomes() == {("planned", ""): 1, ("left-out", "source-missing"): 1}
+@pytest.fixture
+def service(ram_folder, clock) -> Iterator[Ledger]:
+    """The ledger of a service, whose first job is of a received series."""
+    ledger = Ledger.open(ram_folder / "service" / "ledger.sqlite", clock)
+    ledger.jobs.submit(JobRequest("9.9", 1, "all", RECIPE.model, (), Priority.STAT))
+    yield ledger
+    ledger.close()
+
+
+def fed_to(service: Ledger, fed: Feeding, clock, recipe: Recipe = RECIPE) -> Feeder:
+    order = FeedOrder("all", (), recipe, "old")
+    return Feeder(fed.book, service, order, fed.config.data_folder, clock)
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, SECOND])
+@pytest.mark.parametrize("state", [State.READY, State.SKIPPED])
+def test_jobs_of_another_ledger_are_not_taken_for_those_of_the_same_ids(
+    tree, feeding, service, clock, recipe, state
+):
+    tree.add("run", "a")
+    fed = feeding(tree.root)
+    fed.feed().step()
+    (series,) = fed.book.waiting()
+    if state is State.SKIPPED:
+        service.jobs.skip(service.jobs.claim("w", 60), Reason.EMPTY_RESULT, "")
+
+    fed_to(service, fed, clock, recipe).step()
+
+    states = {view.series_instance_uid: view.state for view in service.view.jobs()}
+    assert states == {"9.9": state, series.series: State.READY}
+    assert fed.outcomes() == {("waiting", ""): 1}
+
+
+def test_an_id_in_a_ledger_that_was_put_back_is_not_believed(tree, feeding):
+    tree.add("run", "a")
+    fed = feeding(tree.root)
+    fed.feed().step()
+    other = fed.ledger.jobs.submit(JobRequest("9.9", 1, "all", "m", (), Priority.STAT))
+    with fed.plan.write() as connection:
+        connection.execute("UPDATE series SET job = ?", (other,))
+
+    fed.feed(recipe=SECOND).step()
+
+    assert fed.ledger.view.job(other).state is State.READY
+    assert fed.book.waiting()[0].job != other
+
+
+def test_what_waits_in_the_runs_own_ledger_since_it_was_left_is_not_made_twice(
+    bright_archive, feeding, service, clock, bright_segmenter
+):
+    fed = feeding(bright_archive(2))
+    fed.feed().step()
+    fed_to(service, fed, clock).step()
+    feeder = fed.feed()
+    while not feeder.step().is_over:
+        fed.work()
+    assert fed.outcomes() == {("done", ""): 2}
+    assert bright_segmenter.calls == 2
+
+
+@pytest.mark.parametrize("has_worked", [False, True])
+def test_a_job_of_other_settings_that_was_made_just_before_its_feeder_died_is_not_todays(
+    bright_archive, feeding, bright_segmenter, has_worked
+):
+    fed = feeding(bright_archive(1))
+    fed.feed().step()
+    with fed.plan.write() as connection:  # as if it had not come to note the job
+        connection.execute("UPDATE series SET state = 'planned', job = NULL")
+    if has_worked:
+        fed.work()
+    feeder = fed.feed(recipe=SECOND)
+    while not feeder.step().is_over:
+        fed.work()
+    assert recipes(fed.out) == [SECOND.digest]
+    assert bright_segmenter.calls == 1 + has_worked
+
+
+def test_what_was_taken_back_just_before_its_feeder_died_is_fed_again(tree, feeding):
+    tree.add("run", "a")
+    fed = feeding(tree.root)
+    fed.feed().step()
+    (series,) = fed.book.waiting()
+    assert ArchiveJobs(fed.ledger.database).withdraw(series.series, series.revision)
+    fed.feed().step()
+    assert fed.outcomes() == {("waiting", ""): 1}
+    assert fed.ledger.view.waiting() == 1
+
+
+def test_series_that_an_archive_has_in_part_hold_no_others_up_and_end(at_a_pacs, clock):
+    fed, archive = at_a_pacs(3)
+    archive.broken = dict.fromkeys(list(archive.said)[:2], Reason.SOURCE_INCOMPLETE)
+    fed.plan_remote(archive)
+    feeder = fed.feed(most_waiting=2)
+    for _ in range(2):
+        feeder.step()
+        fed.work()
+    feeder.step()
+    assert fed.outcomes() == {("done", ""): 1, ("waiting", ""): 2}
+    while not feeder.step().is_over:
+        clock.pass_s(1)
+        fed.work()
+    assert fed.outcomes() == {("done", ""): 1, ("failed", "source-incomplete"): 2}
+    assert archive.associations == 1 + 2 * 5
+
+
+def test_series_at_which_an_archive_breaks_off_each_time_hold_no_others_up_and_end(
+    at_a_pacs, clock
+):
+    fed, archive = at_a_pacs(10)
+    archive.broken = dict.fromkeys(list(archive.said)[:2], Reason.SOURCE_UNREACHABLE)
+    fed.plan_remote(archive)
+    feeder = fed.feed(most_waiting=2)
+    while not feeder.step().is_over:
+        clock.pass_s(1)
+        fed.work()
+    assert fed.outcomes() == {("done", ""): 8, ("failed", "source-unreachable"): 2}
+    dead = fed.ledger.view.jobs([State.DEAD])
+    assert [view.reason for view in dead] == [Reason.SOURCE_UNREACHABLE] * 2
+
+
+def test_an_archive_that_is_away_for_long_is_waited_for_with_few_series(at_a_pacs, clock):
+    fed, archive = at_a_pacs(10)
+    archive.broken = dict.fromkeys(archive.said, Reason.SOURCE_UNREACHABLE)
+    fed.plan_remote(archive)
+    feeder = fed.feed(most_waiting=2)
+    for _ in range(30):
+        assert feeder.step().waiting <= 8
+        clock.pass_s(1)
+        fed.work()
+    archive.broken = {}
+    while not feeder.step().is_over:
+        clock.pass_s(1)
+        fed.work()
+    assert fed.outcomes() == {("done", ""): 10}
+
+
+def test_a_file_that_is_gone_is_missing_although_another_folder_of_the_plan_is_away(
+    bright_archive, feeding
+):
+    root = bright_archive(1)
+    fed = feeding(root)
+    fed.plan.set("roots", [str(root), str(root.with_name("gone"))])
+    next((root / "bright0").iterdir()).unlink()
+    fed.feed().step()
+    fed.work()
+    fed.feed().step()
+    assert fed.outcomes() == {("failed", "source-missing"): 1}
+
+
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_a_file_that_was_named_itself_and_is_gone_is_missing(
+    bright_archive, feeding, zip_tree, is_zip
+):
+    root = bright_archive(1)
+    named = sorted((root / "bright0").iterdir())[3]
+    if is_zip:
+        named = root / "all.zip"
+        zip_tree(root / "bright0", named)
+        shutil.rmtree(root / "bright0")
+        (root / "notes").write_text("beside it")
+    fed = feeding(root)
+    fed.plan.set("roots", [str(named)])
+    named.unlink()
+    fed.feed().step()
+    fed.work()
+    fed.feed().step()
+    assert fed.outcomes() == {("failed", "source-missing"): 1}
+
+
+def test_a_file_that_cannot_be_read_beside_others_ends_its_series_after_some_tries(
+    bright_archive, feeding, clock, monkeypatch
+):
+    root = bright_archive(2)
+    fed = feeding(root)
+    bad = next((root / "bright0").iterdir())
+    stat = Path.stat
+
+    def bad_sector(path: Path, **options: bool) -> os.stat_result:
+        if path == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", bad_sector)
+    assert fed.run_out(clock) == {("done", ""): 1, ("failed", "source-incomplete"): 1}
+
+
+def test_what_was_made_with_other_weights_is_not_booked_as_made_with_these(
+    bright_archive, feeding, bright_segmenter
+):
+    fed = feeding(bright_archive(1))
+    replaced = Recipe(RECIPE.model, "d" * 64, "of other weights")
+    feeder = fed.feed(recipe=replaced)
+    feeder.step()
+    fed.work()
+    with pytest.raises(PermanentError) as caught:
+        feeder.step()
+    assert caught.value.reason is Reason.WRONG_RECIPE
+    assert fed.outcomes() == {("planned", ""): 1}
+    assert recipes(fed.out) == []
+
+
+def test_a_run_takes_back_what_workers_with_other_settings_have_left(tree, feeding, clock):
+    tree.fill(3)
+    fed = feeding(tree.root)
+    feeder = fed.feed(results=False)
+    feeder.step()
+    claim = fed.ledger.jobs.claim("w", 60)
+    fed.ledger.jobs.retry(claim, Reason.WRONG_RECIPE, "", fed.config.workers.retry.policy())
+    with pytest.raises(PermanentError) as caught:
+        feeder.step()
+    assert caught.value.reason is Reason.WRONG_RECIPE
+    assert fed.outcomes() == {("planned", ""): 3}
+    clock.pass_s(1)
+    assert fed.ledger.jobs.claim("w", 60) is None
+
+
+def hours_around(clock) -> TimeWindow:
+    """From an hour ago to an hour from now."""
+    local = clock.now().astimezone()
+    begins, ends = (local + timedelta(hours=each) for each in (-1, 1))
+    return TimeWindow(begins.time(), ends.time())
+
+
+def test_what_a_service_has_not_begun_when_the_hours_end_is_taken_back(tree, feeding, clock):
+    tree.fill(3)
+    fed = feeding(tree.root)
+    feeder = fed.feed(results=False, window=hours_around(clock))
+    assert feeder.step().waiting == 3
+    day_s = 24 * 3600
+    fed.ledger.jobs.claim("w", 2 * day_s)
+    clock.pass_s(2 * 3600)
+    assert feeder.step().waiting == 1
+    assert fed.ledger.jobs.claim("w", 60) is None
+    clock.pass_s(day_s - 2 * 3600)
+    assert feeder.step().waiting == 3
+
+
+@pytest.mark.parametrize(("has_window", "waiting"), [(True, 0), (False, 3)])
+def test_a_run_by_a_service_that_ends_leaves_nothing_to_be_begun_outside_its_hours(
+    tree, feeding, clock, has_window, waiting
+):
+    tree.fill(3)
+    fed = feeding(tree.root)
+    feeder = fed.feed(results=False, window=hours_around(clock) if has_window else None)
+    feeder.step()
+    feeder.leave()
+    assert fed.ledger.view.waiting() == waiting
+    assert len(fed.book.waiting()) == waiting
+
+
+def test_a_service_that_has_begun_nothing_gets_no_more_by_a_rate(tree, feeding, clock):
+    tree.fill(3)
+    fed = feeding(tree.root)
+    feeder = fed.feed(results=False, rate=Rate.parse("60/h"))
+    feeder.step()
+    clock.pass_s(120)
+    assert feeder.step().waiting == 1
+    fed.ledger.jobs.claim("w", 3600)
+    assert feeder.step().waiting == 2

@@ -18,7 +18,7 @@ from pacs_bridge.sources.remote_archive import FoundSeries, SeriesQuery
 class _Shelf:
     """A ``RemoteArchive`` of one file a series."""
 
-    def find(self, query: SeriesQuery) -> Iterator[FoundSeries]:
+    def find(self, query: SeriesQuery, _check=None) -> Iterator[FoundSeries]:
         return iter(())
 
     def fetch(

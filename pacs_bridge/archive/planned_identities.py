@@ -1,0 +1,89 @@
+"""What plans say of the series that archives are asked for."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.reasons import Reason
+from pacs_bridge.archive.hidden_patient import HiddenPatient, run_key
+from pacs_bridge.archive.plan_file import PLAN_NAME, PlanFile
+from pacs_bridge.archive.wanted_settings import WantedSettings
+from pacs_bridge.errors import PermanentError
+from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.queue import JobClaim, JobRequest, Priority
+from pacs_bridge.sources.configured_sources import ExpectedSeries
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedIdentity:
+    """What a plan says of a series that an archive is asked for."""
+
+    instance_count: int | None  #: as the archive said; None: it did not say
+    patient: str  #: keyed hash of the Patient ID; empty: the archive did not say
+    key: bytes  #: of that hash
+
+    def expected(self) -> ExpectedSeries:
+        """The same, as it is looked at."""
+        hide = IdentityHash(self.key)
+        return ExpectedSeries(
+            self.instance_count, lambda read: self.patient in ("", hide.word(read))
+        )
+
+
+class PlannedIdentities:
+    """The plans of archive runs; a ``SeriesPlans``, for any number of threads.
+
+    Parameters
+    ----------
+    run_folders
+        That hold the plans. One that has none, or none any more, is passed over.
+    settings
+        Of the process that works the jobs off; None: they are those of the runs.
+    """
+
+    def __init__(self, run_folders: Sequence[Path], settings: WantedSettings | None = None) -> None:
+        self._run_folders = tuple(run_folders)
+        self._settings = settings
+
+    def expected(self, claim: JobClaim, /) -> ExpectedSeries | None:
+        """See ``SeriesPlans.expected``: a plan knows the jobs that were made of it."""
+        found = self.of(claim.request)
+        return None if found is None else found.expected()
+
+    def of(self, request: JobRequest) -> PlannedIdentity | None:
+        """What a plan says of the series of a job. Raises as ``SeriesPlans.expected``."""
+        if request.priority is not Priority.ARCHIVE:
+            return None
+        rows = ((folder, _row(folder, request)) for folder in self._run_folders)
+        known = next(((folder, row) for folder, row in rows if row is not None), None)
+        if known is None:
+            return None
+        if self._settings is not None:
+            self._settings.check(known[0], request)
+        return _identity(*known)
+
+
+def _identity(run_folder: Path, row: sqlite3.Row) -> PlannedIdentity:
+    if row["plan_reason"] is not None:
+        raise PermanentError(Reason(row["plan_reason"]), "planned again since: it is not to run")
+    patient = HiddenPatient.from_json(row["patient"])
+    return PlannedIdentity(row["instances"] or None, patient.patient_id, run_key(run_folder))
+
+
+def _row(run_folder: Path, request: JobRequest) -> sqlite3.Row | None:
+    if not (run_folder / PLAN_NAME).exists():
+        return None
+    plan = PlanFile(run_folder)
+    try:
+        with plan.read() as connection:
+            row: sqlite3.Row | None = connection.execute(
+                "SELECT instances, patient, plan_reason FROM series"
+                " WHERE series = ? AND source = ? AND revision = ?",
+                (request.series_instance_uid, request.source, request.revision),
+            ).fetchone()
+    finally:
+        plan.close()
+    return row
