@@ -73,7 +73,8 @@ def register(api: Any) -> None:
             service.stop()
 
     def on_call(output: RestOutput, _uri: str, **request: Any) -> None:
-        send(output, service.answer(request["method"], request["groups"][0]))
+        headers = {name.lower(): text for name, text in request.get("headers", {}).items()}
+        send(output, service.answer(request["method"], request["groups"][0], headers))
 
     api.RegisterOnChangeCallback(on_change)
     api.RegisterRestCallback(ROUTE, on_call)

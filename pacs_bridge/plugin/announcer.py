@@ -1,27 +1,46 @@
 """Tells the bridge how many images a series has: one that lacks some is held, however it ends.
 
-A store job of Orthanc that stops half-way releases its association like one that is done.
+A store job of Orthanc that stops half-way releases its association like one that is done. So the
+bridge is told until it has heard, also for a while after such an end: it waits for its quiet
+period before it takes what has come for the whole.
 """
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from pacs_bridge.plugin.bridge_client import BridgeClient, BridgeUnreachableError
-from pacs_bridge.plugin.identity import identity_of
+from pacs_bridge.plugin.identity import Identity, identity_of
 from pacs_bridge.plugin.server import OrthancServer
+
+#: How long after the end of a store job the bridge is still told: no quiet period is longer.
+_LINGER_S = 120.0
 
 
 class Announced(Enum):
     """What came of an announcement."""
 
     HEARD = auto()
-    UNHEARD = auto()  #: the bridge has nothing of the series yet, or cannot be asked
+    NOTHING_THERE = auto()  #: the bridge has nothing of the series yet
+    UNHEARD = auto()  #: it cannot be asked, or not now
     OTHER_PATIENT = auto()  #: the bridge has the series of another patient or study
 
 
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """What the bridge has not heard yet."""
+
+    identity: Identity
+    instance_count: int
+    until_s: float = math.inf  #: steady
+
+
 class Announcer:
-    """Announces series.
+    """Announces series; one thread may.
 
     Parameters
     ----------
@@ -29,14 +48,28 @@ class Announcer:
         Orthanc.
     client
         The bridge; None if it cannot be asked.
+    steady_s
+        Time that never steps.
     """
 
-    def __init__(self, server: OrthancServer, client: BridgeClient | None) -> None:
+    def __init__(
+        self,
+        server: OrthancServer,
+        client: BridgeClient | None,
+        steady_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._server = server
         self._client = client
+        self._steady_s = steady_s
+        self._tellings: dict[str, _Telling | None] = {}  # by series; None: it was heard
+
+    @property
+    def is_insisting(self) -> bool:
+        """Whether something is still to be told."""
+        return any(telling is not None for telling in self._tellings.values())
 
     def announce(self, series: str, instance_count: int) -> Announced:
-        """Say how many instances of a series, by Orthanc's id, are sent.
+        """Say how many instances of a series, by Orthanc's id, are sent; ``insist`` repeats it.
 
         Raises
         ------
@@ -46,11 +79,50 @@ class Announcer:
         facts = None if self._client is None else self._server.find(f"/series/{series}")
         if self._client is None or facts is None:
             return Announced.UNHEARD
+        telling = _Telling(identity_of(self._server, facts), instance_count)
+        outcome = self._tell(self._client, telling)
+        is_done = outcome in (Announced.HEARD, Announced.OTHER_PATIENT)
+        self._tellings[series] = None if is_done else telling
+        return outcome
+
+    def ensure(self, series: str, instance_count: int) -> None:
+        """Announce a series that is being sent, unless this was done; raises as ``announce``."""
+        if series not in self._tellings:
+            self.announce(series, instance_count)
+
+    def transfer_ended(self, series: str, is_partial: bool) -> None:
+        """A series is no longer sent; of one that may be here in part the bridge still hears."""
+        telling = self._tellings.pop(series, None)
+        if telling is not None and is_partial:
+            until_s = self._steady_s() + _LINGER_S
+            self._tellings[series] = _Telling(telling.identity, telling.instance_count, until_s)
+
+    def insist(self) -> None:
+        """Say again what was not heard; a bridge that does not answer is asked only once."""
+        for series, telling in list(self._tellings.items()):
+            if telling is None or self._client is None:
+                continue
+            if telling.until_s < self._steady_s():
+                del self._tellings[series]
+                continue
+            outcome = self._tell(self._client, telling)
+            if outcome is Announced.UNHEARD:
+                self._tellings[series] = self._tellings.pop(series)  # the next time others first
+                return
+            has_ended = telling.until_s < math.inf
+            if has_ended:
+                del self._tellings[series]
+            elif outcome is not Announced.NOTHING_THERE:
+                self._tellings[series] = None
+
+    def _tell(self, client: BridgeClient, telling: _Telling) -> Announced:
         try:
-            answer = self._client.expect(identity_of(self._server, facts), instance_count)
+            answer = client.expect(telling.identity, telling.instance_count)
         except BridgeUnreachableError:
             return Announced.UNHEARD
         if answer.status == 200:
             return Announced.HEARD
-        is_other = answer.body.get("reason") == "other-patient"
-        return Announced.OTHER_PATIENT if is_other else Announced.UNHEARD
+        reason = answer.body.get("reason")
+        if reason == "other-patient":
+            return Announced.OTHER_PATIENT
+        return Announced.NOTHING_THERE if reason == "unknown-series" else Announced.UNHEARD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -56,8 +57,8 @@ class Carrier:
         Where to, how many at once, and how long to wait after a failure.
     announcer
         Tells the bridge how many instances a series has.
-    now_s
-        Time of day.
+    now_s, steady_s
+        Time of day, for who asks, and time that never steps, for every wait.
     """
 
     def __init__(
@@ -67,14 +68,17 @@ class Carrier:
         settings: Settings,
         announcer: Announcer,
         now_s: Callable[[], float] = time.time,
+        steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
         self._notes = notes
         self._settings = settings
         self._announcer = announcer
         self._now_s = now_s
+        self._steady_s = steady_s
         self.deleted_count = 0  #: series that were deleted before they were sent, since the start
-        self._announced = ""  # the job last of which the bridge has heard
+        self._due_s: dict[str, tuple[Note, float]] = {}  # what waits, and until when; steady
+        self._counted_s: dict[str, float] = {}  # up to when a series' waiting is counted; steady
         self._lock = threading.Lock()
         self._ended: dict[str, bool] = {}  # jobs that Orthanc said have ended, and how
 
@@ -90,25 +94,51 @@ class Carrier:
 
         Raises
         ------
+        LeavingError
+            If Orthanc ends.
         OSError
             If it cannot be noted.
         """
-        notes = self._notes.all()
+        notes, now_s = self._notes.all(), self._steady_s()
+        self._counted_s = {one.series: self._counted_s.get(one.series, now_s) for one in notes}
+        self._due_s = {one: due for one, due in self._due_s.items() if one in self._counted_s}
+        for note in notes:
+            if note.is_forced:
+                self._announcer.transfer_ended(note.series, is_partial=False)
+        self._announcer.insist()
         sending = [note for note in notes if note.stage is Stage.SENDING]
         free = self._settings.stores_at_once - len(sending)
         for note in sending:
             free += self._guarded(note, self._look_after, True)
         for note in notes:
-            if free > 0 and note.stage is Stage.WAITING and note.due_s <= self._now_s():
+            if free > 0 and note.stage is Stage.WAITING and self._due(note) <= now_s:
                 free -= self._guarded(note, self._send, False)
 
     def next_due_s(self) -> float | None:
-        """When to look again, time of day; None if nothing is to be sent."""
+        """When to look again, steady time; None if nothing is to be sent or told."""
         notes = self._notes.all()
-        if any(note.stage is Stage.SENDING for note in notes):
-            return self._now_s()
-        due = [note.due_s for note in notes if note.stage is Stage.WAITING]
+        if self._announcer.is_insisting or any(one.stage is Stage.SENDING for one in notes):
+            return self._steady_s()
+        due = [self._due(note) for note in notes if note.stage is Stage.WAITING]
         return min(due) if due else None
+
+    def forget_gone(self) -> None:
+        """Forget what was given up and has been deleted since; raises as ``look`` does."""
+        for note in self._notes.all():
+            if note.stage is Stage.FAILED and self._is_gone(note):
+                self._settle(note)
+
+    def _is_gone(self, note: Note) -> bool:
+        try:
+            return self._server.find(f"/series/{note.series}") is None
+        except ServerError:
+            return False
+
+    def _due(self, note: Note) -> float:
+        """When to send a note; at once if it was never tried since the start, or noted anew."""
+        waiting, due_s = self._due_s.get(note.series, (note, -math.inf))
+        is_same = replace(note, is_forced=waiting.is_forced) == waiting
+        return due_s if is_same else -math.inf
 
     def _guarded(self, note: Note, step: Callable[[Note], bool], otherwise: bool) -> bool:
         """Do a step; a series of which Orthanc cannot speak keeps no other waiting."""
@@ -119,26 +149,19 @@ class Carrier:
             return otherwise
 
     def _look_after(self, note: Note) -> bool:
-        """Whether the job of a note has ended."""
+        """Whether a note takes no place any more: its job has ended, or somebody pauses it."""
         facts = self._job_facts(note.job)
         state = str(facts.get("State", ""))
-        if state != "Success" or note.is_permissive:
-            self._announce(note)
+        has_part = state != "Success" or note.is_permissive
+        if has_part and note.instance_count and not note.is_forced:
+            self._announcer.ensure(note.series, note.instance_count)
         if state == "Success":
             self._succeeded(note)
         elif state == "Failure":
             self._failed(note, facts)
         elif not state:
             self._again(note, CarrierFault.VANISHED, "")
-        return state in ("", "Success", "Failure")
-
-    def _announce(self, note: Note) -> None:
-        """Say how many are sent until the bridge has heard it: it must have something first."""
-        if note.job == self._announced or not note.instance_count:
-            return
-        heard = self._announcer.announce(note.series, note.instance_count)
-        if heard is Announced.HEARD:
-            self._announced = note.job
+        return state in ("", "Success", "Failure", "Paused")
 
     def _job_facts(self, job: str) -> Mapping[str, Any]:
         """What Orthanc says of a job; of one that it has forgotten, how it ended if it said so."""
@@ -160,7 +183,7 @@ class Carrier:
             self._again(checking, CarrierFault.PARTIAL, note.detail)
         else:
             self._server.info(f"series {note.series} is with the bridge")
-            self._notes.settle(note.series, self._now_s())
+            self._settle(note)
 
     def _failed(self, note: Note, facts: Mapping[str, Any]) -> None:
         """A job ended at once with an instance: only a refusal of the instance lets others pass.
@@ -182,18 +205,17 @@ class Carrier:
         if series is None:
             self._server.warning(f"series {note.series} was deleted before it was sent")
             self.deleted_count += 1
-            self._notes.settle(note.series, self._now_s())
+            self._settle(note)
             return False
         if not series["IsStable"]:  # it will be noted again when it is
-            wait_s = self._settings.stable_age_s
-            self._notes.put(replace(note, due_s=self._now_s() + wait_s))
+            self._wait(note, self._settings.stable_age_s)
             return False
         wanted = [one for one in series["Instances"] if self._is_ct(one)]
         if not wanted:
             self._server.info(f"series {note.series} is not sent: no instance is a CT image")
-            self._notes.settle(note.series, self._now_s())
+            self._settle(note)
             return False
-        if self._announcer.announce(note.series, len(wanted)) is Announced.OTHER_PATIENT:
+        if self._is_others(note, len(wanted)):
             detail = "its UIDs are those of a series of another patient or study"
             self._give_up(note, CarrierFault.OTHER_PATIENT, detail)
             return False
@@ -217,35 +239,53 @@ class Carrier:
         self._notes.put(replace(sending, job=str(answer["ID"])))
         return True
 
+    def _is_others(self, note: Note, instance_count: int) -> bool:
+        """Whether the bridge, told how much will come, says whose the series is there."""
+        if note.is_forced:  # to expect more now would take back what the operator said
+            return False
+        outcome = self._announcer.announce(note.series, instance_count)
+        return outcome is Announced.OTHER_PATIENT
+
     def _is_ct(self, instance: str) -> bool:
         sop_class = self._server.text(f"/instances/{instance}/metadata/SopClassUid")
         return sop_class.strip() in CT_CLASSES
 
     def _again(self, note: Note, reason: CarrierFault, detail: str) -> None:
         """Wait, each time for longer, and give up when its time is over."""
-        now_s = self._now_s()
-        if now_s - note.noted_s > self._settings.give_up_after_h * _S_PER_H:
+        now_s = self._steady_s()
+        waited_s = note.waited_s + now_s - self._counted_s.get(note.series, now_s)
+        self._counted_s[note.series] = now_s
+        if waited_s > self._settings.give_up_after_h * _S_PER_H:
             self._give_up(note, reason, detail)
             return
+        self._announcer.transfer_ended(note.series, is_partial=True)
         attempts = note.attempts + 1
         longest = self._settings.max_wait_s
         wait_s = min(longest, self._settings.first_wait_s * 2.0 ** min(attempts - 1, 30))
         self._server.warning(f"series {note.series}: {reason}, again in {wait_s:.0f} s. {detail}")
-        self._notes.put(
-            replace(
-                note,
-                stage=Stage.WAITING,
-                attempts=attempts,
-                due_s=now_s + wait_s,
-                job="",
-                is_changed=False,
-                reason=reason,
-                detail=detail,
-            )
+        waiting = replace(
+            note,
+            stage=Stage.WAITING,
+            attempts=attempts,
+            waited_s=waited_s,
+            job="",
+            is_changed=False,
+            reason=reason,
+            detail=detail,
         )
+        self._wait(waiting, wait_s)
+
+    def _wait(self, note: Note, wait_s: float) -> None:
+        waiting = replace(note, due_s=self._now_s() + wait_s)
+        self._notes.put(waiting)
+        self._due_s[note.series] = waiting, self._steady_s() + wait_s
+
+    def _settle(self, note: Note) -> None:
+        self._announcer.transfer_ended(note.series, is_partial=False)
+        self._notes.settle(note.series, self._now_s())
 
     def _give_up(self, note: Note, reason: CarrierFault, detail: str) -> None:
         self._server.error(f"series {note.series} is given up: {reason}. {detail}")
-        self._notes.put(
-            replace(note, stage=Stage.FAILED, job="", reason=reason, detail=detail, due_s=0.0)
-        )
+        self._announcer.transfer_ended(note.series, is_partial=True)
+        failed = replace(note, stage=Stage.FAILED, job="", reason=reason, detail=detail, due_s=0.0)
+        self._notes.give_up(failed, self._now_s())

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ class Note:
     noted_s: float  #: time of day
     stage: Stage = Stage.WAITING
     attempts: int = 0
-    due_s: float = 0.0  #: time of day
+    waited_s: float = 0.0  #: since it was noted, without the times when Orthanc was down
+    due_s: float = 0.0  #: time of day, for who asks; the carrier goes by a clock that never steps
     job: str = ""  #: Orthanc's id of the store job
     is_changed: bool = False  #: it became stable again while it was sent
     reason: str = ""
@@ -44,6 +45,11 @@ class Note:
     instance_count: int = 0  #: how many of its instances are sent; 0 before the first time
     is_permissive: bool = False  #: the bridge refused an instance: the others are sent all the same
     has_others: bool = False  #: the others were sent
+    is_forced: bool = False  #: an operator said that what the bridge has is as much as will come
+
+
+#: What an older or newer version wrote beside these is passed over.
+_FIELDS = frozenset(field.name for field in fields(Note))
 
 
 class NoteBook:
@@ -137,6 +143,8 @@ class NoteBook:
             held = self._notes.get(note.series)
             if held is not None and held.stage is note.stage is Stage.SENDING:
                 note = replace(note, is_changed=held.is_changed)
+            if held is not None and held.noted_s == note.noted_s:
+                note = replace(note, is_forced=held.is_forced)
             self._write({"notes": _plain([note])})
 
     def settle(self, series: str, now_s: float) -> None:
@@ -148,10 +156,25 @@ class NoteBook:
             else:
                 self._write({"forget": series})
 
+    def give_up(self, note: Note, now_s: float) -> None:
+        """Write a note that nothing more is done about; if it became stable again it is sent."""
+        with self._lock:
+            held = self._notes.get(note.series)
+            if held is not None and held.is_changed:
+                note = Note(note.series, now_s)
+            self._write({"notes": _plain([note])})
+
+    def force(self, series: str) -> None:
+        """An operator let a series go on at the bridge as it is there."""
+        with self._lock:
+            held = self._notes.get(series)
+            if held is not None:
+                self._write({"notes": _plain([replace(held, is_forced=True)])})
+
     def _renewed(self, series: str, now_s: float) -> Note:
         held = self._notes.get(series)
         if held is not None and held.stage is Stage.SENDING:
-            return replace(held, is_changed=True)
+            return replace(held, is_changed=True, is_forced=False)
         return Note(series, now_s)
 
     def _load(self) -> None:
@@ -173,8 +196,9 @@ class NoteBook:
         self.damage = tuple(damage)
 
     def _apply(self, line: dict[str, Any]) -> None:
-        for fields in line.get("notes", ()):
-            note = Note(**{**fields, "stage": Stage(fields["stage"])})
+        for values in line.get("notes", ()):
+            known = {name: value for name, value in values.items() if name in _FIELDS}
+            note = Note(**{**known, "stage": Stage(values["stage"])})
             self._notes[note.series] = note
         self._notes.pop(line.get("forget", ""), None)
         if "position" in line:

@@ -6,19 +6,22 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from pacs_bridge.plugin.bridge_client import BridgeAnswer, BridgeClient, BridgeUnreachableError
+from pacs_bridge.plugin.cross_site import is_cross_site
 from pacs_bridge.plugin.identity import identity_of
 from pacs_bridge.plugin.notes import Note, NoteBook
-from pacs_bridge.plugin.server import OrthancServer, ServerError
+from pacs_bridge.plugin.server import LeavingError, OrthancServer, ServerError
 
 ROUTE = "/pacs-bridge/(.*)"
 #: Calls that may wait for the bridge at the same time: Orthanc has 50 threads for all its callers.
 _MAX_CALLS = 4
+_BUSY = f"{_MAX_CALLS} calls wait for the bridge already"
 _SERIES = re.compile(r"series/([0-9a-f-]{44})(?:/(start|repeat|retry|force))?")
 
 
@@ -33,6 +36,8 @@ class RouteFault(StrEnum):
     BRIDGE_UNREACHABLE = "bridge-unreachable"
     NOT_CONFIGURED = "not-configured"
     BUSY = "busy"
+    CROSS_SITE = "cross-site"  #: a page of another site had a browser make the call
+    LEAVING = "leaving"  #: Orthanc ends
     NOT_NOTED = "not-noted"  #: the note could not be written
     ORTHANC = "orthanc"  #: Orthanc itself refused
 
@@ -79,6 +84,10 @@ def send(output: RestOutput, answer: Answer) -> None:
         output.SendHttpStatus(answer.status, body, len(body))
 
 
+class _BusyError(Exception):
+    """Enough calls wait for the bridge."""
+
+
 class Routes:
     """Answers calls; Orthanc calls from many threads at once.
 
@@ -115,16 +124,26 @@ class Routes:
         self._now_s = now_s
         self._places = threading.BoundedSemaphore(_MAX_CALLS)
 
-    def answer(self, method: str, path: str) -> Answer:
-        """What a call is told; ``path`` is what follows ``/pacs-bridge/``."""
-        if not self._places.acquire(blocking=False):
-            return refusal(503, RouteFault.BUSY, f"{_MAX_CALLS} calls are being answered")
+    def answer(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
+        """What a call is told.
+
+        Parameters
+        ----------
+        method
+            Of HTTP.
+        path
+            What follows ``/pacs-bridge/``.
+        headers
+            Of the call, with names in lower case, as Orthanc gives them.
+        """
+        if method != "GET" and is_cross_site(headers):
+            return refusal(403, RouteFault.CROSS_SITE, "a page of another site made this call")
         try:
             return self._routed(method, path.rstrip("/"))
         except ServerError as error:
             return refusal(502, RouteFault.ORTHANC, str(error))
-        finally:
-            self._places.release()
+        except LeavingError:
+            return refusal(503, RouteFault.LEAVING, "Orthanc is ending")
 
     def _routed(self, method: str, path: str) -> Answer:
         match = _SERIES.fullmatch(path)
@@ -147,13 +166,13 @@ class Routes:
         return self._steer(series, action)
 
     def _state(self, series: Mapping[str, Any]) -> Mapping[str, object]:
-        uid = series["MainDicomTags"].get("SeriesInstanceUID", "")
+        identity = identity_of(self._server, series)
         return {
             "series": series["ID"],
-            "series_instance_uid": uid,
+            "series_instance_uid": identity.series_uid,
             "is_ct": series["MainDicomTags"].get("Modality") == "CT",
             "transfer": _transfer(self._notes.get(series["ID"])),
-            "bridge": self._asked(lambda client: client.series(identity_of(self._server, series))),
+            "bridge": self._asked(lambda client: client.series(identity)),
         }
 
     def _start(self, series: Mapping[str, Any]) -> Answer:
@@ -170,10 +189,18 @@ class Routes:
     def _steer(self, series: Mapping[str, Any], action: str) -> Answer:
         if self._client is None:
             return refusal(409, RouteFault.NO_CONTROL, "the settings name no ControlUrl")
+        identity = identity_of(self._server, series)
         try:
-            answer = self._client.steer(identity_of(self._server, series), action)
+            with self._place():
+                answer = self._client.steer(identity, action)
+            if action == "force" and answer.status == 200:
+                self._notes.force(series["ID"])
+        except _BusyError:
+            return refusal(503, RouteFault.BUSY, _BUSY)
         except BridgeUnreachableError as error:
             return refusal(502, RouteFault.BRIDGE_UNREACHABLE, str(error))
+        except OSError as error:
+            return refusal(500, RouteFault.NOT_NOTED, f"the notes: {error.strerror}")
         return _passed_on(answer)
 
     def _asked(self, question: Callable[[BridgeClient], BridgeAnswer]) -> Mapping[str, object]:
@@ -181,10 +208,23 @@ class Routes:
         if self._client is None:
             return {"reason": RouteFault.NO_CONTROL, "detail": "the settings name no ControlUrl"}
         try:
-            answer = question(self._client)
+            with self._place():
+                answer = question(self._client)
+        except _BusyError:
+            return {"reason": RouteFault.BUSY, "detail": _BUSY}
         except BridgeUnreachableError as error:
             return {"reason": RouteFault.BRIDGE_UNREACHABLE, "detail": str(error)}
         return answer.body
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the places of those that wait for the bridge."""
+        if not self._places.acquire(blocking=False):
+            raise _BusyError
+        try:
+            yield
+        finally:
+            self._places.release()
 
 
 def _passed_on(answer: BridgeAnswer) -> Answer:

@@ -58,8 +58,16 @@ class ServerError(Exception):
         self.code = code
 
 
+class LeavingError(Exception):
+    """Orthanc ends: nothing more is asked of it, whatever was under way."""
+
+
 class OrthancServer:
     """Orthanc's REST API, and its log.
+
+    Every method that asks something raises ``LeavingError`` once Orthanc ends: long walks through
+    changes and instances consist of such calls, and what is under way is lost no more than when
+    Orthanc is killed.
 
     Parameters
     ----------
@@ -70,6 +78,11 @@ class OrthancServer:
     def __init__(self, api: OrthancApi) -> None:
         self._api = api
         self._error: type[Exception] = getattr(api, "OrthancException", ValueError)
+        self._is_left = False
+
+    def leave(self) -> None:
+        """Ask nothing more."""
+        self._is_left = True
 
     def get(self, uri: str) -> Any:
         """What Orthanc has there.
@@ -79,6 +92,7 @@ class OrthancServer:
         ServerError
             If it has nothing there, or cannot say.
         """
+        self._check()
         try:
             return json.loads(self._api.RestApiGet(uri).decode("utf-8", "replace"))
         except self._error as error:
@@ -103,6 +117,7 @@ class OrthancServer:
 
     def text(self, uri: str) -> str:
         """A plain value, such as one of metadata; empty if it has none."""
+        self._check()
         try:
             return self._api.RestApiGet(uri).decode("utf-8", "replace")
         except self._error as error:
@@ -118,10 +133,15 @@ class OrthancServer:
         ServerError
             If it refuses.
         """
+        self._check()
         try:
             return json.loads(self._api.RestApiPost(uri, json.dumps(body).encode()))
         except self._error as error:
             raise ServerError(uri, _code(error)) from error
+
+    def _check(self) -> None:
+        if self._is_left:
+            raise LeavingError
 
     def info(self, message: str) -> None:
         """Note what happened."""

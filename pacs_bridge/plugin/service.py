@@ -20,13 +20,15 @@ from pacs_bridge.plugin.follower import Follower
 from pacs_bridge.plugin.known_faults import version_warnings
 from pacs_bridge.plugin.notes import NoteBook
 from pacs_bridge.plugin.routes import Answer, RouteFault, Routes, refusal
-from pacs_bridge.plugin.server import OrthancServer
+from pacs_bridge.plugin.server import LeavingError, OrthancServer
 from pacs_bridge.plugin.settings import Reading, Settings
 
 #: Between two looks at what is being sent, and at the bridge's process.
 _BUSY_S = 0.5
 #: Between two looks when nothing is to be done: a wake that was missed costs no more than this.
 _IDLE_S = 15.0
+#: Between two log lines of one fault.
+_SAID_S = 60.0
 
 
 class PluginService:
@@ -48,6 +50,7 @@ class PluginService:
         self._wake = threading.Event()
         self._threads: list[threading.Thread] = []
         self._working: _Working | None = None
+        self._said: dict[str, float] = {}  # faults of late, and when; steady
 
     def start(self) -> None:
         """Begin, once Orthanc answers its own plugins."""
@@ -71,9 +74,15 @@ class PluginService:
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """End the threads, and the bridge if it was started here; afterwards nothing runs."""
+        """End the threads, and the bridge if it was started here; afterwards nothing runs.
+
+        What the threads are about is broken off at its next call of Orthanc or of the bridge.
+        """
         self._leave.set()
         self._wake.set()
+        self._server.leave()
+        if self._working is not None and self._working.client is not None:
+            self._working.client.leave()
         for thread in self._threads:
             thread.join()
         if self._working is not None:
@@ -89,10 +98,10 @@ class PluginService:
             self._working.carrier.job_ended(job, is_success)
             self._wake.set()
 
-    def answer(self, method: str, path: str) -> Answer:
+    def answer(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
         """What a caller of the REST API is told."""
         if self._working is not None:
-            return self._working.routes.answer(method, path)
+            return self._working.routes.answer(method, path, headers)
         if method == "GET" and path.rstrip("/") == "status":
             return Answer(200, self._own_status())
         faults = "; ".join(self._reading.faults) or "the plugin is not wanted, or not ready"
@@ -132,6 +141,7 @@ class PluginService:
             nonlocal has_begun
             if not has_begun:
                 working.follower.begin()
+                working.carrier.forget_gone()
                 has_begun = True
             working.follower.follow()
             working.carrier.look()
@@ -139,7 +149,8 @@ class PluginService:
         while not self._leave.is_set():
             self._guarded(step)
             due_s = working.carrier.next_due_s()
-            wait_s = _IDLE_S if due_s is None else min(_IDLE_S, max(_BUSY_S, due_s - time.time()))
+            idle_s = _IDLE_S if due_s is None else due_s - time.monotonic()
+            wait_s = min(_IDLE_S, max(_BUSY_S, idle_s))
             self._wake.wait(wait_s if has_begun else _BUSY_S)
             self._wake.clear()
 
@@ -155,10 +166,20 @@ class PluginService:
         """Do a step; whatever goes wrong is said, and tried again."""
         try:
             step()
+        except LeavingError:
+            return
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            self._server.error(f"{type(error).__name__} at {place.name}:{place.lineno}: {error}")
+            self._say(f"{type(error).__name__} at {place.name}:{place.lineno}: {error}")
             self._leave.wait(_BUSY_S)
+
+    def _say(self, fault: str) -> None:
+        """Log a fault; one that stays, such as a full disk, is not said at every look."""
+        now_s = time.monotonic()
+        self._said = {one: at_s for one, at_s in self._said.items() if now_s - at_s < _SAID_S}
+        if fault not in self._said:
+            self._said[fault] = now_s
+            self._server.error(fault)
 
 
 class _Working:
@@ -173,6 +194,7 @@ class _Working:
     ) -> None:
         url = settings.control_url
         client = BridgeClient(url, settings.token_file, settings.ca_file) if url else None
+        self.client = client
         self.settings = settings
         self.notes = NoteBook.open_alone(settings.notes_file)
         for damage in self.notes.damage:

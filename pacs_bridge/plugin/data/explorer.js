@@ -18,12 +18,17 @@
   function words(facts) {
     var transfer = facts.transfer;
     var bridge = facts.bridge;
+    var there = bridge.state ? '; there: ' + bridge.state : '';
+    if (bridge.state === 'incomplete') {
+      there += ' (' + bridge.detail + ')';
+    }
     if (transfer && transfer.stage !== 'failed') {
       return 'on its way to the bridge: ' + transfer.stage +
-        (transfer.reason ? ' (' + transfer.reason + ', attempt ' + (transfer.attempts + 1) + ')' : '');
+        (transfer.reason ? ' (' + transfer.reason + ', attempt ' + (transfer.attempts + 1) + ')' : '') +
+        there;
     }
     if (transfer) {
-      return 'not sent: ' + transfer.reason;
+      return 'not sent: ' + transfer.reason + there;
     }
     if (bridge.state) {
       return bridge.state + ', revision ' + bridge.revision +
@@ -33,6 +38,9 @@
   }
 
   function action(facts) {
+    if (facts.bridge.state === 'incomplete' && !(facts.transfer && facts.transfer.stage === 'sending')) {
+      return ACTIONS.incomplete;
+    }
     if (facts.transfer && facts.transfer.stage !== 'failed') {
       return null;
     }

@@ -37,7 +37,7 @@ peers = [{{ ae_title = "ORTHANC", addresses = ["127.0.0.1"] }}]
 [control]
 port = {control_port}
 [collector]
-quiet_period_s = 0.3
+quiet_period_s = {quiet_period_s}
 check_interval_s = 0.05
 [disk]
 accept_above_free_gib = 0.0
@@ -85,7 +85,8 @@ class OrthancWithPlugin:
     web_port: int
     bridge_port: int
     control_port: int
-    plugin: dict[str, Any] = field(default_factory=dict)  #: over the section's usual values
+    #: Over the section's usual values; None: without this one.
+    plugin: dict[str, Any] = field(default_factory=dict)
     stable_age_s: int = 2  #: so long that a busy machine does not split a series
     options: dict[str, Any] = field(default_factory=dict)  #: of Orthanc, over the usual ones
     process: subprocess.Popen[bytes] | None = None
@@ -126,6 +127,7 @@ class OrthancWithPlugin:
                 **self.plugin,
             },
         }
+        config["PacsBridge"] = {k: v for k, v in config["PacsBridge"].items() if v is not None}
         (self.folder / "orthanc.json").write_text(json.dumps(config))
         with (self.folder / "orthanc.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -212,7 +214,7 @@ def make_site(
 ) -> Callable[..., OrthancWithPlugin]:
     """An Orthanc that is not started yet, with the configuration of its bridge beside it."""
 
-    def make(**changes: Any) -> OrthancWithPlugin:
+    def make(quiet_period_s: float = 0.3, **changes: Any) -> OrthancWithPlugin:
         folder = tmp_path_factory.mktemp("site")
         dicom, web, bridge, control = free_ports(4)
         site = OrthancWithPlugin(folder, dicom, web, bridge, control, **changes)
@@ -221,6 +223,7 @@ def make_site(
                 bridge_port=bridge,
                 control_port=control,
                 dicom_port=dicom,
+                quiet_period_s=quiet_period_s,
                 models=json.dumps(str(tiny_models)),
             )
         )
@@ -273,6 +276,7 @@ class ScriptedOrthanc:
         self.answers: dict[str, Any] = {}
         self.posted: list[Any] = []
         self.refuses = False
+        self.asked: list[str] = []
         self.lines: list[str] = []
         self.LogInfo = self.LogWarning = self.LogError = self.lines.append
 
@@ -280,6 +284,7 @@ class ScriptedOrthanc:
         pass
 
     def RestApiGet(self, uri: str) -> bytes:
+        self.asked.append(uri)
         if uri not in self.answers:
             raise self.OrthancException(17, "Unknown resource")
         answer = self.answers[uri]
@@ -298,7 +303,7 @@ class ScriptedOrthanc:
             "ID": series,
             "IsStable": is_stable,
             "Instances": ids,
-            "MainDicomTags": {"Modality": "CT"},
+            "MainDicomTags": {"Modality": "CT", "SeriesInstanceUID": f"1.2.{series[0]}"},
         }
         for one, sop_class in zip(ids, classes, strict=True):
             self.answers[f"/instances/{one}/metadata/SopClassUid"] = sop_class

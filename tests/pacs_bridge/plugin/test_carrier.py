@@ -11,8 +11,8 @@ import pytest
 from pacs_bridge.plugin.announcer import Announcer
 from pacs_bridge.plugin.carrier import Carrier, CarrierFault
 from pacs_bridge.plugin.follower import Follower
-from pacs_bridge.plugin.notes import NoteBook, Stage
-from pacs_bridge.plugin.server import OrthancServer
+from pacs_bridge.plugin.notes import Note, NoteBook, Stage
+from pacs_bridge.plugin.server import LeavingError, OrthancServer
 from pacs_bridge.plugin.settings import Settings
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -34,7 +34,8 @@ def time_s() -> list[float]:
 def carrier(scripted: Any, notes: NoteBook, time_s: list[float]) -> Carrier:
     settings = Settings("bridge", Path("unused"), 60.0, give_up_after_h=1.0, stores_at_once=2)
     server = OrthancServer(scripted)
-    return Carrier(server, notes, settings, Announcer(server, None), lambda: time_s[0])
+    announcer = Announcer(server, None)
+    return Carrier(server, notes, settings, announcer, lambda: 1000.0, lambda: time_s[0])
 
 
 def test_only_ct_images_of_a_mixed_series_are_sent(scripted, notes, carrier) -> None:
@@ -172,6 +173,127 @@ def test_what_fails_for_too_long_is_given_up_with_its_reason_and_can_be_started_
     notes.add(SERIES, time_s[0])
     carrier.look()
     assert len(scripted.posted) == 1
+
+
+def test_the_time_of_day_may_step_and_nothing_is_late_or_given_up_for_it(
+    scripted, notes, time_s
+) -> None:
+    scripted.hold(SERIES, [CT])
+    server = OrthancServer(scripted)
+    day_s = [1.7e9]
+    settings = Settings("bridge", Path("unused"), 60.0, give_up_after_h=1.0)
+    announcer = Announcer(server, None)
+    carrier = Carrier(server, notes, settings, announcer, lambda: day_s[0], lambda: time_s[0])
+    notes.add(SERIES, day_s[0])
+    for day_s[0] in (1.7e9, 0.0, 4e9, 1.7e9):
+        carrier.look()  # sent; the next look finds that Orthanc does not know the job
+        carrier.look()
+        assert notes.get(SERIES).stage is Stage.WAITING
+        time_s[0] += 60.0
+    assert len(scripted.posted) == 4
+
+
+def test_what_waits_is_tried_at_once_after_a_start_and_counts_on(
+    scripted, notes, carrier, time_s
+) -> None:
+    scripted.hold(SERIES, [CT])
+    scripted.refuses = True
+    notes.add(SERIES, 1000.0)
+    for _ in range(5):
+        carrier.look()
+        time_s[0] += 600.0
+    note = notes.get(SERIES)
+    assert note.waited_s == 4 * 600.0
+    server = OrthancServer(scripted)
+    settings = Settings("bridge", Path("unused"), 60.0, give_up_after_h=1.0)
+    again = Carrier(server, notes, settings, Announcer(server, None), lambda: 0.0, lambda: 1.0)
+    again.look()
+    assert notes.get(SERIES).attempts == note.attempts + 1
+    assert notes.get(SERIES).waited_s == note.waited_s
+
+
+def test_a_job_that_somebody_pauses_keeps_no_other_waiting(scripted, notes, carrier) -> None:
+    for number in range(3):
+        series = f"{number}" * 44
+        scripted.hold(series, [CT])
+        scripted.answers[f"/jobs/job{number + 1}"] = {"State": "Paused"}
+        notes.add(series, 1000.0)
+    carrier.look()
+    assert len(scripted.posted) == 2
+    carrier.look()
+    assert len(scripted.posted) == 3
+
+
+def test_what_became_stable_again_before_it_was_given_up_is_sent_again(
+    scripted, notes, carrier, time_s
+) -> None:
+    scripted.hold(SERIES, [CT, CT, CT])
+    scripted.answers |= {"/jobs/job1": REFUSED, "/jobs/job2": DONE, "/jobs/job3": REFUSED}
+    notes.add(SERIES, 1000.0)
+    while len(scripted.posted) < 3:
+        carrier.look()
+        time_s[0] += 60.0
+    notes.advance(1, 0, [SERIES], 2000.0)  # late slices, while the last of these jobs goes on
+    carrier.look()
+    carrier.look()
+    assert len(scripted.posted) == 4
+
+
+def test_what_was_given_up_and_deleted_since_is_forgotten(scripted, notes, carrier) -> None:
+    scripted.hold(SERIES, [CT])
+    gone = "1" * 44
+    for series in (SERIES, gone):
+        notes.put(Note(series, 1000.0, Stage.FAILED))
+    notes.put(Note("2" * 44, 1000.0))
+    carrier.forget_gone()
+    assert [note.series for note in notes.all()] == [SERIES, "2" * 44]
+
+
+def test_orthancs_end_is_not_held_up_by_a_series_of_many_images(
+    scripted, notes, carrier, time_s, monkeypatch
+) -> None:
+    scripted.hold(SERIES, [CT] * 500)
+    notes.add(SERIES, 1000.0)
+    ask = scripted.RestApiGet
+
+    def end_at_the_third_image(uri: str) -> bytes:
+        if uri == f"/instances/{SERIES}-2/metadata/SopClassUid":
+            carrier._server.leave()
+        return ask(uri)
+
+    monkeypatch.setattr(scripted, "RestApiGet", end_at_the_third_image)
+    with pytest.raises(LeavingError):
+        carrier.look()
+    assert scripted.asked[-1] == f"/instances/{SERIES}-2/metadata/SopClassUid"
+    assert notes.all() == (Note(SERIES, 1000.0),)
+    assert scripted.posted == []
+
+
+def test_orthancs_end_is_not_held_up_by_a_long_log_of_changes(scripted, notes) -> None:
+    server = OrthancServer(scripted)
+    ids = [f"{number:044}" for number in range(100)]
+    for one in ids:
+        scripted.hold(one, [CT])
+    changes = [
+        {"Seq": seq, "ChangeType": "NewInstance", "ID": f"{one}-0"}
+        for seq, one in enumerate(ids, 1)
+    ]
+    scripted.answers["/changes?last"] = {"Changes": changes[-1:], "Done": True, "Last": 100}
+    scripted.answers["/changes?since=0&limit=200"] = {"Changes": changes, "Done": True, "Last": 100}
+    notes.advance(0, 0, (), 1000.0)
+    ask = scripted.RestApiGet
+
+    def end_at_the_third(uri: str) -> bytes:
+        if uri == f"/instances/{ids[2]}-0/series":
+            server.leave()
+        return ask(uri)
+
+    scripted.RestApiGet = end_at_the_third
+    follower = Follower(server, notes, Settings("bridge", Path("unused"), 60.0))
+    with pytest.raises(LeavingError):
+        follower.begin()
+    assert scripted.asked[-1] == f"/instances/{ids[2]}-0/series"
+    assert (notes.position, notes.floor, notes.all()) == (0, 0, ())  # it is all found again
 
 
 def test_no_more_series_than_wanted_are_sent_at_once(scripted, notes, carrier) -> None:

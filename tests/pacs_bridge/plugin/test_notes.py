@@ -119,6 +119,47 @@ def test_a_line_never_begins_within_another(path: Path) -> None:
     assert [note.series for note in NoteBook(path).all()] == ["a"]
 
 
+def test_what_another_version_wrote_beside_what_is_known_is_passed_over(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(
+        '{"position": 5, "floor": 4, "colour": "blue", "notes":'
+        ' [{"series": "a", "noted_s": 1.0, "stage": "waiting", "colour": "blue"}]}\n'
+    )
+    book = NoteBook(path)
+    assert (book.damage, book.position, book.all()) == ((), 5, (Note("a", 1.0),))
+
+
+def test_an_operators_word_stays_until_the_series_is_noted_anew(path: Path) -> None:
+    book = NoteBook(path)
+    book.add("a", 1.0)
+    waiting = book.get("a")
+    assert waiting is not None
+    book.force("a")
+    book.put(replace(waiting, attempts=1))  # by who looked at the note before
+    assert book.get("a") == Note("a", 1.0, attempts=1, is_forced=True)
+    book.add("a", 2.0)
+    assert book.get("a") == Note("a", 2.0)
+    sending = Note("a", 2.0, Stage.SENDING)
+    book.put(sending)
+    book.force("a")
+    book.advance(1, 0, ["a"], 3.0)  # it has become stable again: more has come
+    assert book.get("a") == replace(sending, is_changed=True)
+    book.force("b")  # of which nothing is on its way
+    assert book.get("b") is None
+
+
+def test_what_is_given_up_while_it_is_stable_again_is_not_given_up(path: Path) -> None:
+    book = NoteBook(path)
+    sending = Note("a", 1.0, Stage.SENDING)
+    book.put(sending)
+    book.advance(1, 0, ["a"], 2.0)
+    failed = replace(sending, stage=Stage.FAILED)
+    book.give_up(failed, 3.0)
+    assert book.all() == (Note("a", 3.0),)
+    book.give_up(failed, 4.0)
+    assert NoteBook(path).all() == (failed,)
+
+
 def test_the_notes_are_one_process_s_alone(path: Path) -> None:
     book = NoteBook.open_alone(path)
     with pytest.raises(BlockingIOError):

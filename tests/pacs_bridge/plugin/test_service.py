@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -35,10 +38,10 @@ def _service(scripted: Any, folder: Path, **section: Any) -> PluginService:
 def test_with_faults_in_its_settings_the_plugin_only_says_so(scripted: Any, tmp_path: Path) -> None:
     service = _service(scripted, tmp_path, StoresAtOnce=0)
     service.start()
-    answer = service.answer("GET", "status")
+    answer = service.answer("GET", "status", {})
     assert (answer.status, answer.body["is_working"]) == (200, False)
     assert answer.body["faults"] == ["PacsBridge.StoresAtOnce: is a whole number, 1 to 16"]
-    other = service.answer("POST", f"series/{SERIES}/start")
+    other = service.answer("POST", f"series/{SERIES}/start", {})
     assert (other.status, other.body["reason"]) == (503, "not-configured")
     assert any("StoresAtOnce" in line for line in scripted.lines)
     service.stop()
@@ -50,7 +53,7 @@ def test_notes_that_cannot_be_kept_stop_the_plugin_and_not_orthanc(
     (tmp_path / "file").write_text("")
     service = _service(scripted, tmp_path, NotesFile=str(tmp_path / "file" / "notes"))
     service.start()
-    assert service.answer("GET", "status").body["is_working"] is False
+    assert service.answer("GET", "status", {}).body["is_working"] is False
     service.stop()
 
 
@@ -61,7 +64,7 @@ def test_what_the_settings_name_and_orthanc_does_not_have_is_warned_of(
     service = _service(scripted, tmp_path, Modality="elsewhere")
     service.start()
     service.stop()
-    (warning,) = service.answer("GET", "status").body["warnings"]
+    (warning,) = service.answer("GET", "status", {}).body["warnings"]
     assert "DicomModalities has no 'elsewhere'" in warning
 
 
@@ -89,6 +92,7 @@ def bridge() -> Iterator[HTTPServer]:
 
     class Call(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self.server.calls.append(self.path)  # type: ignore[attr-defined]
             status, body = self.server.said  # type: ignore[attr-defined]
             self.send_response(status)
             self.end_headers()
@@ -100,6 +104,7 @@ def bridge() -> Iterator[HTTPServer]:
             return
 
     with HTTPServer(("127.0.0.1", 0), Call) as server:
+        server.calls = []  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
@@ -135,8 +140,28 @@ def test_whatever_the_bridge_says_orthancs_callers_are_told_in_json(
     routes: Routes, bridge: Any, said: tuple[int, bytes], status: int, reason: str
 ) -> None:
     bridge.said = said
-    answer = routes.answer("POST", f"series/{SERIES}/force")
+    answer = routes.answer("POST", f"series/{SERIES}/force", {})
     assert (answer.status, answer.body["reason"]) == (status, reason)
+
+
+def test_a_bridge_that_drips_its_answer_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs_bridge.plugin.bridge_client._TIMEOUT_S", 0.2)
+
+    def drip(server: socket.socket) -> None:
+        caller, _ = server.accept()
+        with caller, suppress(OSError):
+            while True:  # until the other side is gone
+                caller.sendall(b"x")
+                time.sleep(0.02)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        client = BridgeClient(f"http://127.0.0.1:{server.getsockname()[1]}", None)
+        assert not client.is_alive()
+        thread.join()
 
 
 def test_a_bridge_that_is_silent_holds_up_no_more_than_its_share(
@@ -145,10 +170,75 @@ def test_a_bridge_that_is_silent_holds_up_no_more_than_its_share(
     places = routes._places
     held = [places.acquire(blocking=False) for _ in range(4)]
     assert all(held)
-    answer = routes.answer("GET", f"series/{SERIES}")
+    answer = routes.answer("POST", f"series/{SERIES}/force", {})
     assert (answer.status, answer.body["reason"]) == (503, "busy")
+    # What needs no word of the bridge is told and done all the same.
+    answer = routes.answer("POST", f"series/{SERIES}/start", {})
+    assert answer.status == 200
+    state = routes.answer("GET", f"series/{SERIES}", {})
+    assert state.body["transfer"]["stage"] == "waiting"
+    assert state.body["bridge"]["reason"] == "busy"
+    assert routes.answer("GET", "status", {}).body["bridge"]["reason"] == "busy"
     for _ in held:
         places.release()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"sec-fetch-site": "cross-site"}, {"origin": "http://evil.example", "host": "pacs:8042"}],
+)
+def test_a_page_of_another_site_has_nothing_done(
+    routes: Routes, bridge: Any, headers: dict[str, str]
+) -> None:
+    bridge.said = (200, b"{}")
+    for action in ("start", "force", "retry", "repeat"):
+        answer = routes.answer("POST", f"series/{SERIES}/{action}", headers)
+        assert (answer.status, answer.body["reason"]) == (403, "cross-site")
+    assert routes._notes.all() == ()
+    assert bridge.calls == []
+    own = {"sec-fetch-site": "same-origin"}
+    assert routes.answer("POST", f"series/{SERIES}/force", own).status == 200
+
+
+def test_a_series_that_an_operator_let_go_on_is_no_longer_expected_to_have_more(
+    routes: Routes, bridge: Any
+) -> None:
+    routes.answer("POST", f"series/{SERIES}/start", {})
+    bridge.said = (409, b'{"reason": "not-held"}')
+    routes.answer("POST", f"series/{SERIES}/force", {})
+    assert not routes._notes.get(SERIES).is_forced
+    bridge.said = (200, b'{"state": "quiet"}')
+    routes.answer("POST", f"series/{SERIES}/force", {})
+    assert routes._notes.get(SERIES).is_forced
+
+
+def test_orthancs_end_waits_for_no_bridge_that_is_silent(
+    scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs_bridge.plugin.bridge_client._TIMEOUT_S", 3600.0)
+    (tmp_path / "token").write_text("word")
+    scripted.hold(SERIES, ["1.2.840.10008.5.1.4.1.1.2"])
+    stable = {"Seq": 4, "ChangeType": "StableSeries", "ID": SERIES}
+    scripted.answers["/changes?last"] = {"Changes": [stable], "Done": True, "Last": 4}
+    scripted.answers["/changes?since=0&limit=200"] = {"Changes": [stable], "Done": True, "Last": 4}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        service = _service(
+            scripted,
+            tmp_path,
+            ExistingSeries=True,
+            ControlUrl=f"http://127.0.0.1:{silent.getsockname()[1]}",
+            TokenFile=str(tmp_path / "token"),
+        )
+        service.start()
+        caller, _ = silent.accept()
+        assert caller.recv(4) == b"POST"  # the series is announced, and nothing said to it
+        service.stop()
+        caller.close()
+    assert not any(thread.is_alive() for thread in service._threads)
+    assert [note.stage for note in NoteBook(tmp_path / "notes").all()] == ["waiting"]
+    assert scripted.posted == []
+    answer = service.answer("GET", f"series/{SERIES}", {})
+    assert (answer.status, answer.body["reason"]) == (503, "leaving")
 
 
 class _Output:
