@@ -78,7 +78,9 @@ def test_statuses_of_http_mean_what_is_made_of_them() -> None:
     assert len(rows) == 7
     for statuses, fetched in rows:
         for status in map(int, statuses.split(", ")):
-            answer = SimpleNamespace(status=status, where="GET", wait_s=0.0)
+            answer = SimpleNamespace(
+                status=status, where="GET", wait_s=0.0, is_by_certificate=False
+            )
             error = dicomweb_status.refusal(answer, is_renewable=True)
             is_later = isinstance(error, TransientError)
             assert is_later == ("again" in fetched), status

@@ -46,7 +46,10 @@ def is_loopback(host: str) -> bool:
 
 
 class TlsConfig(Section):
-    """What certificates are believed, and which one we show."""
+    """What certificates are believed, and which one we show.
+
+    The files are read again when they change, as those of credentials are.
+    """
 
     #: Certificates of the authorities to believe, PEM; None: those of the system.
     ca_file: Path | None = None
@@ -90,11 +93,6 @@ class AuthConfig(Section):
             raise ValueError("a user's name holds no colon (RFC 7617)")
         return self
 
-    @property
-    def is_renewable(self) -> bool:
-        """Whether there are credentials at all, which then are in a file."""
-        return self.token_file is not None or self.password_file is not None
-
 
 class WebServiceConfig(Section):
     """A DICOMweb service (PS3.18): what all of its uses need."""
@@ -116,6 +114,12 @@ class WebServiceConfig(Section):
         if is_exposed and not self.allow_plain_http:
             raise ValueError("url: http beyond this machine; use https, or allow_plain_http = true")
         return self
+
+    @property
+    def is_renewable(self) -> bool:
+        """Whether we show a service what somebody may renew: it is always in a file."""
+        shown = (self.auth.token_file, self.auth.password_file, self.tls.certificate_file)
+        return any(file is not None for file in shown)
 
     def files(self) -> tuple[tuple[str, Path], ...]:
         """Every file that is named here, with its key."""

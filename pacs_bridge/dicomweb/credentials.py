@@ -9,6 +9,7 @@ from pathlib import Path
 
 from inference.reasons import Reason
 from pacs_bridge.config.web_service import AuthConfig
+from pacs_bridge.dicomweb.file_stamp import FileStamp, file_stamp
 from pacs_bridge.errors import TransientError
 
 _MAX_SECRET_BYTES = 64 * 1024
@@ -28,13 +29,8 @@ class Credentials:
     def __init__(self, config: AuthConfig) -> None:
         self._config = config
         self._lock = threading.Lock()
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: FileStamp | None = None
         self._secret = ""
-
-    @property
-    def is_renewable(self) -> bool:
-        """Whether there are credentials, which somebody may renew."""
-        return self._config.is_renewable
 
     def headers(self) -> dict[str, str]:
         """The header as it is now; empty without credentials.
@@ -59,8 +55,7 @@ class Credentials:
 
     def _read(self, path: Path) -> str:
         try:
-            status = path.stat()
-            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            stamp = file_stamp(path)
             with self._lock:
                 if stamp != self._stamp:
                     self._secret = _secret(path)

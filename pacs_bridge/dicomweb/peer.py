@@ -8,34 +8,37 @@ what came over the line. Proxies and certificates that the environment names are
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
-import httpcore
 import httpx
 
 from inference.reasons import Reason
 from pacs_bridge.config.web_service import WebServiceConfig
+from pacs_bridge.dicomweb.connections import Connections
 from pacs_bridge.dicomweb.credentials import Credentials
-from pacs_bridge.dicomweb.fault_text import fault_text
+from pacs_bridge.dicomweb.fault_text import fault_text, is_tls_refusal
 from pacs_bridge.dicomweb.media_type import MediaType
 from pacs_bridge.dicomweb.paced_stream import Pace, PacedBackend
 from pacs_bridge.dicomweb.retry_after import retry_after_s
-from pacs_bridge.dicomweb.tls import tls_context
-from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.errors import BridgeError, PermanentError, TransientError
 
-_USER_AGENT = "pacs-bridge"
 _MAX_REDIRECTS = 3
-_MAX_CONNECTIONS = 64
-_KEEP_S = 5.0
 _REDIRECTS = (301, 302, 303, 307, 308)
 _KEEPING_REDIRECTS = (307, 308)  # RFC 9110 15.4: the others may turn a POST into a GET
+_BAD_REQUEST = 400
 _UNAUTHORIZED = 401
+_MAX_PAGE_BYTES = 64 * 1024
 _MAX_JSON_NODES = 250_000
+_BEFORE_THE_REQUEST = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+)
 _CODINGS = ("gzip", "x-gzip", "deflate", "br", "compress", "zstd")
 
 
@@ -48,11 +51,16 @@ class WebPeerError(TransientError):
         As for every error.
     wait_s
         Seconds for which it asked to be left alone.
+    was_sent
+        Whether the request was begun, so that what happened may come of it.
     """
 
-    def __init__(self, reason: Reason, detail: str, wait_s: float = 0.0) -> None:
+    def __init__(
+        self, reason: Reason, detail: str, wait_s: float = 0.0, was_sent: bool = True
+    ) -> None:
         super().__init__(reason, detail)
         self.wait_s = wait_s
+        self.was_sent = was_sent
 
 
 class RedirectError(PermanentError):
@@ -81,11 +89,20 @@ class WebAnswer:
         Names service and request in errors.
     unreachable
         The code of a connection that breaks.
+    is_by_certificate
+        Whether a certificate of ours was there to be shown.
     """
 
-    def __init__(self, response: httpx.Response, where: str, unreachable: Reason) -> None:
+    def __init__(
+        self,
+        response: httpx.Response,
+        where: str,
+        unreachable: Reason,
+        is_by_certificate: bool = False,
+    ) -> None:
         self._response = response
         self._unreachable = unreachable
+        self.is_by_certificate = is_by_certificate
         self.where = where
         self.status = response.status_code
         self.media_type = MediaType.of(response.headers.get("Content-Type", ""))
@@ -162,6 +179,8 @@ class WebAnswer:
     def json(self, max_bytes: int, max_nodes: int = _MAX_JSON_NODES) -> Any:
         """The body as JSON, None where there is none; raises as ``whole``.
 
+        What cannot be read and has no end of its own is taken for broken off, not for wrong.
+
         Parameters
         ----------
         max_bytes
@@ -170,13 +189,17 @@ class WebAnswer:
             Of objects and lists in it; more are ``bad-answer``.
         """
         data = self.whole(max_bytes)
-        if not data.strip():
+        if not data.strip() and self.has_known_end:
             return None
         if data.count(b"{") + data.count(b"[") > max_nodes:
             raise PermanentError(Reason.BAD_ANSWER, f"{self.where}: over {max_nodes} JSON values")
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:  # its text would quote the answer
+            if isinstance(error, ValueError) and not self.has_known_end:
+                raise WebPeerError(
+                    self._unreachable, f"{self.where}: the answer broke off"
+                ) from None
             raise PermanentError(
                 Reason.BAD_ANSWER, f"{self.where}: not JSON: {type(error).__name__}"
             ) from None
@@ -198,8 +221,8 @@ class WebPeer:
         self._unreachable = unreachable
         self._credentials = Credentials(config.auth)
         self._backend = PacedBackend()
-        self._lock = threading.Lock()
-        self._client: httpx.Client | None = None
+        self._connections = Connections(config, self._backend)
+        self._has_certificate = config.tls.certificate_file is not None
 
     @property
     def url(self) -> str:
@@ -209,14 +232,11 @@ class WebPeer:
     @property
     def has_renewable_credentials(self) -> bool:
         """Whether what it refuses today may be let in tomorrow."""
-        return self._credentials.is_renewable
+        return self._config.is_renewable
 
     def close(self) -> None:
         """End its connections."""
-        with self._lock:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
+        self._connections.close()
 
     @contextmanager
     def asked(
@@ -237,22 +257,26 @@ class WebPeer:
         WebPeerError
             If there is no connection, no answer in time, or the connection breaks.
         TransientError
-            ``not-authorised`` if credentials or certificates cannot be read.
+            ``not-authorised`` if credentials or certificates cannot be read, or the service
+            says that it does not believe ours.
         RedirectError
             ``bad-answer`` if it redirects to another origin, or in a circle.
         """
         check()
         where = f"{request.method} {self._config.url}{request.path}"
         pace = Pace(self._config.response_timeout_s, check)
-        with self._backend.paced(pace):
-            response = self._sent(request, where)
-            try:
-                pace.begin_body()
-                yield WebAnswer(response, where, self._unreachable)
-            finally:
-                response.close()
+        with ExitStack() as stack:
+            stack.enter_context(self._backend.paced(pace))
+            client = stack.enter_context(self._connections.client())
+            response = self._sent(client, request, where)
+            stack.callback(response.close)
+            pace.begin_body()
+            answer = WebAnswer(response, where, self._unreachable, self._has_certificate)
+            if answer.is_by_certificate and _is_of_certificate(answer):
+                raise TransientError(Reason.NOT_AUTHORISED, f"{where}: our certificate is refused")
+            yield answer
 
-    def _sent(self, request: WebRequest, where: str) -> httpx.Response:
+    def _sent(self, client: httpx.Client, request: WebRequest, where: str) -> httpx.Response:
         """The response to the request as it is, or as redirected within the origin."""
         origin = httpx.URL(self._config.url)
         url = httpx.URL(self._config.url + request.path, params=list(request.query) or None)
@@ -260,7 +284,16 @@ class WebPeer:
         may_ask_again = self.has_renewable_credentials
         redirects = 0
         while True:
-            response = self._send(request, url, shown, where)
+            made = client.build_request(
+                request.method,
+                url,
+                headers={**request.headers, **shown},
+                content=None if request.body is None else request.body(),
+            )
+            try:
+                response = client.send(made, stream=True)
+            except httpx.HTTPError as error:
+                raise _broken(error, where, self._unreachable) from None
             if response.status_code == _UNAUTHORIZED and may_ask_again:
                 may_ask_again = False
                 renewed = self._credentials.headers()
@@ -277,48 +310,19 @@ class WebPeer:
                 place = "itself in a circle" if _is_same_origin(url, origin) else "another origin"
                 raise RedirectError(Reason.BAD_ANSWER, f"{where}: redirects to {place}")
 
-    def _send(
-        self, request: WebRequest, url: httpx.URL, shown: Mapping[str, str], where: str
-    ) -> httpx.Response:
-        client = self._opened()
-        made = client.build_request(
-            request.method,
-            url,
-            headers={**request.headers, **shown},
-            content=None if request.body is None else request.body(),
-        )
-        try:
-            return client.send(made, stream=True)
-        except httpx.HTTPError as error:
-            raise _broken(error, where, self._unreachable) from None
 
-    def _opened(self) -> httpx.Client:
-        with self._lock:
-            if self._client is None:
-                self._client = httpx.Client(
-                    transport=self._transport(),
-                    timeout=self._config.connect_timeout_s,  # the pace keeps the other limits
-                    trust_env=False,
-                    follow_redirects=False,
-                    headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
-                )
-            return self._client
-
-    def _transport(self) -> httpx.HTTPTransport:
-        context = tls_context(self._config)
-        transport = httpx.HTTPTransport(verify=context, trust_env=False)
-        transport._pool = httpcore.ConnectionPool(  # the library has no setting for the backend
-            ssl_context=context,
-            max_connections=_MAX_CONNECTIONS,
-            max_keepalive_connections=_MAX_CONNECTIONS,
-            keepalive_expiry=_KEEP_S,
-            network_backend=cast(httpcore.NetworkBackend, self._backend),
-        )
-        return transport
+def _is_of_certificate(answer: WebAnswer) -> bool:
+    """Whether it is the page with which nginx refuses a certificate, for which it answers 400."""
+    if answer.status != _BAD_REQUEST or answer.media_type.name != "text/html":
+        return False
+    with suppress(BridgeError):
+        return b"SSL certificate" in answer.whole(_MAX_PAGE_BYTES)
+    return False
 
 
 def _broken(error: httpx.HTTPError, where: str, unreachable: Reason) -> WebPeerError:
-    return WebPeerError(unreachable, f"{where}: {fault_text(error)}")
+    was_sent = not isinstance(error, _BEFORE_THE_REQUEST) and not is_tls_refusal(error)
+    return WebPeerError(unreachable, f"{where}: {fault_text(error)}", was_sent=was_sent)
 
 
 def _is_redirect(response: httpx.Response, method: str) -> bool:

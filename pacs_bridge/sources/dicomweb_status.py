@@ -22,15 +22,16 @@ def refusal(answer: WebAnswer, is_renewable: bool) -> BridgeError:
     answer
         Its body is not looked at: it may quote a patient.
     is_renewable
-        Whether other credentials may be in their file the next time.
+        Whether other credentials, or a certificate, may be in their file the next time.
     """
     status = answer.status
     said = f"{answer.where}: status {status}"
     if status == _UNAUTHORIZED:
         kind = TransientError if is_renewable else PermanentError
         return kind(Reason.NOT_AUTHORISED, said)
-    if status == _FORBIDDEN:
-        return PermanentError(Reason.NOT_AUTHORISED, said)
+    if status == _FORBIDDEN:  # said of a certificate too, which nothing else is said of
+        kind = TransientError if answer.is_by_certificate else PermanentError
+        return kind(Reason.NOT_AUTHORISED, said)
     if status in _NOT_THERE:
         return PermanentError(Reason.SOURCE_MISSING, said)
     if status in _PASSING or (status >= _SERVER_ERRORS and status not in _LASTING_SERVER_ERRORS):
