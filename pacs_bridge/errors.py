@@ -35,5 +35,15 @@ class PermanentError(BridgeError):
 
 
 def disk_reason(error: OSError) -> Reason:
-    """``disk-full`` where that is what went wrong with a file, else ``internal-error``."""
-    return Reason.DISK_FULL if error.errno in _NO_SPACE else Reason.INTERNAL_ERROR
+    """``disk-full`` where that is what went wrong with a file, else ``internal-error``.
+
+    Parameters
+    ----------
+    error
+        As the system raised it, or as pydicom raises it anew, without the system's number.
+    """
+    cause: BaseException | None = error
+    while isinstance(cause, OSError) and cause.errno is None:
+        cause = cause.__cause__
+    is_full = isinstance(cause, OSError) and cause.errno in _NO_SPACE
+    return Reason.DISK_FULL if is_full else Reason.INTERNAL_ERROR

@@ -48,13 +48,14 @@ def ask(destination: StoreDestinationConfig, calling_ae_title: str) -> Answer:
     where = f"{destination.ae_title} at {destination.host}:{destination.port}"
     line = Line(_TIMEOUT_S)
     try:
-        association = ae.associate(
-            destination.host,
-            destination.port,
-            contexts,
-            destination.ae_title,
-            evt_handlers=line.handlers(),
-        )
+        with line.within(destination.connect_timeout_s + _TIMEOUT_S):
+            association = ae.associate(
+                destination.host,
+                destination.port,
+                contexts,
+                destination.ae_title,
+                evt_handlers=line.handlers(),
+            )
         if association.is_rejected:
             said = association.acceptor.primitive
             raise UnreachableError(
@@ -65,7 +66,7 @@ def ask(destination: StoreDestinationConfig, calling_ae_title: str) -> Answer:
         keep_responses(association)
         with line.watched():
             return _converse(association)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # no such host; the association ended under us
         raise UnreachableError(Reason.SEND_TIMEOUT, f"{where}: {error}") from error
     finally:
         line.close()

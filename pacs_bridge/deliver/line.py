@@ -3,7 +3,8 @@
 pynetdicom counts its response time from the moment a message is queued, so a large object to a
 slow peer would time out while it is being sent; and a peer that stops reading would hold the
 sending thread for ever. Here a watchdog ends the connection when nothing has moved in either
-direction for the response time.
+direction for the response time, or when what has a time limit as a whole takes longer: the
+library waits without one for the rest of a PDU that has begun.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from pynetdicom import evt
+from pynetdicom.association import Association
 
 _WATCH_INTERVAL_S = 0.25
+#: For an A-ABORT, and for the peer to end the connection.
+_FAREWELL_S = 5.0
 #: The library reads whatever length a PDU announces; nobody who keeps to ours comes near this.
 _MOST_PDU_BYTES = 1 << 20
 
@@ -50,6 +54,7 @@ class Line:
         self._limit_s = limit_s
         self._last_s = time.monotonic()
         self._unsent_bytes = 0
+        self._is_cut = False
         self._socket: socket.socket | None = None
 
     def handlers(self) -> list[tuple[evt.EventType, Callable[[evt.Event], None]]]:
@@ -71,6 +76,32 @@ class Line:
             of what the body makes of that.
         """
         self._last_s = time.monotonic()
+        with self._ended(self._is_silent, check):
+            yield
+
+    @contextmanager
+    def within(self, limit_s: float, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """End the connection if the body still runs after so long, whatever moves meanwhile.
+
+        Parameters
+        ----------
+        limit_s
+            For the body.
+        check
+            As for ``watched``.
+        """
+        end_s = time.monotonic() + limit_s
+        with self._ended(lambda: time.monotonic() > end_s, check):
+            yield
+
+    def abort(self, association: Association) -> None:
+        """End the association by A-ABORT, or without it if the peer is in the way."""
+        with self.within(_FAREWELL_S):
+            association.abort()
+
+    @contextmanager
+    def _ended(self, is_over: Callable[[], bool], check: Callable[[], None]) -> Iterator[None]:
+        """End the connection under the body when it is over, or ``check`` raises."""
         done = threading.Event()
         faults: list[BaseException] = []
 
@@ -80,7 +111,7 @@ class Line:
                     check()
                 except BaseException as error:
                     faults.append(error)
-                if faults or self._is_silent():
+                if faults or is_over():
                     self.cut()
                     return
 
@@ -111,6 +142,8 @@ class Line:
             # Nagle's algorithm would hold the end of each message for a delayed acknowledgement.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport.recv = _bounded(transport.recv)
+            if self._is_cut:  # before there was a connection
+                self.cut()
 
     def _note(self, _event: evt.Event) -> None:
         self._last_s = time.monotonic()
@@ -132,7 +165,8 @@ class Line:
         return 0
 
     def cut(self) -> None:
-        """End the connection under whatever thread reads or writes it."""
+        """End the connection under whatever thread reads or writes it, or once there is one."""
+        self._is_cut = True
         if self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)

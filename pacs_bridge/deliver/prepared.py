@@ -19,17 +19,25 @@ def prepared(offer: Offer, data_folder: Path, destination: str) -> Iterator[Path
     Raises
     ------
     TransientError
-        ``disk-full`` or ``internal-error`` if the result cannot be read now.
+        ``disk-full`` or ``internal-error`` if the result cannot be read now, or there is no
+        place for it in this syntax; also where that shows in the body.
     PermanentError
         ``source-missing`` if it is not on disk as it was made, ``seg-encode`` if it cannot be
         had in this syntax.
     """
-    stored = Syntax(offer.result.transfer_syntax_uid)
     path = data_folder / offer.result.path
     try:
-        problem = offer.result.problem(data_folder)
-    except OSError as error:
-        raise TransientError(disk_reason(error), f"{path.name}: {error.strerror}") from error
+        with _as_it_travels(offer, path, data_folder, destination) as file:
+            yield file
+    except OSError as error:  # of files: those of connections are translated where they arise
+        problem = error.strerror or type(error).__name__
+        raise TransientError(disk_reason(error), f"{path.name}: {problem}") from error
+
+
+@contextmanager
+def _as_it_travels(offer: Offer, path: Path, data_folder: Path, destination: str) -> Iterator[Path]:
+    stored = Syntax(offer.result.transfer_syntax_uid)
+    problem = offer.result.problem(data_folder)
     if problem:
         raise PermanentError(Reason.SOURCE_MISSING, f"result {path.name} {problem}")
     if offer.syntax is stored:

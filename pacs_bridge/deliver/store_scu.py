@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +64,21 @@ class StoreScu:
         Ours.
     data_folder
         Paths of results are relative to it.
+    check
+        Called now and then while sending; what it raises ends that.
     """
 
     def __init__(
-        self, destination: StoreDestinationConfig, calling_ae_title: str, data_folder: Path
+        self,
+        destination: StoreDestinationConfig,
+        calling_ae_title: str,
+        data_folder: Path,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._destination = destination
         self._calling_ae_title = calling_ae_title
         self._data_folder = data_folder
+        self._check_leaving = check
 
     def send(
         self,
@@ -125,6 +132,24 @@ class StoreScu:
     @contextmanager
     def _associated(self, wanted: Sequence[Offer]) -> Iterator[Association]:
         """An association with a watchdog, released or aborted in the end."""
+        line = Line(self._destination.response_timeout_s)
+        try:
+            association = self._negotiated(line, wanted)
+            try:
+                self._check(association, wanted)
+                keep_responses(association)
+                _limit_sent_pdus(association)
+                with line.watched(self._check_leaving):
+                    yield association
+                    association.release()
+            finally:
+                if association.is_established:
+                    line.abort(association)
+        finally:
+            line.close()
+
+    def _negotiated(self, line: Line, wanted: Sequence[Offer]) -> Association:
+        """An association as the peer answered, which may be none to work with."""
         to = self._destination
         ae = AE(ae_title=self._calling_ae_title)
         ae.connection_timeout = to.connect_timeout_s
@@ -134,30 +159,19 @@ class StoreScu:
         contexts = [
             build_context(offer.result.sop_class_uid, offer.syntax.value) for offer in wanted
         ]
-        line = Line(to.response_timeout_s)
+        limit_s = to.connect_timeout_s + _NEGOTIATION_TIMEOUT_S
         try:
-            association = ae.associate(
-                to.host,
-                to.port,
-                contexts=contexts,
-                ae_title=to.ae_title,
-                max_pdu=to.max_pdu_bytes,
-                evt_handlers=line.handlers(),
-            )
-            try:
-                self._check(association, wanted)
-                keep_responses(association)
-                _limit_sent_pdus(association)
-                with line.watched():
-                    yield association
-                    association.release()
-            finally:
-                if association.is_established:
-                    association.abort()
+            with line.within(limit_s, self._check_leaving):
+                return ae.associate(
+                    to.host,
+                    to.port,
+                    contexts=contexts,
+                    ae_title=to.ae_title,
+                    max_pdu=to.max_pdu_bytes,
+                    evt_handlers=line.handlers(),
+                )
         except OSError as error:  # the name of the host has no address
             raise UnreachableError(Reason.SEND_TIMEOUT, f"{self._peer}: {error}") from error
-        finally:
-            line.close()
 
     def _check(self, association: Association, wanted: Sequence[Offer]) -> None:
         """Say why there is no association to work with, if there is none."""

@@ -60,8 +60,15 @@ class ArchiveLine:
         """Whether requests can be sent."""
         return self._association is not None and bool(self._association.is_established)
 
-    def open(self, proposal: Proposal) -> None:
+    def open(self, proposal: Proposal, check: Callable[[], None] = lambda: None) -> None:
         """Associate.
+
+        Parameters
+        ----------
+        proposal
+            What to ask for.
+        check
+            Called now and then while waiting for the answer; what it raises ends that.
 
         Raises
         ------
@@ -78,15 +85,16 @@ class ArchiveLine:
         ae.dimse_timeout = None  # the watchdog keeps the time
         ae.network_timeout = None
         try:
-            association = ae.associate(
-                to.host,
-                to.port,
-                contexts=list(proposal.contexts),
-                ae_title=to.ae_title,
-                max_pdu=_MAX_RECEIVED_PDU_BYTES,
-                ext_neg=list(proposal.roles),
-                evt_handlers=[*self._line.handlers(), *proposal.handlers],
-            )
+            with self._line.within(to.connect_timeout_s + _NEGOTIATION_TIMEOUT_S, check):
+                association = ae.associate(
+                    to.host,
+                    to.port,
+                    contexts=list(proposal.contexts),
+                    ae_title=to.ae_title,
+                    max_pdu=_MAX_RECEIVED_PDU_BYTES,
+                    ext_neg=list(proposal.roles),
+                    evt_handlers=[*self._line.handlers(), *proposal.handlers],
+                )
         except OSError as error:  # the name of the host has no address
             raise TransientError(
                 Reason.SOURCE_UNREACHABLE, f"{self.name}: {type(error).__name__}"
@@ -161,7 +169,7 @@ class ArchiveLine:
                     association.release()
         finally:
             if association is not None and association.is_established:
-                association.abort()
+                self._line.abort(association)
             self._line.close()
             self._line = Line(self._config.response_timeout_s)
 
@@ -169,7 +177,7 @@ class ArchiveLine:
         """End the association without a word: what it was asked for is of no more use."""
         association, self._association = self._association, None
         if association is not None and association.is_established:
-            association.abort()
+            self._line.abort(association)
         self._line.close()
         self._line = Line(self._config.response_timeout_s)
 
