@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,16 @@ from pacs_bridge.queue import ResultFile
 
 _CHUNK_BYTES = 1 << 20
 _MAX_ANSWER_BYTES = 16 * 1024 * 1024
-#: Statuses whose body says what became of the instance.
-_TOLD = (200, 202, 409)
 _CONFLICT = 409
 _TOO_LARGE = 413
 _UNSUPPORTED_MEDIA_TYPE = 415
 #: Of the request as it was: another syntax may do.
 _OF_THIS_FORM = (400, 406, 409, 415, 422)
-#: Of the service as a whole; they may be put right there, or in our configuration.
 _OF_OUR_RIGHTS = (401, 403, 407)
 _BUSY = (408, 425, 429, 502, 503, 504)
-_STORAGE_FULL = 507
 _FAULT = 500
+#: These are no faults of this request.
+_OF_THE_SERVICE = (*_BUSY, 501, 505, 507)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +53,19 @@ class StowClient:
         Address, credentials, kinds and time limits.
     data_folder
         Paths of results are relative to it.
+    check
+        Called now and then while waiting; what it raises ends that.
     """
 
-    def __init__(self, destination: StowDestinationConfig, data_folder: Path) -> None:
+    def __init__(
+        self,
+        destination: StowDestinationConfig,
+        data_folder: Path,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._destination = destination
         self._data_folder = data_folder
+        self._check = check
         self._peer = WebPeer(destination, Reason.SEND_TIMEOUT)
 
     def close(self) -> None:
@@ -85,11 +91,14 @@ class StowClient:
         Raises
         ------
         UnreachableError
-            ``send-timeout`` if it cannot be reached or is busy, ``not-authorised`` if it does
-            not let us in, ``send-refused`` if its address takes no instances.
+            ``send-timeout`` if there is no connection, ``not-authorised`` if what it is to be
+            shown cannot be read; as below where it asks to be left alone for a time.
         TransientError
-            ``send-refused`` if it failed for now, ``bad-answer`` if it does not say what became
-            of the instance, ``disk-full`` or ``internal-error`` if a result cannot be read now.
+            Of whatever comes of a request that was begun, since it may come of this result:
+            ``send-timeout`` if the connection breaks or the service is busy, ``not-authorised``
+            if it does not let us in, ``send-refused`` if it failed for now or its address takes
+            no instances, ``bad-answer`` if it does not say what became of the instance; and
+            ``disk-full`` or ``internal-error`` if a result cannot be read now.
         PermanentError
             ``send-refused`` if it takes the result in no form, ``source-missing`` if a result
             is not on disk as it was made.
@@ -117,12 +126,12 @@ class StowClient:
 
     def _send_kind(self, offers_of_kind: Sequence[Offer], answers: list[str]) -> Sent | bool:
         """Send one kind in the first form that is taken; otherwise whether another may be sent."""
-        may_change = False
+        may_change = True
         for offer in offers_of_kind:
             outcome = self._store(offer)
             if isinstance(outcome, int):
                 answers.append(f"status {outcome} for {offer.result.kind}")
-                may_change = outcome == _UNSUPPORTED_MEDIA_TYPE
+                may_change = may_change and outcome == _UNSUPPORTED_MEDIA_TYPE
             else:
                 if outcome.verdict in (Verdict.SENT, Verdict.SENT_WITH_WARNING):
                     return Sent(offer.result, offer.syntax, outcome.status, "")
@@ -170,14 +179,16 @@ class StowClient:
 
     @contextmanager
     def _asked(self, request: WebRequest) -> Iterator[WebAnswer]:
-        try:
-            with self._peer.asked(request) as answer:
-                yield answer
-        except (WebPeerError, RedirectError, TransientError) as error:
-            whole = _as_a_whole(error)
-            if whole is error:
-                raise
-            raise whole from error
+        with ExitStack() as stack:
+            try:
+                answer = stack.enter_context(self._peer.asked(request, self._check))
+            except RedirectError as error:
+                raise TransientError(Reason.SEND_REFUSED, error.detail) from error
+            except TransientError as error:
+                if isinstance(error, WebPeerError) and error.was_sent:
+                    raise
+                raise UnreachableError(error.reason, error.detail) from error
+            yield answer
 
     @property
     def _name(self) -> str:
@@ -192,11 +203,12 @@ class StowClient:
             return self._outcome(answer, offer.result.sop_instance_uid)
 
     def _outcome(self, answer: WebAnswer, sop_instance_uid: str) -> InstanceOutcome | int:
-        if answer.status in _TOLD:
+        is_success = 200 <= answer.status < 300
+        if is_success or answer.status == _CONFLICT:
             outcome = self._told(answer, sop_instance_uid)
             if outcome is not None:
                 return outcome
-            if answer.status != _CONFLICT:
+            if is_success:
                 raise TransientError(
                     Reason.BAD_ANSWER,
                     f"{answer.where}: status {answer.status} without a word on the instance",
@@ -220,32 +232,23 @@ class StowClient:
         """The error for a status that says nothing of one form of the result."""
         status = answer.status
         said = f"{answer.where}: status {status}"
-        if status in _OF_OUR_RIGHTS:
-            return UnreachableError(Reason.NOT_AUTHORISED, said)
-        if status in _BUSY:
-            return UnreachableError(Reason.SEND_TIMEOUT, said, answer.wait_s)
         if status == _TOO_LARGE:
             return PermanentError(Reason.SEND_REFUSED, said)
-        if status >= _FAULT and status not in (501, 505, _STORAGE_FULL):
-            return TransientError(Reason.SEND_REFUSED, said)
-        return UnreachableError(Reason.SEND_REFUSED, said, answer.wait_s)
+        reason = Reason.SEND_REFUSED
+        if status in _OF_OUR_RIGHTS:
+            reason = Reason.NOT_AUTHORISED
+        elif status in _BUSY:
+            reason = Reason.SEND_TIMEOUT
+        is_of_the_service = status < _FAULT or status in _OF_THE_SERVICE
+        if is_of_the_service and answer.wait_s > 0:
+            return UnreachableError(reason, said, answer.wait_s)
+        return TransientError(reason, said)
 
 
 def _found(offer: Offer) -> Sent:
     """It is there already, as it was made."""
     stored = Syntax(offer.result.transfer_syntax_uid)
     return Sent(offer.result, stored, DUPLICATE_SOP_INSTANCE, "")
-
-
-def _as_a_whole(error: WebPeerError | RedirectError | TransientError) -> BridgeError:
-    """The same error, as one of the destination and not of a result, where it is that."""
-    if isinstance(error, WebPeerError):
-        return UnreachableError(error.reason, error.detail, error.wait_s)
-    if isinstance(error, RedirectError):
-        return UnreachableError(Reason.SEND_REFUSED, error.detail)
-    if error.reason is Reason.NOT_AUTHORISED:  # what we should show cannot be read
-        return UnreachableError(error.reason, error.detail)
-    return error
 
 
 def _request(path: Path) -> WebRequest:

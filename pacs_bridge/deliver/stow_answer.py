@@ -9,7 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pacs_bridge.deliver.store_status import PROCESSING_FAILURE, SUCCESS, Verdict, verdict
+from pacs_bridge.deliver.store_status import (
+    DUPLICATE_SOP_INSTANCE,
+    PROCESSING_FAILURE,
+    SUCCESS,
+    Verdict,
+    verdict,
+)
 from pacs_bridge.dicomweb import json_model as model
 
 
@@ -62,6 +68,6 @@ def _failure(item: dict[str, Any]) -> InstanceOutcome:
         reason = PROCESSING_FAILURE
     # C122H, of the transfer syntax (PS3.18 table I.2-2), is a refusal of this form alone
     meaning = verdict(reason)
-    if meaning is Verdict.SENT_WITH_WARNING and reason >> 12 == 0xB:
+    if meaning is Verdict.SENT_WITH_WARNING and reason != DUPLICATE_SOP_INSTANCE:
         meaning = Verdict.REFUSED  # a warning in the list of failures: it was not stored
     return InstanceOutcome(meaning, reason)

@@ -7,6 +7,8 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,11 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from inference.reasons import Reason
 from pacs_bridge.config.destinations import ResultKind, StowDestinationConfig
+from pacs_bridge.deliver.departure import LeavingError
 from pacs_bridge.deliver.negotiation import Syntax
 from pacs_bridge.deliver.store_scu import UnreachableError
 from pacs_bridge.deliver.stow import StowClient
@@ -31,61 +33,26 @@ SOP_CLASS = {
 }
 
 
-def _write(path: Path, kind: ResultKind, labels: np.ndarray) -> ResultFile:
-    """An object of the kind's SOP class with real frames; enough of one to travel."""
-    ds = Dataset()
-    ds.SOPClassUID = SOP_CLASS[kind]
-    ds.SOPInstanceUID = generate_uid()
-    ds.StudyInstanceUID = generate_uid()
-    ds.SeriesInstanceUID = generate_uid()
-    ds.PatientID = "PID-1"
-    ds.Modality = "SEG"
-    ds.NumberOfFrames, ds.Rows, ds.Columns = labels.shape
-    ds.SamplesPerPixel = 1
-    ds.PhotometricInterpretation = "MONOCHROME2"
-    ds.PixelRepresentation = 0
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    ds.BitsAllocated = ds.BitsStored = 8
-    ds.HighBit = 7
-    ds.PixelData = labels.tobytes()
-    ds["PixelData"].VR = "OB"
-    if kind is ResultKind.LABELMAP:
-        ds.compress(RLELossless, generate_instance_uid=False)
-    ds.save_as(path, enforce_file_format=True)
-    return ResultFile(
-        stack=0,
-        kind=kind.value,
-        path=path.name,
-        sop_class_uid=str(ds.SOPClassUID),
-        sop_instance_uid=str(ds.SOPInstanceUID),
-        series_instance_uid=str(ds.SeriesInstanceUID),
-        transfer_syntax_uid=str(ds.file_meta.TransferSyntaxUID),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        size_bytes=path.stat().st_size,
-    )
-
-
 @pytest.fixture
 def labels(rng: np.random.Generator) -> np.ndarray:
     return (rng.random((3, 64, 64)) > 0.9).astype(np.uint8)
 
 
 @pytest.fixture
-def results(tmp_path: Path, labels: np.ndarray) -> tuple[ResultFile, ...]:
-    return tuple(_write(tmp_path / f"{kind.value}.dcm", kind, labels) for kind in ResultKind)
+def results(
+    write_seg: Callable[..., ResultFile], tmp_path: Path, labels: np.ndarray
+) -> tuple[ResultFile, ...]:
+    return tuple(write_seg(tmp_path / f"{kind.value}.dcm", kind, labels) for kind in ResultKind)
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Callable[..., StowClient]]:
     opened: list[StowClient] = []
 
-    def make(url: str, **settings: object) -> StowClient:
+    def make(url: str, check: Callable[[], None] = lambda: None, **settings: object) -> StowClient:
         table = {"name": "web", "url": url, "response_timeout_s": 5} | settings
         config = StowDestinationConfig.model_validate_json(json.dumps(table))
-        opened.append(StowClient(config, tmp_path))
+        opened.append(StowClient(config, tmp_path, check))
         return opened[-1]
 
     yield make
@@ -256,6 +223,28 @@ def test_what_a_service_refuses_and_has_is_sent(
     assert len(service.stored) == 1
 
 
+@pytest.mark.parametrize("first", [400, 409, 422])
+def test_another_kind_does_not_follow_a_form_that_may_be_there(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...], first: int
+) -> None:
+    """Only the last form is refused as a media type, and the service cannot be searched."""
+
+    def post(_exchange: Any) -> bool:
+        return False
+
+    def search(exchange: Any) -> None:
+        exchange.say(404)
+
+    service.faults = [post, search, post, search]
+    service.stow_answer = lambda ds: (
+        (first if ds.file_meta.TransferSyntaxUID == RLELossless else 415, b"")
+        if ds.SOPClassUID == SOP_CLASS[ResultKind.LABELMAP]
+        else _takes(ds)
+    )
+    assert isinstance(_error(client, service, results), PermanentError)
+    assert [ds.SOPClassUID for ds in service.stored] == [SOP_CLASS[ResultKind.LABELMAP]] * 2
+
+
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 500, 501])
 def test_a_service_that_cannot_be_searched_is_sent_the_same_kind_again(
     service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...], status: int
@@ -298,10 +287,16 @@ def test_a_failure_for_now_is_tried_again_whatever_the_status_says(
 
 
 @pytest.mark.parametrize("status", [200, 409])
+@pytest.mark.parametrize("reason", [0xC000, 0x0001, 0x0107, 0x0116, 0xB000])
 def test_a_result_that_is_refused_in_every_form_is_not_tried_again(
-    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...], status: int
+    service: Any,
+    client: Callable[..., StowClient],
+    results: tuple[ResultFile, ...],
+    status: int,
+    reason: int,
 ) -> None:
-    service.stow_answer = lambda ds: (status, _failed(ds, 0xC000))
+    """Also for what would be a warning, were it not in the list of failures."""
+    service.stow_answer = lambda ds: (status, _failed(ds, reason))
     error = _error(client, service, results)
     assert isinstance(error, PermanentError)
     assert error.reason is Reason.SEND_REFUSED
@@ -309,7 +304,15 @@ def test_a_result_that_is_refused_in_every_form_is_not_tried_again(
     assert "binary" not in error.detail
 
 
-@pytest.mark.parametrize("status", [200, 202])
+@pytest.mark.parametrize("status", [201, 203, 206])
+def test_success_is_what_is_said_of_the_instance_whatever_its_status(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...], status: int
+) -> None:
+    service.stow_answer = lambda ds: (status, _takes(ds)[1])
+    assert client(service.url).send(results).status == 0
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
 @pytest.mark.parametrize(
     "answer",
     [b"", b"{}", b"[]", b"{", b"[" * 100_000, b"<html/>", b'{"00081199": {"Value": [1, null]}}'],
@@ -335,7 +338,7 @@ def test_success_of_another_instance_is_none_of_ours(
     assert _error(client, service, results).reason is Reason.BAD_ANSWER
 
 
-@pytest.mark.parametrize(
+_OF_A_SERVICE = pytest.mark.parametrize(
     ("status", "reason"),
     [
         (401, Reason.NOT_AUTHORISED),
@@ -350,7 +353,10 @@ def test_success_of_another_instance_is_none_of_ours(
         (507, Reason.SEND_REFUSED),
     ],
 )
-def test_what_concerns_the_service_as_a_whole_waits_for_it(
+
+
+@_OF_A_SERVICE
+def test_a_service_that_asks_for_a_wait_is_left_alone_as_a_whole(
     service: Any,
     client: Callable[..., StowClient],
     results: tuple[ResultFile, ...],
@@ -361,8 +367,23 @@ def test_what_concerns_the_service_as_a_whole_waits_for_it(
     error = _error(client, service, results)
     assert isinstance(error, UnreachableError)
     assert error.reason is reason
-    if status in (429, 503):
-        assert error.wait_s == 120
+    assert error.wait_s == 120
+    assert len(service.requests) == 1
+
+
+@_OF_A_SERVICE
+def test_a_status_without_a_wait_may_be_of_this_result(
+    service: Any,
+    client: Callable[..., StowClient],
+    results: tuple[ResultFile, ...],
+    status: int,
+    reason: Reason,
+) -> None:
+    service.faults = [lambda exchange: exchange.say(status)]
+    error = _error(client, service, results)
+    assert isinstance(error, TransientError)
+    assert not isinstance(error, UnreachableError)
+    assert error.reason is reason
     assert len(service.requests) == 1
 
 
@@ -384,12 +405,19 @@ def test_a_result_that_is_too_large_is_refused(
     assert error.reason is Reason.SEND_REFUSED
 
 
+def _grown(result: ResultFile, folder: Path) -> ResultFile:
+    """The result as a file that is larger than all buffers of a socket."""
+    path = folder / result.path
+    path.write_bytes(path.read_bytes() + bytes(16 << 20))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return replace(result, sha256=digest, size_bytes=path.stat().st_size)
+
+
 def test_an_answer_that_comes_before_the_result_is_sent_is_read(
-    client: Callable[..., StowClient], tmp_path: Path, rng: np.random.Generator
+    client: Callable[..., StowClient], results: tuple[ResultFile, ...], tmp_path: Path
 ) -> None:
     """As a proxy does that limits the size of requests: it answers, and reads no more."""
-    labels = rng.integers(0, 2, (64, 512, 512)).astype(np.uint8)  # larger than socket buffers
-    result = _write(tmp_path / "binary.dcm", ResultKind.BINARY, labels)
+    result = _grown(results[0], tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def refuse() -> None:
@@ -410,13 +438,83 @@ def test_an_answer_that_comes_before_the_result_is_sent_is_read(
         thread.join()
 
 
+def test_a_service_that_stops_does_not_wait_for_an_answer(
+    service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...]
+) -> None:
+    is_asked, let_go = threading.Event(), threading.Event()
+
+    def check() -> None:
+        if is_asked.is_set():
+            raise LeavingError
+
+    def say_nothing(_exchange: Any) -> None:
+        is_asked.set()
+        let_go.wait(60)
+
+    service.faults = [say_nothing]
+    with pytest.raises(LeavingError):
+        client(service.url, check, response_timeout_s=600).send(results)
+    let_go.set()
+
+
+def test_a_service_that_stops_does_not_wait_for_one_that_reads_nothing(
+    client: Callable[..., StowClient], results: tuple[ResultFile, ...], tmp_path: Path
+) -> None:
+    is_reached = threading.Event()
+
+    def check() -> None:
+        if is_reached.is_set():
+            raise LeavingError
+
+    def accept() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            is_reached.set()
+            let_go.wait(60)
+
+    let_go = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(LeavingError):
+            client(url, check, response_timeout_s=600).send((_grown(results[0], tmp_path),))
+        let_go.set()
+        thread.join()
+
+
 def test_a_line_that_breaks_while_an_answer_is_due_is_tried_again(
     service: Any, client: Callable[..., StowClient], results: tuple[ResultFile, ...]
 ) -> None:
     service.faults = [lambda exchange: exchange.drop()]
     error = _error(client, service, results)
-    assert isinstance(error, UnreachableError)
+    assert isinstance(error, TransientError)
+    assert not isinstance(error, UnreachableError)  # what was sent may have broken it
     assert error.reason is Reason.SEND_TIMEOUT
+
+
+def test_nobody_at_the_address_is_no_fault_of_the_result(
+    client: Callable[..., StowClient], results: tuple[ResultFile, ...]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(UnreachableError) as unreachable:
+            client(f"http://127.0.0.1:{port}").send(results)
+    assert unreachable.value.reason is Reason.SEND_TIMEOUT
+
+
+def test_a_disk_without_room_for_the_next_form_is_no_fault_of_the_service(
+    service: Any,
+    client: Callable[..., StowClient],
+    results: tuple[ResultFile, ...],
+    small_files_only: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    service.stow_answer = lambda ds: (415, b"")
+    with small_files_only(4096), pytest.raises(TransientError) as full:
+        client(service.url, kinds=["labelmap"]).send(results)
+    assert full.value.reason is Reason.DISK_FULL
+    assert not isinstance(full.value, UnreachableError)
 
 
 def test_a_result_does_not_follow_a_redirect_to_another_host(
@@ -432,7 +530,7 @@ def test_a_result_does_not_follow_a_redirect_to_another_host(
     auth = {"token_file": str(tmp_path / "token")}
     error = _error(client, service, results, auth=auth)
     assert error.reason is Reason.SEND_REFUSED
-    assert isinstance(error, UnreachableError)
+    assert isinstance(error, TransientError)
     assert other.requests == []
 
 
@@ -482,6 +580,6 @@ def test_a_service_without_search_is_not_sure_and_one_that_keeps_us_out_is_said(
     service.faults = [lambda exchange: exchange.say(405)]
     assert not client(service.url).ask().is_sure
     service.faults = [lambda exchange: exchange.say(401)]
-    with pytest.raises(UnreachableError) as kept_out:
+    with pytest.raises(TransientError) as kept_out:
         client(service.url).ask()
     assert kept_out.value.reason is Reason.NOT_AUTHORISED
