@@ -130,17 +130,20 @@ def test_an_answer_that_does_not_end_holds_no_request_to_an_archive(drips: bool)
 
 @contextmanager
 def _archive_that_goes_on(status: int) -> Iterator[int]:
-    """A Storage SCP that begins another PDU behind each response."""
+    """A Storage SCP that begins another PDU behind its response, and reads no more."""
+    leave = threading.Event()
 
     def go_on(event: evt.Event) -> None:
         if isinstance(event.pdu, P_DATA_TF):
             event.assoc.dul.socket.socket.sendall(DATA_BEGUN)
+            leave.wait(30)
 
     ae = AE(ae_title="ARCHIVE")
     ae.add_supported_context(BINARY)
     handlers = [(evt.EVT_C_STORE, lambda _event: status), (evt.EVT_PDU_SENT, go_on)]
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     yield server.server_address[1]
+    leave.set()
     server.shutdown()
 
 
