@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from inference.reasons import Reason, describe
+from inference.reasons import Reason
+from pacs_bridge.archive.job_endings import JobEndings
+from pacs_bridge.archive.patience import Patience, takes_place
 from pacs_bridge.archive.plan_file import FILES
 from pacs_bridge.archive.recipe import Recipe
-from pacs_bridge.archive.results_folder import ResultsFolder, made_of
-from pacs_bridge.archive.series_book import (
-    Made,
-    PlannedSeries,
-    SeriesBook,
-    SeriesEnding,
-    SeriesState,
-)
+from pacs_bridge.archive.results_folder import ResultsFolder
+from pacs_bridge.archive.series_book import PlannedSeries, SeriesBook, SeriesEnding, SeriesState
 from pacs_bridge.archive.window import Rate, TimeWindow
 from pacs_bridge.clock import Clock
-from pacs_bridge.ledger.archive_jobs import ArchiveJobs, JobStanding
+from pacs_bridge.errors import PermanentError
+from pacs_bridge.ledger.archive_jobs import ArchiveJobs, JobStanding, KnownJob
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.queue import JobRequest, Priority, State
-from pacs_bridge.report import REPORT_NAME, SeriesReport
 
-_ENDING_OF_OUTCOME = {
-    "skipped": SeriesState.SKIPPED,
-    "refused": SeriesState.REFUSED,
-    "finding or refused": SeriesState.REFUSED,
-    "quarantined": SeriesState.REFUSED,
-}
 #: More revisions than this of one series at one moment are not believed.
 _MOST_TRIES = 100
+#: Jobs that wait for another try, as a multiple of those that may wait at a time.
+_MOST_FAILING = 4
+_IN_HAND = (State.CLAIMED, State.SEGMENTED, State.ENCODED)
+_OUTSIDE = "outside its hours"
+_OTHER_RECIPE = (
+    "the workers have other settings or weights than the configuration and the model store hold:"
+    " start the service again, then this run"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class FeedOrder:
     destinations: tuple[str, ...]
     recipe: Recipe
     files_source: str  #: name by which workers know the plan's files
-    most_waiting: int = 16  #: jobs that are not over, at a time
+    most_waiting: int = 16  #: jobs at a time; a service's: those that it has not begun
     window: TimeWindow | None = None
     rate: Rate | None = None
 
@@ -73,7 +71,7 @@ class Feeder:
     clock
         For the window and the rate.
     results
-        Where results are put; None: they are delivered by the bridge.
+        Where results are put; None: the workers of a service have the jobs, and it delivers.
     """
 
     def __init__(
@@ -89,9 +87,13 @@ class Feeder:
         self._ledger = ledger
         self._jobs = ArchiveJobs(ledger.database)
         self._order = order
-        self._data_folder = data_folder
         self._clock = clock
-        self._results = results
+        self._is_own = results is not None
+        self._endings = JobEndings(data_folder, order.recipe, results)
+        self._patience = Patience()
+        self._is_entered = False
+        self._fed: set[int] = set()
+        self._meets_other_recipe = False
 
     def is_window_open(self) -> bool:
         """Whether series may be begun now."""
@@ -111,27 +113,88 @@ class Feeder:
         TransientError
             If plan, ledger or results cannot be written now; nothing is lost by trying again.
         PermanentError
-            If one of them is damaged.
+            If one of them is damaged; ``wrong-recipe`` if workers make something else of series
+            than is wanted.
         """
-        settled = 0
-        waiting = list(self._book.waiting())
-        standings = self._jobs.standings([series.job or 0 for series in waiting])
-        for series in tuple(waiting):
-            ending = self._ending(series, standings.get(series.job or 0))
-            if ending is not None:
-                self._end(series, ending)
-                waiting.remove(series)
-                settled += 1
+        self._enter()
         is_open = self.is_window_open()
-        while is_open and len(waiting) < self._order.most_waiting and check():
+        if not is_open and not self._is_own:
+            self._take_back(_OUTSIDE)
+        before = self._book.waiting()
+        standings = self._jobs.standings([_known(series) for series in before])
+        waiting = [
+            standing
+            for series in before
+            if (standing := self._still(series, standings.get(series.job or 0))) is not None
+        ]
+        settled = len(before) - len(waiting)
+        if self._meets_other_recipe:
+            self._take_back("for workers with the wanted settings")
+            raise PermanentError(Reason.WRONG_RECIPE, _OTHER_RECIPE)
+        count, room = len(waiting), self._room(waiting)
+        while is_open and room > 0 and check():
             fed, found = self._feed_one()
             settled += int(found)
             if not (fed or found):
                 break
-            if fed:
-                waiting.append(fed)
-        is_over = not waiting and self._book.next_planned() is None
-        return FeedState(len(waiting), is_over, is_open, settled)
+            room -= int(fed)
+            count += int(fed)
+        is_over = not count and self._book.next_planned() is None
+        return FeedState(count, is_over, is_open, settled)
+
+    def leave(self) -> None:
+        """Let nothing begin at other hours than the wanted ones when this run has ended."""
+        if self._order.window is not None and not self._is_own:
+            self._take_back(_OUTSIDE)
+
+    def _enter(self) -> None:
+        """Jobs that are in another ledger are not known by their ids here."""
+        if self._is_entered:
+            return
+        recipe = self._order.recipe
+        self._book.note_settings(recipe.digest, recipe.settings)
+        if self._book.enter_ledger(self._jobs.ledger_id()) and self._is_own:
+            self._jobs.withdraw_all()  # of an earlier time: the plan knows them no more
+        self._is_entered = True
+
+    def _still(self, series: PlannedSeries, standing: JobStanding | None) -> JobStanding | None:
+        """How a job stands that is waited for; None if it is not: its end is noted."""
+        if standing is None:
+            self._book.replan(series, "its ledger is another one")
+            return None
+        ending = self._ending(series, standing)
+        if ending is None:
+            return standing
+        if ending.state in (SeriesState.DONE, SeriesState.SKIPPED):
+            self._patience.note_came(standing.source)
+        self._end(series, ending)
+        return None
+
+    def _room(self, waiting: Sequence[JobStanding]) -> int:
+        """How many jobs may be made.
+
+        What a service has in hand takes no place: its workers may be many.
+        """
+        held = () if self._is_own else _IN_HAND
+        places = sum(takes_place(each) for each in waiting if each.state not in held)
+        failing = sum(each.state is State.RETRY for each in waiting)
+        is_rushed = self._order.rate is not None and not self._is_own
+        if is_rushed and any(each.fence == 0 for each in waiting):
+            return 0  # not begun yet: those after it would come with it
+        if failing >= _MOST_FAILING * self._order.most_waiting:
+            return 0
+        return self._order.most_waiting - places
+
+    def _take_back(self, detail: str) -> None:
+        """Plan again what no worker has in hand."""
+        waiting = self._book.waiting()
+        standings = self._jobs.standings([_known(series) for series in waiting])
+        for series in waiting:
+            standing = standings.get(series.job or 0)
+            if standing is None or standing.state not in (State.READY, State.RETRY):
+                continue
+            if self._jobs.withdraw(series.series, series.revision or 0):
+                self._book.replan(series, detail)
 
     def _end(self, series: PlannedSeries, ending: SeriesEnding) -> None:
         recipe = self._order.recipe.digest
@@ -142,88 +205,75 @@ class Feeder:
         if series.is_stale(recipe):  # it is not what this run is to make
             self._book.refresh(recipe)
 
-    def _feed_one(self) -> tuple[PlannedSeries | None, bool]:
-        """The series that was fed; or None, and whether a result was found in its place."""
+    def _feed_one(self) -> tuple[bool, bool]:
+        """Whether a series was fed, and whether a result was found in its place."""
         series = self._book.next_planned()
         if series is None:
-            return None, False
+            return False, False
         recipe, now = self._order.recipe, self._clock.now()
-        if self._results and (made := self._results.find(series, recipe.digest)) is not None:
+        if (made := self._endings.found(series)) is not None:
             ending = SeriesEnding(SeriesState.DONE, made=made)
             self._book.found_done(series, recipe.digest, ending, now)
-            return None, True
+            return False, True
         rate = self._order.rate
         if rate is not None and rate.wait_s(self._book.last_fed(now), now) > 0:
-            return None, False
+            return False, False
         job = self._submit(series)
+        self._fed.add(job)
         self._book.fed(series, job, recipe.digest, now)
-        return series, False
+        return True, False
 
     def _submit(self, series: PlannedSeries) -> int:
         """Make the job, or find the one that was made before this process died."""
         source = self._order.files_source if series.source == FILES else series.source
-        revision = series.revision
+        recipe, revision = self._order.recipe, series.revision
+        if revision is not None and series.is_stale(recipe.digest):
+            self._jobs.withdraw(series.series, revision)  # it may have been made, of other files
+            revision = None
         for _ in range(_MOST_TRIES):
             if revision is None:
                 revision = self._jobs.next_revision(series.series)
-                self._book.intend(series, revision)
+                self._book.intend(series, revision, recipe.digest)
             job = self._ledger.jobs.submit(
                 JobRequest(
                     series_instance_uid=series.series,
                     revision=revision,
                     route=self._order.route,
-                    model=self._order.recipe.model,
+                    model=recipe.model,
                     destinations=self._order.destinations,
                     priority=Priority.ARCHIVE,
                     source=source,
                     study_instance_uid=series.study_instance_uid,
                 )
             )
-            if self._jobs.standings([job])[job].source == source:
+            standing = self._jobs.standings([KnownJob(job, series.series, revision)])[job]
+            if standing.source == source and not standing.is_withdrawn:
                 return job
             revision = None  # the listener has taken the number meanwhile
         raise AssertionError("no free revision")
 
-    def _ending(self, series: PlannedSeries, standing: JobStanding | None) -> SeriesEnding | None:
+    def _ending(self, series: PlannedSeries, standing: JobStanding) -> SeriesEnding | None:
         """How a job has ended; None if it has not."""
-        if standing is None:
-            return SeriesEnding(SeriesState.PLANNED, detail="its ledger is another one")
         if not standing.state.is_final:
-            is_stale = series.is_stale(self._order.recipe.digest)
-            if is_stale and self._jobs.withdraw(series.job or 0):
+            return self._stopped(series, standing)
+        ending = self._endings.of(series, standing)
+        self._meets_other_recipe |= ending.reason is Reason.WRONG_RECIPE and series.job in self._fed
+        return ending
+
+    def _stopped(self, series: PlannedSeries, standing: JobStanding) -> SeriesEnding | None:
+        """The end of a job that is not waited for any longer; None if it is."""
+        if series.is_stale(self._order.recipe.digest):
+            if self._jobs.withdraw(series.series, series.revision or 0):
                 return SeriesEnding(SeriesState.PLANNED, detail="files or settings have changed")
-            return None
-        folder = self._folder(series, standing)
-        if standing.state in (State.SENT, State.COMMITTED):
-            made = self._made(series, folder)
-            if made is None:
-                return SeriesEnding(SeriesState.PLANNED, detail="its result is gone")
-            return SeriesEnding(SeriesState.DONE, made=made)
-        if standing.state is State.SUPERSEDED:
-            return SeriesEnding(SeriesState.SUPERSEDED, detail=standing.detail)
-        reason = standing.reason or Reason.INTERNAL_ERROR
-        state = _ENDING_OF_OUTCOME.get(describe(reason).outcome, SeriesState.FAILED)
-        if standing.result_path:  # it was made, and could not be delivered
-            state = SeriesState.FAILED
-        return SeriesEnding(state, reason, standing.detail, _read(folder))
-
-    def _made(self, series: PlannedSeries, folder: Path) -> Made | None:
-        """What was made, in its place; None if it is nowhere."""
-        if self._results is None:
-            return _read(folder)
-        fed = replace(series, contents=series.fed_contents)
-        return self._results.place(fed, series.fed_recipe, folder)
-
-    def _folder(self, series: PlannedSeries, standing: JobStanding) -> Path:
-        if standing.result_path:
-            return (self._data_folder / standing.result_path).parent
-        claim = standing.fence - 1  # it rose once more when the job ended
-        return self._data_folder / "results" / f"{series.job:08d}" / f"{claim:04d}"
+        elif standing.state is State.RETRY and standing.reason is Reason.WRONG_RECIPE:
+            self._meets_other_recipe = True
+        elif self._patience.is_over(series.job or 0, standing):
+            reason, revision = standing.reason or Reason.SOURCE_UNREACHABLE, series.revision or 0
+            detail = f"others came between its tries: {standing.detail}"
+            if self._jobs.give_up(series.series, revision, reason, detail):
+                return SeriesEnding(SeriesState.FAILED, reason, detail)
+        return None
 
 
-def _read(folder: Path) -> Made:
-    """What the report in a folder says; nothing if there is none."""
-    try:
-        return made_of(SeriesReport.read(folder / REPORT_NAME), "")
-    except (OSError, ValueError):
-        return Made()
+def _known(series: PlannedSeries) -> KnownJob:
+    return KnownJob(series.job or 0, series.series, series.revision or 0)

@@ -19,6 +19,7 @@ class Recipe:
     model: str
     model_digest: str  #: SHA-256 of the weights
     digest: str  #: of everything
+    settings: str = ""  #: SHA-256 of what a configuration says about results
 
 
 def recipe_of(config: BridgeConfig, route: RouteConfig, stores: Sequence[ModelStore]) -> Recipe:
@@ -30,6 +31,22 @@ def recipe_of(config: BridgeConfig, route: RouteConfig, stores: Sequence[ModelSt
         ``unknown-model``, ``model-manifest``: as for ``locate``.
     """
     manifest = locate(route.model, stores).manifest(route.model)
+    settings = _settings(config, route)
+    facts = {
+        "manifest": json.loads(manifest.to_json()),
+        "precision": config.workers.precision,
+        **settings,
+    }
+    return Recipe(route.model, manifest.weights_sha256, _digest(facts), _digest(settings))
+
+
+def settings_digest(config: BridgeConfig, route: RouteConfig) -> str:
+    """See ``Recipe.settings``."""
+    return _digest(_settings(config, route))
+
+
+def _settings(config: BridgeConfig, route: RouteConfig) -> dict[str, object]:
+    """All but the model and the arithmetic, which each machine may choose for itself."""
     kinds = sorted(
         {
             kind
@@ -38,14 +55,13 @@ def recipe_of(config: BridgeConfig, route: RouteConfig, stores: Sequence[ModelSt
             for kind in destination.kinds
         }
     )
-    facts = {
-        "manifest": json.loads(manifest.to_json()),
-        "precision": config.workers.precision,
+    return {
         "postprocessing": route.postprocessing.model_dump(mode="json"),
         "rules": asdict(config.series.rules()),
         "kinds": kinds,
         "texts": config.results.model_dump(mode="json"),
     }
-    text = json.dumps(facts, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return Recipe(route.model, manifest.weights_sha256, digest)
+
+
+def _digest(facts: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

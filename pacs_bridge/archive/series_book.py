@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from inference.reasons import Reason
 from pacs_bridge.archive.plan_file import PlanFile
@@ -69,6 +70,9 @@ class SeriesEnding:
     made: Made = field(default_factory=Made)
 
 
+_LEDGER: Final = "ledger"
+#: A setting of the plan: digests of settings by digest of the recipe that they are part of.
+RECIPE_SETTINGS: Final = "recipe_settings"
 _COLUMNS = (
     "number, series, study_instance_uid, source, contents, revision, job,"
     " coalesce(done_contents, ''), coalesce(done_recipe, '')"
@@ -118,11 +122,44 @@ class SeriesBook:
         """Series whose job was made and is not over, as far as the plan knows."""
         return self._rows("state = 'waiting' ORDER BY number", "series_waiting")
 
-    def intend(self, series: PlannedSeries, revision: int) -> None:
-        """Note which job is about to be made: it is found again if this process dies there."""
+    def enter_ledger(self, ledger_id: str) -> bool:
+        """Note which ledger jobs are made in from now on.
+
+        Returns
+        -------
+        bool
+            Whether it is another one than last time: jobs that were made there are unknown here,
+            and their series planned again.
+        """
+        known = self._plan.setting(_LEDGER)
+        is_another = known not in (None, ledger_id)
+        if is_another:
+            with self._plan.write() as connection:
+                connection.execute(
+                    "UPDATE series SET state = 'planned', reason = NULL, job = NULL,"
+                    " revision = NULL, detail = 'its ledger is another one'"
+                    " WHERE state = 'waiting' OR (state = 'planned' AND revision IS NOT NULL)"
+                )
+        if known != ledger_id:
+            self._plan.set(_LEDGER, ledger_id)
+        return is_another
+
+    def note_settings(self, recipe: str, settings: str) -> None:
+        """Note which settings a recipe stands for: who does the work looks whether it has them."""
+        known = self._plan.setting(RECIPE_SETTINGS) or {}
+        if known.get(recipe) != settings:
+            self._plan.set(RECIPE_SETTINGS, {**known, recipe: settings})
+
+    def intend(self, series: PlannedSeries, revision: int, recipe: str) -> None:
+        """Note which job is about to be made, and of what.
+
+        It is found again if this process dies there, and known for what it makes.
+        """
         with self._plan.write() as connection:
             connection.execute(
-                "UPDATE series SET revision = ? WHERE number = ?", (revision, series.number)
+                "UPDATE series SET revision = ?, done_contents = ?, done_recipe = ?"
+                " WHERE number = ?",
+                (revision, series.contents, recipe, series.number),
             )
 
     def fed(self, series: PlannedSeries, job: int, recipe: str, now: datetime) -> None:

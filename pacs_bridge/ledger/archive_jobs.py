@@ -13,6 +13,20 @@ from pacs_bridge.ledger.leases import LeaseTable
 from pacs_bridge.queue import State
 
 _LEASES = LeaseTable("jobs", "worker")
+#: Of a row of jobs: whether an archive run made it, and it may be taken back.
+_IS_WAITING = "state IN ('ready', 'retry') AND worker IS NULL AND source <> 'spool'"
+
+
+_WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownJob:
+    """A job as its maker remembers it: every ledger counts its jobs from 1."""
+
+    job_id: int
+    series_instance_uid: str
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +39,12 @@ class JobStanding:
     fence: int  #: of the last claim; 0: it was never claimed
     result_path: str  #: of its first result, relative to the data folder; empty without one
     source: str
+    attempts: int = 0
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether it was taken back before it had a result."""
+        return self.state is State.SUPERSEDED and self.detail == _WITHDRAWN
 
 
 class ArchiveJobs:
@@ -39,20 +59,26 @@ class ArchiveJobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def ledger_id(self) -> str:
+        """What tells this ledger from all others; a restored copy has the same."""
+        with self._database.read() as connection:
+            return str(connection.execute("SELECT ledger_id FROM machine").fetchone()[0])
+
     def next_revision(self, series_instance_uid: str) -> int:
         """A number that no revision of a series, received or from an archive, has yet."""
         with self._database.read() as connection:
             return next_revision(connection, series_instance_uid)
 
-    def standings(self, job_ids: Sequence[int]) -> Mapping[int, JobStanding]:
-        """How jobs stand, by id; one that does not exist is left out."""
-        marks = ", ".join("?" * len(job_ids))
+    def standings(self, jobs: Sequence[KnownJob]) -> Mapping[int, JobStanding]:
+        """How jobs stand, by id; an id that is of no job, or of another one, is left out."""
+        marks = ", ".join("?" * len(jobs))
+        known = {(job.job_id, job.series_instance_uid, job.revision) for job in jobs}
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT id, state, reason, detail, fence, source, coalesce((SELECT path"  # noqa: S608
-                " FROM results r WHERE r.job_id = jobs.id ORDER BY stack, kind LIMIT 1), '')"
-                f" AS path FROM jobs WHERE id IN ({marks})",
-                list(job_ids),
+                "SELECT *, coalesce((SELECT path FROM results r WHERE r.job_id = jobs.id"  # noqa: S608
+                " ORDER BY stack, kind LIMIT 1), '') AS path"
+                f" FROM jobs WHERE id IN ({marks})",
+                [job.job_id for job in jobs],
             ).fetchall()
         return {
             row["id"]: JobStanding(
@@ -62,22 +88,49 @@ class ArchiveJobs:
                 fence=row["fence"],
                 result_path=row["path"],
                 source=row["source"],
+                attempts=row["attempts"],
             )
             for row in rows
+            if (row["id"], row["series_instance_uid"], row["revision"]) in known
         }
 
-    def withdraw(self, job_id: int) -> bool:
-        """Take a job back that nobody has in hand and that has no result; False if it is none."""
+    def withdraw(self, series_instance_uid: str, revision: int) -> bool:
+        """Take an archive's job back that nobody has in hand; False if there is none.
+
+        A revision of a series has one such job: their numbers are not used twice.
+        """
+        return self._end_waiting(series_instance_uid, revision, State.SUPERSEDED, None, _WITHDRAWN)
+
+    def give_up(self, series_instance_uid: str, revision: int, reason: Reason, detail: str) -> bool:
+        """Let an archive's job be dead that nobody has in hand; False if there is none."""
+        return self._end_waiting(series_instance_uid, revision, State.DEAD, reason, detail)
+
+    def withdraw_all(self) -> int:
+        """Take back what nobody has in hand, in a ledger of archive runs alone; gives how many."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT series_instance_uid, revision FROM jobs WHERE {_IS_WAITING}"  # noqa: S608
+            ).fetchall()
+        return sum(self.withdraw(row[0], row[1]) for row in rows)
+
+    def _end_waiting(
+        self,
+        series_instance_uid: str,
+        revision: int,
+        state: State,
+        reason: Reason | None,
+        detail: str,
+    ) -> bool:
         now = self._database.now_text()
         with self._database.write() as connection:
             row = connection.execute(
-                "SELECT 1 FROM jobs WHERE id = ? AND state IN ('ready', 'retry')"
-                " AND worker IS NULL",
-                (job_id,),
+                "SELECT id FROM jobs WHERE series_instance_uid = ? AND revision = ?"  # noqa: S608
+                f" AND {_IS_WAITING}",
+                (series_instance_uid, revision),
             ).fetchone()
             if row is None:
                 return False
-            set_job_state(connection, now, job_id, State.SUPERSEDED, None, "withdrawn")
+            set_job_state(connection, now, row["id"], state, reason, detail)
         return True
 
     def take_back(self) -> int:

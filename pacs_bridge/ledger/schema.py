@@ -270,6 +270,17 @@ def _tell_kept_sources(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+_LEDGER_ID = """
+ALTER TABLE machine ADD COLUMN ledger_id TEXT NOT NULL DEFAULT ''; -- no other ledger has it
+UPDATE machine SET ledger_id = lower(hex(randomblob(16)));
+"""
+
+
+def _tell_ledgers_apart(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_LEDGER_ID):
+        connection.execute(statement)
+
+
 _AGAIN = """
 ALTER TABLE deliveries ADD COLUMN again INTEGER NOT NULL DEFAULT 0; -- when its result is made anew
 """
@@ -301,6 +312,7 @@ MIGRATIONS: Sequence[Migration] = (
     _count_facts,
     _name_sources,
     _tell_kept_sources,
+    _tell_ledgers_apart,
     _note_what_goes_again,
     _bound_quarantine,
 )
