@@ -6,6 +6,7 @@ million files needs no more memory than one of ten.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -85,6 +86,24 @@ class FolderBook:
                     "UPDATE folders SET reason = ?, detail = 'empty now' WHERE path = ?",
                     (Reason.UNREADABLE_FILE, root),
                 )
+
+    def forget_gone_file(self, root: bytes) -> None:
+        """Forget a file that was named itself and is gone from a folder that is there."""
+        place, name = os.path.split(root)
+        if os.path.lexists(root) or not _is_seen(place):
+            return
+        with self._plan.write() as connection:
+            zip_file = connection.execute(
+                "SELECT id FROM folders WHERE path = ? AND is_zip", (root,)
+            ).fetchone()
+            if zip_file is not None:
+                forget_files(connection, zip_file["id"], "1")
+                connection.execute("DELETE FROM folders WHERE id = ?", (zip_file["id"],))
+            folder = connection.execute(
+                "SELECT id FROM folders WHERE path = ? AND NOT is_zip", (place,)
+            ).fetchone()
+            if folder is not None:
+                forget_files(connection, folder["id"], "name = ?", name)
 
     def file_count(self, folder: WalkedFolder) -> int:
         """How many files of a folder the plan knows."""
@@ -195,8 +214,9 @@ def forget_files(
     connection.execute(f"DELETE FROM files WHERE {of_folder}", (folder, *values))  # noqa: S608
 
 
-#: Of a file that is of no known series: it may be of the one that it lies beside.
-IS_FAULTY = "part IS NULL AND reason <> 'no-dicom' AND reason <> 'not-ct' AND size > 0"
+#: Of a file that is of no known series: it may be of the one that it lies beside, unless it is
+#: empty. One that cannot be looked at is not known to be.
+IS_FAULTY = "part IS NULL AND reason <> 'no-dicom' AND reason <> 'not-ct' AND size <> 0"
 
 
 def mark_beside_faulty(connection: sqlite3.Connection, folder: int) -> None:
@@ -225,7 +245,8 @@ def _entered(connection: sqlite3.Connection, folder: WalkedFolder, walk: int) ->
     row = connection.execute(
         "INSERT INTO folders (path, is_zip, size, modified_ns, walk, reason, detail)"
         " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET"
-        " is_zip = excluded.is_zip, size = excluded.size, modified_ns = excluded.modified_ns,"
+        " is_zip = iif(excluded.reason IS NULL, excluded.is_zip, is_zip),"
+        " size = excluded.size, modified_ns = excluded.modified_ns,"
         " walk = excluded.walk, reason = excluded.reason, detail = excluded.detail RETURNING id",
         (
             folder.path,
@@ -238,6 +259,15 @@ def _entered(connection: sqlite3.Connection, folder: WalkedFolder, walk: int) ->
         ),
     ).fetchone()
     return int(row[0])
+
+
+def _is_seen(folder: bytes) -> bool:
+    """Whether something is in a folder: the place of a disk that is away is empty."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def below(path: bytes) -> tuple[bytes, bytes]:
