@@ -92,7 +92,9 @@ def examine_series(paths: Sequence[Path], rules: SeriesRules = _DEFAULT_RULES) -
 
 
 def triage_series(
-    instances: Sequence[Instance], rules: SeriesRules = _DEFAULT_RULES
+    instances: Sequence[Instance],
+    rules: SeriesRules = _DEFAULT_RULES,
+    repeated: Sequence[Instance] = (),
 ) -> SeriesTriage:
     """Say what `examine_series` would, of headers that `read_instance` gave before.
 
@@ -105,11 +107,14 @@ def triage_series(
         Of one series by their Series Instance UID, in the order of their arrival.
     rules
         Limits of the site, as they were when the headers were read.
+    repeated
+        Further instances with SOP Instance UIDs of those above. They are not used, and say whose
+        the series is like all others.
     """
     numbers = file_numbers(instance.path for instance in instances)
     with quiet_pydicom():
         try:
-            stacked = _Series(instances, [], numbers).stacked(rules)
+            stacked = _Series(instances, [], numbers, repeated).stacked(rules)
             for stack in stacked.stacking.stacks:
                 _table(stack, stacked.identity)
         except SeriesRefusedError as error:
@@ -149,10 +154,13 @@ class _Series:
         instances: Sequence[Instance],
         files: Sequence[LeftOut],
         numbers: Mapping[Path, int],
+        repeated: Sequence[Instance] = (),
     ) -> None:
         self._numbers = numbers
         self._companions = [instance for instance in instances if instance.companion]
         self._images = [instance for instance in instances if not instance.companion]
+        #: all that say whose the series is
+        self._witnesses = [*self._images, *(each for each in repeated if not each.companion)]
         self._left_out = [*files, *(left for one in self._companions for left in one.left_out)]
 
     def examine(self, rules: SeriesRules) -> SeriesExamination:
@@ -200,7 +208,7 @@ class _Series:
 
     def _check_identities(self) -> None:
         """Quarantine what does not say whose it is: nothing is made up (PS3.3 C.7)."""
-        for image in self._images:
+        for image in self._witnesses:
             if image.missing:
                 where = self._name(image.path, image.sop_instance_uid)
                 raise SeriesRefusedError(
@@ -247,12 +255,12 @@ class _Series:
         if len(counts) > 1:
             shown = [f"{uid} ({count} instances)" for uid, count in sorted(counts.items())]
             raise SeriesRefusedError(Reason.MIXED_SERIES, f"{len(counts)} series: {_list(shown)}")
-        identities = {image.identity for image in self._images}
+        identities = {image.identity for image in self._witnesses}
         if len(identities) > 1:
             raise SeriesRefusedError(
                 Reason.MIXED_IDENTITY, "one series with several patients or studies"
             )
-        persons = {image.person for image in self._images}
+        persons = {image.person for image in self._witnesses}
         differing = [
             keyword
             for keyword, values in zip(PERSON, zip(*persons, strict=True), strict=True)
