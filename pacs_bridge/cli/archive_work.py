@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,10 @@ from pacs_bridge.cli.configuration import loaded
 from pacs_bridge.cli.outcome import end_failed, end_wrong_call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from pacs_bridge.archive.feeder import FeedState
+    from pacs_bridge.archive.plan_file import PlanFile
     from pacs_bridge.archive.running import Leaving, Pace, RunProgress
     from pacs_bridge.config.bridge import BridgeConfig
     from pacs_bridge.config.routes import RouteConfig
@@ -40,7 +44,6 @@ def work_here(
     from pacs_bridge.archive.running import OwnRun, warm_segmenters
     from pacs_bridge.archive.series_book import SeriesBook
     from pacs_bridge.clock import SystemClock
-    from pacs_bridge.errors import BridgeError
     from pacs_bridge.models import (
         UnknownDeviceError,
         default_models_folder,
@@ -48,7 +51,6 @@ def work_here(
         model_stores,
         preferred_model,
     )
-    from pacs_bridge.worker import BrokenDeviceError
 
     stores = model_stores(options["models_folder"] or default_models_folder())
     model = options["model_name"] or preferred_model(stores)
@@ -70,27 +72,61 @@ def work_here(
     )
     config = own_config(run_folder, work, rules)
     recipe = recipe_of(config, config.routes[0], stores)
-    _refresh(plan, recipe.digest, options["retry_failed"])
-    results = ResultsFolder(out)
-    if (before := results.model(model)) != model:
-        end_wrong_call(f"--out: results of model {before} lie there: name another folder")
-    results.replan_missing(SeriesBook(plan))
-    note_results(plan, out)
-    plan.close()
-    remote = _remote_sources(options["config_path"], sources, config)
+    _check_disk_of(plan, out)
+    with _held(out, model):
+        _refresh(plan, recipe.digest, options["retry_failed"])
+        ResultsFolder(out).replan_missing(SeriesBook(plan))
+        note_results(plan, out)
+        plan.close()
+        remote = _remote_sources(options["config_path"], sources, config, run_folder)
+        try:
+            segmenters = warm_segmenters(config, recipe)
+        except UnknownDeviceError as error:
+            end_wrong_call(f"--device {options['device']}: {error}")
+        run = OwnRun(run_folder, config, recipe, out, remote, segmenters)
+        return _worked(lambda: run.work(pace, leaving, SystemClock(), progress))
+
+
+def _worked(work: Callable[[], FeedState]) -> FeedState:
+    """The work of a run, and what is said where it ends by an error."""
+    from pacs_bridge.errors import BridgeError
+    from pacs_bridge.worker import BrokenDeviceError
+
     try:
-        segmenters = warm_segmenters(config, recipe)
-    except UnknownDeviceError as error:
-        end_wrong_call(f"--device {options['device']}: {error}")
-    run = OwnRun(run_folder, config, recipe, options["out_folder"], remote, segmenters)
-    try:
-        return run.work(pace, leaving, SystemClock(), progress)
+        return work()
     except BrokenDeviceError:
         end_failed(Reason.MODEL_ERROR, "the device computes no more: run it again", False)
     except Exception as error:
         if not isinstance(error, BridgeError):
             click.echo("a fault of this software: see run.log in the folder of the run", err=True)
         raise
+
+
+@contextmanager
+def _held(out: Path, model: str) -> Iterator[None]:
+    """Hold ``--out`` for the results of a model."""
+    from pacs_bridge.archive.results_model import ForeignResultsError, held_for
+
+    try:
+        with held_for(out, model):
+            yield
+    except ForeignResultsError as error:
+        end_wrong_call(f"--out: {error}: name another folder")
+
+
+def _check_disk_of(plan: PlanFile, out: Path) -> None:
+    """Results of this run that lay in ``--out`` are not made again while its disk is away."""
+    from pacs_bridge.archive.planning import results_of
+    from pacs_bridge.archive.results_model import is_marked
+    from pacs_bridge.archive.series_book import SeriesBook
+
+    if is_marked(out) or out.absolute() not in results_of(plan):
+        return
+    if next(SeriesBook(plan).done(), None) is not None:
+        end_wrong_call(
+            "--out: the results of this run lay there, and the folder is gone or empty: is its"
+            " disk away? To make all of them again, name another folder"
+        )
 
 
 def work_by_service(
@@ -194,9 +230,10 @@ def opened(config: BridgeConfig, name: str) -> RemoteArchive:
 
 
 def _remote_sources(
-    config_path: Path | None, names: tuple[str, ...], own: BridgeConfig
+    config_path: Path | None, names: tuple[str, ...], own: BridgeConfig, run_folder: Path
 ) -> dict[str, JobSources]:
     """The archives that a plan has series of, for a run in this process."""
+    from pacs_bridge.archive.planned_identities import PlannedIdentities
     from pacs_bridge.sources.configured_sources import RemoteSources
 
     if not names:
@@ -205,6 +242,8 @@ def _remote_sources(
         end_wrong_call(f"the plan has series at {', '.join(names)}: name the --config of them")
     config = loaded(config_path)
     reserve_bytes = int(config.disk.reserve_free_gib * _GIB)
+    plans = PlannedIdentities([run_folder])
     return {
-        name: RemoteSources(opened(config, name), own.data_folder, reserve_bytes) for name in names
+        name: RemoteSources(opened(config, name), own.data_folder, reserve_bytes, plans)
+        for name in names
     }
