@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.planning import is_complete
 from pacs_bridge.stopwatch import Stage
 
 LEFT_OUT: Final = "left-out"
@@ -90,6 +91,17 @@ class Account:
     recent_an_hour: float | None  #: series that ended, of late
     planned: int = 0
     waiting: int = 0
+    is_plan_complete: bool = True
+
+    @property
+    def open(self) -> int:
+        """Series that are not over yet."""
+        return self.planned + self.waiting
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether this is the account of a whole plan of which every series is over."""
+        return self.is_plan_complete and not self.open
 
     @property
     def run_seconds(self) -> float:
@@ -163,6 +175,7 @@ def account_of(plan: PlanFile) -> Account:
         recent_an_hour=recent,
         planned=by_state["planned"],
         waiting=by_state["waiting"],
+        is_plan_complete=is_complete(plan),
     )
 
 

@@ -72,6 +72,8 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space:
 tr:last-child td { border-bottom: 0; } code { font-size: 13px; overflow-wrap: anywhere; }
 td.w, td.w code { white-space: nowrap; } tr.same td { border-bottom-color: transparent; }
 tfoot td { font-weight: 600; border-top: 2px solid var(--line); }
+section.open { background: #fff6e0; border: 2px solid #b3403a; }
+section.open h2 { color: #b3403a; margin-bottom: 6px; } section.open p { margin: 0; }
 @media print { body { background: #fff; } main { padding: 0; } }
 """
 
@@ -88,9 +90,11 @@ class PageText:
 def page(account: Account, text: PageText) -> str:
     """The account as HTML."""
     title = escape(text.title or "Archive segmentation")
+    mark = "" if account.is_finished else "Unfinished: "
     parts = [
         f"<h1>{title}</h1>",
         f"<p class='quiet'>Account of {text.now:%d %B %Y, %H:%M}. Results are investigational.</p>",
+        _unfinished(account),
         _figures(account, text),
         _outcomes(account),
         _reasons(account.outcomes),
@@ -104,9 +108,30 @@ def page(account: Account, text: PageText) -> str:
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><main>\n"
+        f"<title>{mark}{title}</title><style>{_STYLE}</style></head>\n<body><main>\n"
         + "\n".join(part for part in parts if part)
         + "\n</main></body></html>\n"
+    )
+
+
+def _unfinished(account: Account) -> str:
+    """What is to be seen first of an account that is not the last one; empty if it is."""
+    if account.is_finished:
+        return ""
+    said = []
+    if account.open:
+        said.append(
+            f"<b>{account.open:,} of {account.series:,} series are open</b>:"
+            f" {account.planned:,} still to run, {account.waiting:,} at work."
+        )
+    if not account.is_plan_complete:
+        said.append(
+            "<b>The plan is not complete</b>: it was ended before it was, or is being made; there"
+            " may be more series."
+        )
+    said.append("All figures are those so far.")
+    return (
+        f"<section class='open'><h2>This run is not finished</h2><p>{' '.join(said)}</p></section>"
     )
 
 

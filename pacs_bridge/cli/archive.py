@@ -15,6 +15,13 @@ import click
 from pacs_bridge.cli.archive_progress import plan_progress, run_progress
 from pacs_bridge.cli.archive_work import opened, work_by_service, work_here
 from pacs_bridge.cli.configuration import CONFIG_VARIABLE, loaded
+from pacs_bridge.cli.model_options import (
+    device_option,
+    kind_option,
+    model_option,
+    models_option,
+    precision_option,
+)
 from pacs_bridge.cli.outcome import FAILED, coded_failures, end_wrong_call
 
 if TYPE_CHECKING:
@@ -138,29 +145,11 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
 )
 @_config_option("Without --out: the service whose workers do the work. With it: the sources.")
 @click.option("--route", metavar="NAME", help="Without --out: of the service; default: its only.")
-@click.option("--model", "model_name", metavar="NAME", help="One of `pacs-bridge model list`.")
-@click.option(
-    "--models",
-    "models_folder",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the model store.",
-)
-@click.option(
-    "--kind",
-    "kinds",
-    multiple=True,
-    type=click.Choice(["binary", "labelmap"]),
-    help="Kind of Segmentation; give it twice for both, which is the default.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
-    default="auto",
-    show_default=True,
-    help="Arithmetic of the network; auto: what the device does fast.",
-)
+@model_option
+@models_option
+@kind_option
+@device_option
+@precision_option
 @click.option("--between", metavar="HH:MM-HH:MM", help="Begin series at these local hours only.")
 @click.option("--rate", metavar="N/h", help="Begin no more than so many; also N/min, N/d.")
 @click.option("--retry-failed", is_flag=True, help="Run again what failed, not what was refused.")
@@ -245,6 +234,7 @@ def report(run_folder: Path, as_json: bool, **options: Any) -> None:
     from pacs_bridge.archive.planning import is_complete
     from pacs_bridge.archive.report_page import PageText, page
     from pacs_bridge.archive.report_table import ParquetMissingError, write_csv, write_parquet
+    from pacs_bridge.archive.whole_file import whole_file
 
     with coded_failures(as_json):
         known = PlanFile(run_folder)
@@ -252,15 +242,18 @@ def report(run_folder: Path, as_json: bool, **options: Any) -> None:
             click.echo(_UNFINISHED, err=True)
         account = account_of(known)
         if options["csv_path"]:
-            write_csv(series_lines(known), options["csv_path"])
+            with whole_file(options["csv_path"]) as path:
+                write_csv(series_lines(known), path)
         if options["parquet_path"]:
             try:
-                write_parquet(series_lines(known), options["parquet_path"])
+                with whole_file(options["parquet_path"]) as path:
+                    write_parquet(series_lines(known), path)
             except ParquetMissingError as error:
                 end_wrong_call(f"--parquet: {error}")
         if options["html_path"]:
             text = PageText(options["title"], datetime.now().astimezone(), options["cost_an_hour"])
-            options["html_path"].write_text(page(account, text), encoding="utf-8")
+            with whole_file(options["html_path"]) as path:
+                path.write_text(page(account, text), encoding="utf-8")
         known.close()
     if as_json:
         click.echo(json.dumps(_plain(account), indent=2))
@@ -282,12 +275,15 @@ def _rules(config: BridgeConfig | None, min_slices: int | None) -> Any:
 
 
 def _remote(config: BridgeConfig | None, options: dict[str, Any]) -> RemoteInput | None:
+    from pacs_bridge.archive.plan_file import FILES
     from pacs_bridge.archive.planning import RemoteInput
     from pacs_bridge.sources.remote_archive import SeriesQuery
 
     name = options["source"]
     if name is None:
         return None
+    if name == FILES:
+        end_wrong_call(f"--source {name}: give it another name: a plan calls its own files that")
     if config is None:
         end_wrong_call("--source: name the configuration with --config FILE")
     from_date, to_date = options["from_date"], options["to_date"]
@@ -356,6 +352,8 @@ def _print_counts(counts: Iterable[OutcomeCount]) -> None:
 
 def _print_account(account: Account) -> None:
     _print_counts(account.outcomes)
+    if account.open:
+        click.echo(f"unfinished: {account.open} series are open")
     for stage, seconds in account.seconds.items():
         click.echo(f"{seconds:11.1f} s {stage}")
     click.echo(f"{account.outputs} results, {account.output_bytes / 1e6:.1f} MB")
@@ -364,5 +362,10 @@ def _print_account(account: Account) -> None:
 
 
 def _plain(account: Account) -> dict[str, Any]:
-    derived = {"run_seconds": account.run_seconds, "model_busy_share": account.model_busy_share}
+    derived = {
+        "open": account.open,
+        "is_finished": account.is_finished,
+        "run_seconds": account.run_seconds,
+        "model_busy_share": account.model_busy_share,
+    }
     return asdict(account) | derived

@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inference.reasons import Reason
+from pacs_bridge.cli.model_options import (
+    device_option,
+    kind_option,
+    model_option,
+    models_option,
+    precision_option,
+)
 from pacs_bridge.cli.outcome import FAILED, advise, coded_failures, end_wrong_call
 from pacs_bridge.cli.progress import series_progress
 
@@ -58,31 +65,13 @@ class SegmentCall:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for the results and report.json; made if needed.",
 )
-@click.option("--model", "model_name", metavar="NAME", help="One of `pacs-bridge model list`.")
-@click.option(
-    "--models",
-    "models_folder",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the model store.",
-)
-@click.option(
-    "--kind",
-    "kinds",
-    multiple=True,
-    type=click.Choice(["binary", "labelmap"]),
-    help="Kind of Segmentation; give it twice for both, which is the default.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@model_option
+@models_option
+@kind_option
+@device_option
 @click.option("--min-slices", type=click.IntRange(min=1), help="Skip stacks with fewer slices.")
 @click.option("--parity", is_flag=True, help="The published chain to the letter.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
-    default="auto",
-    show_default=True,
-    help="Arithmetic of the network; auto: what the device does fast.",
-)
+@precision_option
 @click.option("--whole-volume", is_flag=True, help="Compute the air around the patient too.")
 @click.option(
     "--structures",

@@ -163,6 +163,48 @@ def test_a_service_that_does_not_know_the_files_of_a_plan_is_told_what_to_add(
     assert status == 2
 
 
+def test_results_are_put_in_a_folder_of_their_model_alone_and_its_disk_may_be_away(
+    call, tree, ram_folder, tiny_models
+):
+    bright_series(tree.root, 1)
+    call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
+    run = ("run", "--run", "run", "--models", tiny_models, "--model", "tiny", "--quiet")
+    run = (*run, "--kind", "labelmap", "--out")
+    other = ram_folder / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("of somebody")
+    assert call(*run, "other")[0] == 2
+    assert [path.name for path in other.iterdir() if path.name[0] != "."] == ["notes.txt"]
+    assert call(*run, "out")[0] == 0
+    away = (ram_folder / "out").rename(ram_folder / "away")
+    (ram_folder / "out").mkdir()  # as it is where nothing is mounted
+    assert call(*run, "out")[0] == 2
+    assert not any((ram_folder / "out").iterdir())
+    (ram_folder / "out").rmdir()
+    assert call(*run, "out")[0] == 2
+    away.rename(ram_folder / "out")
+    assert call(*run, "out")[0] == 0
+    assert call(*run, "new")[0] == 0
+    assert len(list(ram_folder.glob("new/??/*/record.json"))) == 1
+
+
+def test_the_account_of_a_run_that_is_not_over_says_so(call, tree):
+    tree.fill(10)
+    call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
+    status, said = call("report", "--run", "run", "--html", "account.html")
+    assert (status, "unfinished: 7 series are open" in said) == (0, True)
+    assert "This run is not finished" in Path("account.html").read_text()
+    told = json.loads(call("report", "--run", "run", "--json")[1])
+    assert (told["open"], told["is_finished"]) == (7, False)
+
+
+def test_options_of_the_model_are_the_same_wherever_they_are():
+    commands = [main.commands["segment"], main.commands["archive"].commands["run"]]
+    told = [{each.name: each.to_info_dict() for each in command.params} for command in commands]
+    names = {"model_name", "models_folder", "kinds", "device", "precision"}
+    assert all(told[0][name] == told[1][name] for name in names)
+
+
 def test_two_processes_do_not_run_one_plan(call, tree, ram_folder):
     tree.add("run", "a")
     call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
