@@ -14,6 +14,7 @@ from typing import Protocol
 from inference.reasons import Reason
 from pacs_bridge.clock import Clock
 from pacs_bridge.config.destinations import DestinationConfig, RetryConfig
+from pacs_bridge.deliver.departure import LeavingError
 from pacs_bridge.deliver.gate import Gate
 from pacs_bridge.deliver.store_scu import Sent, UnreachableError
 from pacs_bridge.errors import PermanentError, TransientError
@@ -59,6 +60,8 @@ class ResultSender(Protocol):
             If this result may be taken another time.
         PermanentError
             If it was refused for good, or is not on disk as it was made.
+        LeavingError
+            If it was told to stop.
         """
         ...
 
@@ -97,7 +100,7 @@ class DestinationSender:
         self._gate = Gate(self._policy)
 
     def run(self, sender: str, leave: threading.Event, poll_s: float) -> None:
-        """Send what is due until ``leave`` is set; the delivery in hand is finished."""
+        """Send what is due until ``leave`` is set; what the sender breaks off is given back."""
         while not leave.is_set():
             try:
                 busy = self.send_one(sender)
@@ -128,6 +131,9 @@ class DestinationSender:
         """From a claimed delivery to its next state."""
         try:
             sent = self._sender.send(claim.candidates, claim.attempt)
+        except LeavingError:
+            self._outbox.release(claim)
+            self._log.info("delivery-released", delivery=claim.delivery_id, destination=self._name)
         except UnreachableError as error:
             # The destination is at fault, not this result: it is due again before the gate
             # opens, so that the most urgent one goes first when the destination is back.

@@ -9,6 +9,7 @@ from pacs_bridge.child import leave_on_signals, open_log, process_name
 from pacs_bridge.clock import SystemClock
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.destinations import DestinationConfig, StowDestinationConfig
+from pacs_bridge.deliver.departure import Departure
 from pacs_bridge.deliver.sender import DestinationSender, ResultSender
 from pacs_bridge.deliver.store_scu import StoreScu
 from pacs_bridge.deliver.stow import StowClient
@@ -17,12 +18,16 @@ from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import Log
 
 _POLL_S = 0.5
+#: After the signal to stop what is being sent may go on for so long.
+_GRACE_S = 5.0
 #: Between two looks for results of jobs that are older than the configuration.
 _ORPHANS_INTERVAL_S = 30.0
 
 
 def run_sender(config: BridgeConfig, announce: Callable[[], None] = lambda: None) -> None:
-    """Send until SIGTERM or SIGINT; deliveries in hand are finished. In the main thread.
+    """Send until SIGTERM or SIGINT; what is not sent seconds later is given back.
+
+    In the main thread.
 
     Parameters
     ----------
@@ -44,9 +49,8 @@ def run_sender(config: BridgeConfig, announce: Callable[[], None] = lambda: None
     faults: list[BaseException] = []
 
     def work(destination: DestinationConfig) -> None:
-        sender = DestinationSender(
-            destination, result_sender(destination, config), ledger.outbox, SystemClock(), log
-        )
+        scu = result_sender(destination, config, Departure(leave, _GRACE_S).check)
+        sender = DestinationSender(destination, scu, ledger.outbox, SystemClock(), log)
         try:
             sender.run(f"{process_name()}:{destination.name}", leave, _POLL_S)
         except BaseException as error:  # with one thread dead the process must not look alive
@@ -71,12 +75,14 @@ def run_sender(config: BridgeConfig, announce: Callable[[], None] = lambda: None
         raise faults[0]
 
 
-def result_sender(destination: DestinationConfig, config: BridgeConfig) -> ResultSender:
-    """What sends to this kind of destination."""
+def result_sender(
+    destination: DestinationConfig, config: BridgeConfig, check: Callable[[], None] = lambda: None
+) -> ResultSender:
+    """What sends to this kind of destination; ``check`` raises to end what is being sent."""
     if isinstance(destination, StowDestinationConfig):
-        return StowClient(destination, config.data_folder)
+        return StowClient(destination, config.data_folder, check)
     calling = destination.calling_ae_title or config.listener.ae_title
-    return StoreScu(destination, calling, config.data_folder)
+    return StoreScu(destination, calling, config.data_folder, check)
 
 
 def _park_orphans(ledger: Ledger, known: Sequence[str], log: Log) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from inference.reasons import Reason
 from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.deliver.departure import LeavingError
 from pacs_bridge.deliver.negotiation import Syntax
 from pacs_bridge.deliver.sender import DestinationSender
 from pacs_bridge.deliver.store_scu import Sent, UnreachableError
@@ -256,6 +257,19 @@ def test_deliveries_to_a_destination_that_is_gone_are_parked_and_can_be_revived(
 
     assert ledger.steering.retry_job(job)
     assert ledger.outbox.park_unknown(["archive"]) == ()
+    assert sender.send_one("sender")
+    assert scu.sent == ["a"]
+
+
+def test_what_was_broken_off_for_a_stop_is_due_at_once_and_has_not_failed(
+    sender: DestinationSender, scu: ScriptedScu, finish: Callable[..., int], ledger: Ledger
+) -> None:
+    job = finish("a")
+    scu.answer = LeavingError()
+    assert sender.send_one("sender")
+    (delivery,) = ledger.view.deliveries(job)
+    assert (delivery.state, delivery.attempts) == (DeliveryState.PENDING, 0)
+    scu.answer = None
     assert sender.send_one("sender")
     assert scu.sent == ["a"]
 
