@@ -19,6 +19,10 @@ FAILED_SOP_SEQUENCE = "00081198"
 REFERENCED_SOP_SEQUENCE = "00081199"
 MOST_OF_ANYTHING = 2**31 - 1
 OTHER_FAILURES_SEQUENCE = "0008119A"
+PATIENT_NAME = "00100010"
+PATIENT_ID = "00100020"
+ISSUER_OF_PATIENT_ID = "00100021"
+PATIENT_BIRTH_DATE = "00100030"
 BODY_PART = "00180015"
 PROTOCOL_NAME = "00181030"
 STUDY_INSTANCE_UID = "0020000D"
@@ -50,6 +54,16 @@ def sound(text: str) -> str:
 def text(item: Any, tag: str) -> str:
     """The first value as text; empty without one."""
     return next(iter(texts(item, tag)), "")
+
+
+def person_name(item: Any, tag: str) -> str:
+    """The first value of a PN as text, its groups as PS3.5 6.2.1 writes them; empty without one."""
+    name = next(iter(values(item, tag)), None)
+    if not isinstance(name, dict):
+        return text(item, tag)
+    groups = [name.get(each) for each in ("Alphabetic", "Ideographic", "Phonetic")]
+    told = [sound(each) if isinstance(each, str) else "" for each in groups]
+    return "=".join(told).rstrip("=")
 
 
 def whole_number(item: Any, tag: str) -> int | None:

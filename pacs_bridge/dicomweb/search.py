@@ -8,7 +8,10 @@ limit, until that is more than there are results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,9 +20,11 @@ from pacs_bridge.dicomweb.json_model import text
 from pacs_bridge.dicomweb.media_type import DICOM_JSON
 from pacs_bridge.dicomweb.peer import WebAnswer, WebPeer, WebRequest
 from pacs_bridge.errors import PermanentError
+from pacs_bridge.receive.header import is_valid_uid
 
 _OK = 200
 _NO_CONTENT = 204
+_PARTIAL = 206
 _MAX_PAGE_BYTES = 32 * 1024 * 1024
 #: Objects and lists in a page: each takes many times its bytes once it is decoded.
 _MAX_PAGE_NODES = 1_000_000
@@ -75,7 +80,8 @@ class Search:
         query
             Matching keys and fields to include.
         keys
-            The attributes that tell results apart; those without them count as one.
+            The attributes that tell results apart, a UID first. Those without a valid one are
+            told apart by all that they say.
         max_rows
             More results than that are an error.
 
@@ -89,7 +95,7 @@ class Search:
         offset, limit = 0, self._page_size
         while limit <= _MAX_LIMIT:
             rows, has_more = self._run(partial(self._page, path, query, offset, limit))
-            new = [row for row in rows if _is_new(row, keys, seen)]
+            new = _not_seen(rows, keys, seen)
             if len(seen) > max_rows:
                 raise PermanentError(
                     Reason.TOO_LARGE, f"GET {self._peer.url}{path}: over {max_rows} results"
@@ -112,22 +118,35 @@ class Search:
         with self._peer.asked(request, self._check) as answer:
             if answer.status == _NO_CONTENT:
                 return [], False
-            if answer.status != _OK:
+            if answer.status not in (_OK, _PARTIAL):
                 raise self._refusal(answer)
             if not answer.media_type.is_json:
                 raise self._bad(path, f"not DICOM JSON but {answer.media_type.shown}")
-            rows = answer.json(_MAX_PAGE_BYTES, _MAX_PAGE_NODES) or []
+            rows = answer.json(_MAX_PAGE_BYTES, _MAX_PAGE_NODES)
+        if rows is None:
+            rows = []
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise self._bad(path, "not a list of results")
-        return rows, answer.says_that_there_is_more
+        return rows, answer.status == _PARTIAL or answer.says_that_there_is_more
 
     def _bad(self, path: str, what: str) -> PermanentError:
         return PermanentError(Reason.BAD_ANSWER, f"GET {self._peer.url}{path}: {what}")
 
 
-def _is_new(row: dict[str, Any], keys: tuple[str, ...], seen: set[tuple[str, ...]]) -> bool:
-    value = tuple(text(row, key) for key in keys)
-    if value in seen:
-        return False
-    seen.add(value)
-    return True
+def _not_seen(
+    rows: Sequence[dict[str, Any]], keys: tuple[str, ...], seen: set[tuple[str, ...]]
+) -> list[dict[str, Any]]:
+    """The results of a page that no page before held; from now on they are seen."""
+    new = []
+    copies: Counter[str] = Counter()
+    for row in rows:
+        value = tuple(text(row, key) for key in keys)
+        if not is_valid_uid(value[0]):
+            content = json.dumps(row, sort_keys=True)
+            copies[content] += 1  # the same page again has as many of them
+            digest = hashlib.sha256(content.encode()).hexdigest()
+            value = (*value, digest, str(copies[content]))
+        if value not in seen:
+            seen.add(value)
+            new.append(row)
+    return new

@@ -19,10 +19,17 @@ from pacs_bridge.log import Log
 from pacs_bridge.sources.brief_retry import BriefRetry
 from pacs_bridge.sources.dicomweb_retrieval import Retrieval
 from pacs_bridge.sources.dicomweb_status import refusal
+from pacs_bridge.sources.met_series import MetSeries
+from pacs_bridge.sources.received_instance import CutInstanceError
 from pacs_bridge.sources.received_series import ReceivedSeries, SizeLimits, WantedSeries
-from pacs_bridge.sources.remote_archive import FoundSeries, SeriesQuery, checked_uid
+from pacs_bridge.sources.remote_archive import (
+    FoundPatient,
+    FoundSeries,
+    SeriesQuery,
+    checked_uid,
+)
 
-_OK = (200, 204)
+_OK = (200, 204, 206)
 _FIELDS = (
     model.STUDY_DATE,
     model.STUDY_DESCRIPTION,
@@ -30,6 +37,10 @@ _FIELDS = (
     model.BODY_PART,
     model.MANUFACTURER,
     model.PROTOCOL_NAME,
+    model.PATIENT_ID,
+    model.ISSUER_OF_PATIENT_ID,
+    model.PATIENT_NAME,
+    model.PATIENT_BIRTH_DATE,
     model.NUMBER_OF_SERIES_RELATED_INSTANCES,
 )
 _INCLUDED = tuple(("includefield", tag) for tag in _FIELDS)
@@ -38,8 +49,11 @@ _MAX_ASKED_BYTES = 1 << 24
 _MOST_INSTANCES = 100_000
 _SERIES_KEY = "SeriesInstanceUID"
 _ALL_SERIES = "/series"
-#: Two patients may have got the same series UID.
-_TOLD_APART = (model.SERIES_INSTANCE_UID, model.STUDY_INSTANCE_UID)
+#: Two patients may have got the same UIDs.
+_TOLD_APART = (
+    *(model.SERIES_INSTANCE_UID, model.STUDY_INSTANCE_UID),
+    *(model.PATIENT_ID, model.ISSUER_OF_PATIENT_ID, model.PATIENT_BIRTH_DATE),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +97,22 @@ class DicomwebArchive:
         """End its connections; it can still be used."""
         self._peer.close()
 
-    def find(self, query: SeriesQuery) -> Iterator[FoundSeries]:
+    def find(
+        self, query: SeriesQuery, check: Callable[[], None] = lambda: None
+    ) -> Iterator[FoundSeries]:
         """See ``RemoteArchive.find``. Image Type, kernel and slice thickness are not given."""
-        seen: set[tuple[str, str]] = set()
-        nameless = 0
+        met = MetSeries(query)
         for path, keys in _searches(query):
             is_for_one = keys[:1] and keys[0][0] == _SERIES_KEY and path != _ALL_SERIES
-            rows = self._search(lambda: None)
-            for row in rows.all(path, (*keys, *_INCLUDED), _TOLD_APART):
+            met.begin_answer()
+            for row in self._search(check).all(path, (*keys, *_INCLUDED), _TOLD_APART):
                 found = _found(row)
-                if not found.is_named:
-                    nameless += 1
-                elif _is_wanted(found, query) and found.key not in seen:
-                    seen.add(found.key)
+                if met.is_new(found):
                     yield found
                     if is_for_one:
                         break
-        if nameless and self._log is not None:
-            self._log.warning("series-without-uid", source=self._config.name, number=nameless)
+        if met.nameless and self._log is not None:
+            self._log.warning("series-without-uid", source=self._config.name, number=met.nameless)
 
     def fetch(
         self,
@@ -200,14 +212,15 @@ class DicomwebArchive:
 def _tolerant(take: Callable[[], None], series: ReceivedSeries) -> bool:
     """Take the series; what does not come of it is due one by one. False if it broke off.
 
-    An answer may break off after some instances, and a service may refuse to give so much at
-    once (413) and still give each instance.
+    An answer may break off after some instances, or an instance in it, and a service may refuse
+    to give so much at once (413) and still give each instance.
     """
     before = len(series.sop_instance_uids)
     try:
         take()
-    except WebPeerError as error:
-        if error.wait_s or len(series.sop_instance_uids) == before:
+    except (WebPeerError, CutInstanceError) as error:
+        must_wait = isinstance(error, WebPeerError) and error.wait_s > 0
+        if must_wait or len(series.sop_instance_uids) == before:
             raise
         return False
     except PermanentError as error:
@@ -246,17 +259,6 @@ def _date_range(query: SeriesQuery) -> str:
     return "-".join(days)
 
 
-def _is_wanted(found: FoundSeries, query: SeriesQuery) -> bool:
-    """Whether an archive that does not know all keys has not given too much."""
-    return (
-        (not query.modalities or found.modality in ("", *query.modalities))
-        and found.series_instance_uid in (query.series_instance_uids or [found.series_instance_uid])
-        and found.study_instance_uid in (query.study_instance_uids or [found.study_instance_uid])
-        and (query.from_date is None or not "" < found.study_date < f"{query.from_date:%Y%m%d}")
-        and (query.to_date is None or not found.study_date > f"{query.to_date:%Y%m%d}")
-    )
-
-
 def _found(row: dict[str, Any]) -> FoundSeries:
     modality = model.text(row, model.MODALITY)
     return FoundSeries(
@@ -274,4 +276,10 @@ def _found(row: dict[str, Any]) -> FoundSeries:
             manufacturer=model.text(row, model.MANUFACTURER),
         ),
         sop_classes=model.texts(row, model.SOP_CLASSES_IN_STUDY),
+        patient=FoundPatient(
+            patient_id=model.text(row, model.PATIENT_ID),
+            issuer=model.text(row, model.ISSUER_OF_PATIENT_ID),
+            name=model.person_name(row, model.PATIENT_NAME),
+            birth_date=model.text(row, model.PATIENT_BIRTH_DATE),
+        ),
     )

@@ -19,12 +19,22 @@ from pacs_bridge.receive.sop_classes import IMAGES
 from pacs_bridge.sources.brief_retry import BriefRetry
 from pacs_bridge.sources.find_scu import FindScu, count_of, text_of, texts_of
 from pacs_bridge.sources.get_scu import GetScu
+from pacs_bridge.sources.met_series import MetSeries
 from pacs_bridge.sources.move_scu import MoveScu
 from pacs_bridge.sources.received_series import ReceivedSeries, SizeLimits, WantedSeries
-from pacs_bridge.sources.remote_archive import FoundSeries, SeriesQuery, checked_uid
+from pacs_bridge.sources.remote_archive import (
+    FoundPatient,
+    FoundSeries,
+    SeriesQuery,
+    checked_uid,
+)
 from pacs_bridge.sources.sub_operations import SubOperations
 
-_STUDY_TOLD = ("StudyInstanceUID", "StudyDate", "StudyDescription", "ModalitiesInStudy")
+_PATIENT_TOLD = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
+_STUDY_TOLD = (
+    *("StudyInstanceUID", "StudyDate", "StudyDescription", "ModalitiesInStudy"),
+    *_PATIENT_TOLD,
+)
 _SERIES_TOLD = (
     "SeriesInstanceUID",
     "Modality",
@@ -63,25 +73,24 @@ class DimseArchive:
         self._log = log
         self._retry = retry or BriefRetry()
 
-    def find(self, query: SeriesQuery) -> Iterator[FoundSeries]:
+    def find(
+        self, query: SeriesQuery, check: Callable[[], None] = lambda: None
+    ) -> Iterator[FoundSeries]:
         """See ``RemoteArchive.find``. Image Type, kernel and slice thickness are not given.
 
         Studies are searched day by day where the query names a first and a last day, then the
         series of each: no answer is larger than a day of the archive.
         """
-        seen: set[tuple[str, str]] = set()
-        nameless = 0
-        with self._finder() as finder:
+        met = MetSeries(query)
+        with self._finder(check) as finder:
+            owners = _Owners(finder)
             for study in _studies(query, finder):
-                for match in finder.find("SERIES", _series_keys(query, study), _nothing):
-                    found = _found(match, study)
-                    if not found.is_named:
-                        nameless += 1
-                    elif _is_wanted(found, query) and found.key not in seen:
-                        seen.add(found.key)
+                met.begin_answer()
+                for found in _series_of(query, study, finder, owners):
+                    if met.is_new(found):
                         yield found
-        if nameless:
-            self._log.warning("series-without-uid", source=self._config.name, number=nameless)
+        if met.nameless:
+            self._log.warning("series-without-uid", source=self._config.name, number=met.nameless)
 
     def fetch(
         self,
@@ -91,8 +100,9 @@ class DimseArchive:
         check: Callable[[], None],
     ) -> tuple[Path, ...]:
         """See ``RemoteArchive.fetch``. Only CT images are fetched, as the listener takes them."""
-        with self._finder() as finder:
-            study, expected = self._expected(finder, study_instance_uid, series_instance_uid, check)
+        with self._finder(check) as finder:
+            study, listed = self._listed(finder, study_instance_uid, series_instance_uid)
+        expected = frozenset(listed)
         limits = SizeLimits.of(self._config.max_instance_mib, self._config.max_series_gib)
         series = ReceivedSeries(folder, WantedSeries(study, series_instance_uid, expected), limits)
         identifier = Dataset()
@@ -101,7 +111,7 @@ class DimseArchive:
         identifier.SeriesInstanceUID = series_instance_uid
 
         def retrieve() -> None:
-            told = self._retrieve(identifier, series, check)
+            told = self._retrieve(identifier, series, frozenset(listed.values()), check)
             missing = expected - series.sop_instance_uids
             if missing:
                 raise TransientError(
@@ -115,30 +125,36 @@ class DimseArchive:
 
     def ask(self) -> str:
         """See ``RemoteArchive.ask``: searches for a study that there is not."""
-        with self._finder() as finder:
-            finder.find("STUDY", {"StudyInstanceUID": _NO_STUDY}, _nothing)
+        with self._finder(lambda: None) as finder:
+            finder.find("STUDY", {"StudyInstanceUID": _NO_STUDY})
         return f"C-FIND answers; series come by {self._config.retrieve.upper()}"
 
     @contextmanager
-    def _finder(self) -> Iterator[FindScu]:
-        finder = FindScu(self._config, self._calling_ae_title, self._retry)
+    def _finder(self, check: Callable[[], None]) -> Iterator[FindScu]:
+        finder = FindScu(self._config, self._calling_ae_title, self._retry, check)
         try:
             yield finder
         finally:
             finder.close()
 
     def _retrieve(
-        self, identifier: Dataset, series: ReceivedSeries, check: Callable[[], None]
+        self,
+        identifier: Dataset,
+        series: ReceivedSeries,
+        sop_classes: frozenset[str],
+        check: Callable[[], None],
     ) -> SubOperations:
         if self._config.retrieve is RetrieveBy.MOVE:
             scu = MoveScu(self._config, self._calling_ae_title, self._log)
             return scu.retrieve(identifier, series, check)
-        return GetScu(self._config, self._calling_ae_title).retrieve(identifier, series, check)
+        get = GetScu(self._config, self._calling_ae_title, sop_classes)
+        return get.retrieve(identifier, series, check)
 
-    def _expected(
-        self, finder: FindScu, study: str, series: str, check: Callable[[], None]
-    ) -> tuple[str, frozenset[str]]:
-        """Study of the series, and the SOP Instance UIDs of its images by the archive's lists."""
+    def _listed(self, finder: FindScu, study: str, series: str) -> tuple[str, dict[str, str]]:
+        """Study of the series, and by the archive's lists its images: SOP classes by their UIDs.
+
+        A SOP class that the archive does not tell is empty.
+        """
         keys = {
             "StudyInstanceUID": study,
             "SeriesInstanceUID": checked_uid(series),
@@ -146,7 +162,7 @@ class DimseArchive:
         }
         matches = [
             each
-            for each in finder.find("SERIES", keys, check)
+            for each in finder.find("SERIES", keys)
             if text_of(each, "SeriesInstanceUID") == series
         ]
         if not matches:
@@ -161,7 +177,7 @@ class DimseArchive:
             "SOPInstanceUID": "",
             "SOPClassUID": "",
         }
-        images = finder.find("IMAGE", keys, check)
+        images = finder.find("IMAGE", keys)
         listed = {text_of(each, "SOPInstanceUID"): text_of(each, "SOPClassUID") for each in images}
         listed.pop("", None)
         if len(listed) < max(count or 0, 1):
@@ -169,7 +185,7 @@ class DimseArchive:
                 Reason.SOURCE_INCOMPLETE,
                 f"{self._config.name}: lists {len(listed)} of {count} instances",
             )
-        wanted = frozenset(uid for uid, sop_class in listed.items() if sop_class in ("", *IMAGES))
+        wanted = {uid: kind for uid, kind in listed.items() if kind in ("", *IMAGES)}
         if not all(is_valid_uid(uid) for uid in wanted):
             raise PermanentError(Reason.BAD_ANSWER, f"{self._config.name}: lists no valid UID")
         if not wanted:
@@ -183,17 +199,34 @@ class DimseArchive:
 _NO_STUDY = "2.25.0"
 
 
-def _studies(query: SeriesQuery, finder: FindScu) -> Iterator[Dataset]:
-    """The studies whose series are to be searched."""
+def _studies(query: SeriesQuery, finder: FindScu) -> Iterator[Dataset | None]:
+    """The studies whose series are to be searched; None for a search in all at once."""
     if query.study_instance_uids:
         for uid in query.study_instance_uids:
-            yield from finder.find("STUDY", _study_keys(query, "", checked_uid(uid)), _nothing)
+            yield from finder.find("STUDY", _study_keys(query, "", checked_uid(uid)))
         return
     if query.series_instance_uids and not (query.from_date or query.to_date):
-        yield Dataset()  # relational, where the archive can do that (PS3.4 C.4.1.2.2.1)
+        yield None  # relational, where the archive can do that (PS3.4 C.4.1.2.2.1)
         return
     for dates in _date_ranges(query):
-        yield from finder.find("STUDY", _study_keys(query, dates, ""), _nothing)
+        yield from finder.find("STUDY", _study_keys(query, dates, ""))
+
+
+def _series_of(
+    query: SeriesQuery, study: Dataset | None, finder: FindScu, owners: _Owners
+) -> Iterator[FoundSeries]:
+    """What the archive lists in a study; the study itself, if its series cannot be asked for."""
+    if study is None:
+        study = Dataset()
+    elif not is_valid_uid(text_of(study, "StudyInstanceUID")):
+        yield _found(Dataset(), study)
+        return
+    matches = finder.find("SERIES", _series_keys(query, study))
+    uids = [text_of(each, "SeriesInstanceUID") for each in matches]
+    if len(set(uids)) < len(uids):  # of several patients, it may be: the study does not tell
+        study = Dataset()
+    for match in matches:
+        yield from owners.found(match, study)
 
 
 def _study_keys(query: SeriesQuery, dates: str, study: str) -> dict[str, str]:
@@ -204,7 +237,7 @@ def _study_keys(query: SeriesQuery, dates: str, study: str) -> dict[str, str]:
         "PatientID": query.patient_id,
         "AccessionNumber": query.accession_number,
     }
-    if len(query.modalities) == 1:
+    if len(query.modalities) == 1 and not study:  # by it Orthanc gives a study of two patients once
         keys["ModalitiesInStudy"] = query.modalities[0]
     return keys
 
@@ -219,6 +252,29 @@ def _series_keys(query: SeriesQuery, study: Dataset) -> dict[str, str]:
     }
 
 
+class _Owners:
+    """Looks up the patients of series that were found without their study; for one search."""
+
+    def __init__(self, finder: FindScu) -> None:
+        self._finder = finder
+        self._studies: dict[str, tuple[Dataset, ...]] = {}
+
+    def found(self, match: Dataset, study: Dataset) -> Iterator[FoundSeries]:
+        """A series, once for every patient that the archive has its study under."""
+        for each in (study,) if text_of(study, "StudyInstanceUID") else self._of(match):
+            yield _found(match, each)
+
+    def _of(self, match: Dataset) -> tuple[Dataset, ...]:
+        uid = text_of(match, "StudyInstanceUID")
+        if uid not in self._studies and is_valid_uid(uid):
+            keys = dict.fromkeys(_STUDY_TOLD, "") | {"StudyInstanceUID": uid}
+            told = self._finder.find("STUDY", keys)
+            self._studies[uid] = tuple(
+                each for each in told if text_of(each, "StudyInstanceUID") == uid
+            )
+        return self._studies.get(uid) or (Dataset(),)
+
+
 def _date_ranges(query: SeriesQuery) -> Iterator[str]:
     """Each day by itself, or the open range that was asked for (PS3.4 C.2.2.2.5)."""
     first, last = query.from_date, query.to_date
@@ -228,13 +284,6 @@ def _date_ranges(query: SeriesQuery) -> Iterator[str]:
         return
     for number in range((last - first).days + 1):
         yield f"{first + timedelta(days=number):%Y%m%d}"
-
-
-def _is_wanted(found: FoundSeries, query: SeriesQuery) -> bool:
-    """Whether the archive has not given more than what was asked for."""
-    return (
-        not query.modalities or found.modality in ("", *query.modalities)
-    ) and found.series_instance_uid in (query.series_instance_uids or [found.series_instance_uid])
 
 
 def _found(match: Dataset, study: Dataset) -> FoundSeries:
@@ -256,8 +305,5 @@ def _found(match: Dataset, study: Dataset) -> FoundSeries:
             manufacturer=text_of(match, "Manufacturer"),
         ),
         sop_classes=texts_of(study, "SOPClassesInStudy"),
+        patient=FoundPatient(*(told(keyword) for keyword in _PATIENT_TOLD)),
     )
-
-
-def _nothing() -> None:
-    """Nothing to look at between two answers of a search."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.valuerep import PersonName
 from pynetdicom import build_context, evt
 
 from inference.reasons import Reason
@@ -36,18 +37,25 @@ class FindScu:
         Ours.
     retry
         For associations that are dropped.
+    check
+        Called while waiting; what it raises ends a search.
     """
 
-    def __init__(self, config: DimseSourceConfig, calling_ae_title: str, retry: BriefRetry) -> None:
+    def __init__(
+        self,
+        config: DimseSourceConfig,
+        calling_ae_title: str,
+        retry: BriefRetry,
+        check: Callable[[], None],
+    ) -> None:
         self._config = config
         self._retry = retry
+        self._check = check
         self._line = ArchiveLine(config, calling_ae_title)
         self._unread_bytes = 0
         self._is_flooded = False
 
-    def find(
-        self, level: str, keys: dict[str, str], check: Callable[[], None]
-    ) -> tuple[Dataset, ...]:
+    def find(self, level: str, keys: dict[str, str]) -> tuple[Dataset, ...]:
         """All matches of one request.
 
         Parameters
@@ -56,8 +64,6 @@ class FindScu:
             STUDY, SERIES or IMAGE.
         keys
             By keyword: what must match, or empty for what is to be told.
-        check
-            Called while waiting.
 
         Raises
         ------
@@ -72,19 +78,21 @@ class FindScu:
         identifier.QueryRetrieveLevel = level
         for keyword, value in keys.items():
             setattr(identifier, keyword, value)
-        return self._retry.run(lambda: self._matches(identifier, check), check)
+        self._check()
+        return self._retry.run(lambda: self._matches(identifier), self._check)
 
     def close(self) -> None:
         """End the association; another search begins a new one."""
         self._line.close()
 
-    def _matches(self, identifier: Dataset, check: Callable[[], None]) -> tuple[Dataset, ...]:
+    def _matches(self, identifier: Dataset) -> tuple[Dataset, ...]:
         try:
             if not self._line.is_open:
-                self._line.open(replace(_PROPOSAL, handlers=((evt.EVT_DATA_RECV, self._count),)))
+                handlers = ((evt.EVT_DATA_RECV, self._count),)
+                self._line.open(replace(_PROPOSAL, handlers=handlers), self._check)
             self._unread_bytes = 0
             self._is_flooded = False
-            return self._one_request(identifier, check)
+            return self._one_request(identifier)
         except BridgeError as error:
             self._line.abort()
             if self._is_flooded:
@@ -102,14 +110,14 @@ class FindScu:
             self._is_flooded = True
             self._line.cut()
 
-    def _one_request(self, identifier: Dataset, check: Callable[[], None]) -> tuple[Dataset, ...]:
+    def _one_request(self, identifier: Dataset) -> tuple[Dataset, ...]:
         found: list[Dataset] = []
         limit = self._config.max_results
         with self._line.request(
             lambda association: association.send_c_find(
                 identifier, STUDY_ROOT_FIND, msg_id=_MESSAGE_ID
             ),
-            check,
+            self._check,
         ) as responses:
             for status, _, match in responses:
                 self._unread_bytes = 0
@@ -140,7 +148,8 @@ def text_of(match: Dataset, keyword: str) -> str:
     """The first value of an attribute as text; empty without one, or with one beyond reading."""
     with suppress(Exception):  # a value is decoded when it is asked for, whatever it holds
         value = match.get(keyword)
-        if value is not None and not isinstance(value, str) and hasattr(value, "__iter__"):
+        is_one = value is None or isinstance(value, str | PersonName)
+        if not is_one and hasattr(value, "__iter__"):
             value = next(iter(value), None)
         return "" if value is None else sound(str(value))
     return ""

@@ -8,8 +8,9 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import build_context, build_role, evt
 
+from inference.reasons import Reason
 from pacs_bridge.config.sources import DimseSourceConfig
-from pacs_bridge.errors import BridgeError
+from pacs_bridge.errors import BridgeError, PermanentError
 from pacs_bridge.receive.landing import file_meta
 from pacs_bridge.receive.sop_classes import IMAGES
 from pacs_bridge.receive.status import Status
@@ -32,11 +33,16 @@ class GetScu:
         Of the source.
     calling_ae_title
         Ours.
+    sop_classes
+        Of what is to come, as far as it is known.
     """
 
-    def __init__(self, config: DimseSourceConfig, calling_ae_title: str) -> None:
+    def __init__(
+        self, config: DimseSourceConfig, calling_ae_title: str, sop_classes: frozenset[str]
+    ) -> None:
         self._config = config
         self._calling_ae_title = calling_ae_title
+        self._sop_classes = sop_classes
 
     def retrieve(
         self, identifier: Dataset, series: ReceivedSeries, check: Callable[[], None]
@@ -49,12 +55,14 @@ class GetScu:
         Raises
         ------
         TransientError, PermanentError
-            As ``ArchiveLine.open``, ``refusal`` and ``ReceivedSeries.take``.
+            As ``ArchiveLine.open``, ``refusal`` and ``ReceivedSeries.take``; ``source-refused`` if
+            the archive takes no presentation context in which it could send the images.
         """
         line = ArchiveLine(self._config, self._calling_ae_title)
         taker = _Taker(series, line)
         try:
-            line.open(_proposal(self._config, taker.handlers()))
+            line.open(_proposal(self._config, taker.handlers()), check)
+            self._check_contexts(line)
             told = SubOperations()
             with line.request(
                 lambda association: association.send_c_get(identifier, STUDY_ROOT_GET), check
@@ -71,6 +79,16 @@ class GetScu:
             raise
         line.close()
         return told
+
+    def _check_contexts(self, line: ArchiveLine) -> None:
+        """What was not accepted in negotiation can never come, however often it is asked for."""
+        accepted = line.accepted_sop_classes().intersection(IMAGES)
+        lacking = self._sop_classes.intersection(IMAGES) - accepted
+        if lacking or not accepted:
+            what = ", ".join(sorted(lacking)) or "any image"
+            raise PermanentError(
+                Reason.SOURCE_REFUSED, f"{line.name}: would not send {what} by C-GET; try c-move"
+            )
 
 
 class _Taker:

@@ -55,7 +55,7 @@ class MoveScu:
         title = self._config.move_ae_title or ""
         with StoreDoor(self._config, series, line, self._log, check) as door:
             try:
-                line.open(_PROPOSAL)
+                line.open(_PROPOSAL, check)
                 with line.request(
                     lambda association: association.send_c_move(identifier, title, STUDY_ROOT_MOVE),
                     check,

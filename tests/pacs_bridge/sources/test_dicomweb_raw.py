@@ -16,7 +16,6 @@ import pytest
 from inference.reasons import Reason
 from pacs_bridge.config.destinations import ResultKind, StowDestinationConfig
 from pacs_bridge.config.sources import DicomwebSourceConfig
-from pacs_bridge.deliver.store_scu import UnreachableError
 from pacs_bridge.deliver.stow import StowClient
 from pacs_bridge.errors import BridgeError, TransientError
 from pacs_bridge.queue import ResultFile
@@ -107,6 +106,25 @@ def test_nothing_that_a_service_wrote_is_repeated(
     assert "19701224" not in told
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _JSON + b"Transfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n",
+        _JSON + b"Content-Length: 100\r\n\r\n[]",
+        _JSON + b'Connection: close\r\n\r\n[{"00080060": ',
+        _JSON + b"Connection: close\r\n\r\n",
+    ],
+    ids=["chunked", "length", "half", "nothing"],
+)
+def test_an_answer_that_ends_early_is_never_an_empty_list(
+    serve_raw: Callable[..., str], open_archive: Callable[..., DicomwebArchive], answer: bytes
+) -> None:
+    archive = open_archive(serve_raw(lambda connection: connection.sendall(answer)))
+    with pytest.raises(TransientError) as caught:
+        list(archive.find(SeriesQuery()))
+    assert caught.value.reason is Reason.SOURCE_UNREACHABLE
+
+
 def _drip(head: bytes, drop: bytes) -> Callable[[socket.socket], None]:
     def answer(connection: socket.socket) -> None:
         connection.sendall(head)
@@ -160,6 +178,28 @@ def test_a_check_that_raises_ends_a_wait(
     silent.set()
 
 
+@pytest.mark.parametrize("name", [*_DRIPPING, "silence"])
+def test_a_check_that_raises_ends_a_search_that_waits(
+    serve_raw: Callable[..., str], open_archive: Callable[..., DicomwebArchive], name: str
+) -> None:
+    class Leaving(Exception):
+        pass
+
+    checks: list[float] = []
+
+    def check() -> None:
+        checks.append(time.monotonic())
+        if len(checks) > 3:
+            raise Leaving
+
+    silent = threading.Event()
+    answer = _DRIPPING.get(name, lambda _: silent.wait(60))
+    archive = open_archive(serve_raw(answer), response_timeout_s=600)
+    with pytest.raises(Leaving):
+        list(archive.find(SeriesQuery(), check))
+    silent.set()
+
+
 @pytest.mark.parametrize("name", ["header", "interim"])
 def test_a_result_is_not_held_by_an_answer_that_drips(
     serve_raw: Callable[..., str],
@@ -181,7 +221,7 @@ def test_a_result_is_not_held_by_an_answer_that_drips(
     )
     table = {"name": "web", "url": serve_raw(_DRIPPING[name]), "response_timeout_s": 0.3}
     client = StowClient(StowDestinationConfig.model_validate_json(json.dumps(table)), tmp_path)
-    with pytest.raises(UnreachableError) as caught:
+    with pytest.raises(TransientError) as caught:
         client.send((result,))
     assert "ReadTimeout" in caught.value.detail
     client.close()

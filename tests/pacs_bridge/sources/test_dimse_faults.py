@@ -17,7 +17,7 @@ from typing import Any
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_context, evt
+from pynetdicom import AE, association, build_context, evt
 
 from inference.reasons import Reason
 from pacs_bridge.config.sources import DimseSourceConfig
@@ -237,7 +237,7 @@ def test_a_search_over_many_studies_outlives_dropped_associations(
     flaky: Flaky, open_archive: Callable[..., DimseArchive], original: Any
 ) -> None:
     flaky.drop_every = 2
-    studies = tuple(f"1.2.{number}" for number in range(5))
+    studies = (original.study_uid, *(f"1.2.{number}" for number in range(4)))
     found = list(open_archive().find(SeriesQuery(study_instance_uids=studies)))
     assert [each.series_instance_uid for each in found] == [original.series_uid]
     assert flaky.requests == ["STUDY", "SERIES"] * 5
@@ -361,6 +361,57 @@ def test_an_instance_of_another_series_is_not_taken(
         assert error.reason is Reason.BAD_ANSWER
 
 
+def _cut_one(monkeypatch: pytest.MonkeyPatch, uid: str, times: int) -> None:
+    """The archive cuts an instance within its pixels as it sends it, so many times."""
+    left = [times]
+    encode = association.encode
+
+    def encode_and_cut(ds: Dataset, *how: object, **more: object) -> bytes | None:
+        data = encode(ds, *how, **more)
+        if data is not None and ds.get("SOPInstanceUID") == uid and "PixelData" in ds and left[0]:
+            left[0] -= 1
+            return data[:-40]
+        return data
+
+    monkeypatch.setattr(association, "encode", encode_and_cut)
+
+
+@BOTH
+def test_an_instance_that_comes_cut_is_asked_for_again(
+    flaky: Flaky,
+    fetch: Callable[..., Any],
+    original: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    retrieve: str,
+) -> None:
+    _cut_one(monkeypatch, str(flaky.instances[2].SOPInstanceUID), 1)
+    original.assert_is(fetch(retrieve))
+
+
+@BOTH
+def test_an_instance_that_always_comes_cut_is_missing_for_now_and_named(
+    flaky: Flaky, fetch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, retrieve: str
+) -> None:
+    uid = str(flaky.instances[2].SOPInstanceUID)
+    _cut_one(monkeypatch, uid, 99)
+    error = _error(fetch, retrieve)
+    assert isinstance(error, TransientError)
+    assert error.reason is Reason.SOURCE_INCOMPLETE
+    assert uid in error.detail
+
+
+@BOTH
+def test_one_instance_with_two_contents_is_a_conflict(
+    flaky: Flaky, fetch: Callable[..., Any], original: Any, retrieve: str
+) -> None:
+    other = pydicom.dcmread(original.paths[0])
+    other.PixelData = bytes(len(other.PixelData))
+    flaky.extra = [other]
+    error = _error(fetch, retrieve)
+    assert isinstance(error, PermanentError)
+    assert error.reason is Reason.CONFLICTING_INSTANCE
+
+
 @BOTH
 def test_an_instance_beyond_the_limit_is_too_large(
     flaky: Flaky, fetch: Callable[..., Any], retrieve: str
@@ -462,6 +513,31 @@ def test_an_archive_without_c_get_is_said(
     with pytest.raises(PermanentError) as refused:
         archive.fetch(original.study_uid, original.series_uid, tmp_path / "got", _nothing)
     assert refused.value.reason is Reason.SOURCE_REFUSED
+    closing.submit(server.shutdown)
+
+
+@pytest.mark.parametrize("storage", [None, "1.2.840.10008.5.1.4.1.1.2.1"], ids=["none", "other"])
+def test_an_archive_that_would_not_send_the_images_over_the_association_is_said(
+    original: Any, kept_log: Any, tmp_path: Path, closing: ThreadPoolExecutor, storage: str | None
+) -> None:
+    made = Flaky([pydicom.dcmread(path) for path in original.paths])
+    ae = AE(ae_title="FLAKY")
+    for model in (FIND, GET):
+        ae.add_supported_context(model)
+    if storage is not None:
+        ae.add_supported_context(storage, EXPLICIT, scu_role=True, scp_role=True)
+    handlers = [(evt.EVT_C_FIND, made.find), (evt.EVT_C_GET, made.get)]
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    table = {"name": "pacs", "kind": "dimse", "ae_title": "FLAKY", "host": "127.0.0.1"}
+    config = DimseSourceConfig.model_validate_json(
+        json.dumps(table | {"port": server.server_address[1]})
+    )
+    archive = DimseArchive(config, "PACSBRIDGE", kept_log, BriefRetry(lambda seconds: None))
+    with pytest.raises(PermanentError) as refused:
+        archive.fetch(original.study_uid, original.series_uid, tmp_path / "got", _nothing)
+    assert refused.value.reason is Reason.SOURCE_REFUSED
+    assert "c-move" in refused.value.detail
+    assert "C-GET" not in made.requests
     closing.submit(server.shutdown)
 
 

@@ -66,13 +66,77 @@ def test_one_series_uid_in_two_studies_is_two_series(
 
 
 @pytest.mark.parametrize("bad", ["../../x", "1.\ud800", "", None, "1" * 70, {"a": 1}])
-def test_a_row_without_a_uid_that_can_be_asked_for_is_counted_and_ends_no_search(
+def test_a_row_without_a_uid_that_can_be_asked_for_is_given_as_such_and_ends_no_search(
     service: Any, open_archive: Callable[..., DicomwebArchive], kept_log: Any, bad: object
 ) -> None:
     rows = [_row("1.2", bad), _row("1.2", "1.2.4")]
     service.pages = lambda _, limit, offset: rows[offset : offset + limit]
-    assert [each.series_instance_uid for each in open_archive().find(SeriesQuery())] == ["1.2.4"]
+    found = list(open_archive().find(SeriesQuery()))
+    assert [each.is_named for each in found] == [False, True]
+    assert found[1].series_instance_uid == "1.2.4"
     assert kept_log.lines == [("series-without-uid", {"source": "pacs", "number": 1})]
+
+
+@pytest.mark.parametrize("page_size", [3, 100])
+@pytest.mark.parametrize(
+    "pages",
+    [
+        lambda rows, limit, offset: rows[offset : offset + limit],
+        lambda rows, limit, offset: rows,
+        lambda rows, limit, offset: rows[:limit],
+    ],
+    ids=["as-told", "all-at-once", "no-offset"],
+)
+def test_every_row_without_a_uid_counts_once_however_a_service_pages(
+    service: Any, open_archive: Callable[..., DicomwebArchive], pages: Any, page_size: int
+) -> None:
+    named = [_row("1.2", f"1.2.{number}") for number in range(3)]
+    rows = [*named, _row("1.2", None), _row("1.2", None), _row("1.3", None), _row("1.2", "x")]
+    service.pages = lambda _, limit, offset: pages(rows, limit, offset)
+    query = SeriesQuery(modalities=("CT", "MR"))  # a search each, and the service knows no keys
+    found = list(open_archive(page_size=page_size).find(query))
+    assert sum(each.is_named for each in found) == 3
+    assert sum(not each.is_named for each in found) == 4
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'""', b"0", b"false"])
+def test_what_is_no_list_is_not_taken_for_an_empty_one(
+    service: Any, open_archive: Callable[..., DicomwebArchive], answer: bytes
+) -> None:
+    service.faults = [lambda exchange: exchange.json(answer)]
+    with pytest.raises(PermanentError) as caught:
+        list(open_archive().find(SeriesQuery()))
+    assert caught.value.reason is Reason.BAD_ANSWER
+
+
+def test_a_page_that_says_that_it_is_a_part_is_followed_by_the_next(
+    service: Any, open_archive: Callable[..., DicomwebArchive]
+) -> None:
+    rows = [_row("1.2", f"1.2.{number}") for number in range(5)]
+    service.faults = [lambda exchange: exchange.json(rows[:2], 206)]
+    service.pages = lambda _, limit, offset: rows[offset : offset + limit]
+    assert len(list(open_archive().find(SeriesQuery()))) == 5
+    service.faults = [lambda exchange: exchange.json(rows[:1], 206)]
+    assert "some" in open_archive().ask()
+
+
+def test_a_check_that_raises_ends_a_search_between_two_pages(
+    service: Any, open_archive: Callable[..., DicomwebArchive]
+) -> None:
+    rows = [_row("1.2", f"1.2.{number}") for number in range(100)]
+    service.pages = lambda _, limit, offset: rows[offset : offset + limit]
+
+    class Leaving(Exception):
+        pass
+
+    def check() -> None:
+        if len(service.requests) >= 3:
+            raise Leaving
+
+    found = []
+    with pytest.raises(Leaving):
+        found.extend(open_archive(page_size=10).find(SeriesQuery(), check))
+    assert len(service.requests) == 3
 
 
 @pytest.mark.parametrize("count", [2**31, 2**63, -1, 1e300, "9" * 5000, "many", None])
@@ -155,6 +219,79 @@ def test_a_range_of_an_instance_is_none(
     with pytest.raises(PermanentError) as caught:
         _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
     assert caught.value.reason is Reason.BAD_ANSWER
+
+
+_CUT_BYTES = 40  # within the pixels of an original
+
+
+def _parts_with_a_cut_one(exchange: Any, paths: list[Path]) -> None:
+    files = [path.read_bytes() for path in paths]
+    exchange.parts([files[0], files[1][:-_CUT_BYTES], *files[2:]])
+
+
+def test_an_instance_that_is_cut_in_a_body_that_is_not_is_asked_for_by_itself(
+    service: Any, open_archive: Callable[..., DicomwebArchive], original: Any, tmp_path: Path
+) -> None:
+    service.faults = [lambda exchange: False] * 3
+    service.faults.append(lambda exchange: _parts_with_a_cut_one(exchange, original.paths))
+    got = _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
+    original.assert_is(got)
+    asked = [path for _, path, _ in service.requests if "/instances/" in path]
+    (cut,) = asked
+    assert cut.endswith(list(service.files)[1])
+
+
+def test_an_instance_that_always_comes_cut_is_missing_for_now_and_named(
+    service: Any, open_archive: Callable[..., DicomwebArchive], original: Any, tmp_path: Path
+) -> None:
+    data = original.paths[1].read_bytes()
+    original.paths[1].write_bytes(data[:-_CUT_BYTES])
+    with pytest.raises(TransientError) as caught:
+        _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
+    assert caught.value.reason is Reason.SOURCE_INCOMPLETE
+    assert list(service.files)[1] in caught.value.detail
+
+
+def test_an_instance_that_is_cut_where_no_count_says_what_is_missing_is_incomplete(
+    service: Any, open_archive: Callable[..., DicomwebArchive], original: Any, tmp_path: Path
+) -> None:
+    _hide_the_count(service, listed=1)
+
+    def cut(exchange: Any) -> None:
+        _parts_with_a_cut_one(exchange, original.paths)
+
+    service.faults = [lambda exchange: _cut_series(exchange, cut)] * 99
+    with pytest.raises(TransientError) as caught:
+        _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
+    assert caught.value.reason is Reason.SOURCE_INCOMPLETE
+
+
+def test_pixels_that_are_too_few_in_the_archive_are_refused_and_not_asked_for_again(
+    service: Any, open_archive: Callable[..., DicomwebArchive], original: Any, tmp_path: Path
+) -> None:
+    ds = pydicom.dcmread(original.paths[1])
+    ds.PixelData = ds.PixelData[:-_CUT_BYTES]
+    ds.save_as(original.paths[1])
+    with pytest.raises(PermanentError) as caught:
+        _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
+    assert caught.value.reason is Reason.CORRUPT_PIXEL_DATA
+    assert len([path for _, path, _ in service.requests if "?" not in path]) == 1
+
+
+def test_one_instance_with_two_contents_in_one_answer_is_a_conflict(
+    service: Any, open_archive: Callable[..., DicomwebArchive], original: Any, tmp_path: Path
+) -> None:
+    ds = pydicom.dcmread(original.paths[0])
+    ds.PixelData = bytes(len(ds.PixelData))
+    ds.save_as(tmp_path / "other.dcm")
+
+    def with_another(exchange: Any) -> None:
+        exchange.parts([p.read_bytes() for p in (*original.paths, tmp_path / "other.dcm")])
+
+    service.faults = [lambda exchange: False] * 3 + [with_another]
+    with pytest.raises(PermanentError) as caught:
+        _fetch(open_archive(), original.study_uid, original.series_uid, tmp_path / "got")
+    assert caught.value.reason is Reason.CONFLICTING_INSTANCE
 
 
 def _hide_the_count(service: Any, listed: int) -> None:
