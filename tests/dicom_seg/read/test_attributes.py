@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+from contextlib import suppress
+from io import BytesIO
+
 import pytest
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
+from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 
+from dicom_seg.read import attributes as attributes_module
 from dicom_seg.read.attributes import Attributes, tag_of
 from dicom_seg.read.header import quiet_pydicom
 
@@ -77,6 +83,74 @@ def test_texts_lose_padding_and_control_characters():
 )  # fmt: skip
 def test_a_uid_is_made_like_one_or_empty(value, uid):
     assert raw("SOPInstanceUID", value, "UI").uid("SOPInstanceUID") == uid
+
+
+def file_of(charset=b"", implicit=False, **elements):
+    """A data set as it is read from a file: pairs of VR and bytes by keyword."""
+    given = {"SpecificCharacterSet": ("CS", charset)} | elements
+    content = b""
+    for keyword, (vr, value) in sorted(given.items(), key=lambda item: Tag(item[0])):
+        tag = Tag(keyword)
+        content += struct.pack("<HH", tag.group, tag.element)
+        if implicit:
+            content += struct.pack("<I", len(value))
+        elif vr == "UN":
+            content += struct.pack("<2sxxI", vr.encode(), len(value))
+        else:
+            content += struct.pack("<2sH", vr.encode(), len(value))
+        content += value
+    return read_dataset(BytesIO(content), implicit, True)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("RescaleSlope", "DS", b"2.50"), ("RescaleSlope", "DS", b"abc "),
+        ("KVP", "DS", b"\xe9\xff"), ("ImagePositionPatient", "DS", b"1\\-2.0\\3e1 "),
+        ("ImageType", "CS", b"DERIVED \\ PRIMARY"), ("ImageType", "CS", b"\\\\"),
+        ("Rows", "US", b"\x00\x02"), ("Rows", "US", b"\x00\x02\x00\x00"), ("Rows", "US", b"\x01"),
+        ("NumberOfFrames", "IS", b"12"), ("NumberOfFrames", "IS", b"1.5 "),
+        ("SOPInstanceUID", "UI", b"1.2.840\0"), ("PatientName", "PN", b"Doe^J\xe9r\xf4me "),
+        ("PatientID", "LO", b"M\xfcller\\2"), ("PatientBirthDate", "DA", b"19700101"),
+        ("PixelPaddingValue", "SS", b"\x30\xf8"), ("TriggerTime", "DS", b""),
+        ("AcquisitionTime", "TM", b"101010.5"), ("KVP", "LO", b"120 "), ("KVP", "UN", b"120 "),
+    ],
+)  # fmt: skip
+def test_what_was_decoded_before_is_what_pydicom_makes_of_it(keyword, vr, value, implicit):
+    for charset in (b"ISO_IR 100", b"ISO_IR 192", b"ISO_IR 100"):
+        elements = {keyword: (vr, value), "PixelRepresentation": ("US", b"\1\0")}
+        ds = file_of(charset, implicit, **elements)
+        for _ in range(2):
+            attributes = Attributes(ds)
+            kept = attributes.texts(keyword), attributes.numbers(keyword, 1)
+            kept += (attributes.integer(keyword, vr="US"),)
+            decoded = file_of(charset, implicit, **elements)
+            with suppress(Exception):
+                _ = decoded[keyword]
+            alone = Attributes(decoded)
+            assert kept == (
+                alone.texts(keyword), alone.numbers(keyword, 1), alone.integer(keyword, vr="US"),
+            )  # fmt: skip
+
+
+def test_an_element_is_decoded_once_and_stays_as_it_is_stored(monkeypatch):
+    decoded = []
+    convert = attributes_module.convert_raw_data_element
+
+    def counted(raw, **options):
+        decoded.append(raw.tag)
+        return convert(raw, **options)
+
+    monkeypatch.setattr(attributes_module, "convert_raw_data_element", counted)
+    for _ in range(5):
+        ds = file_of(KVP=("DS", b"117.25"), PatientName=("PN", b"Roe^Decoded Once"))
+        attributes = Attributes(ds)
+        assert (attributes.number("KVP"), attributes.text("PatientName")) == (
+            117.25, "Roe^Decoded Once",
+        )  # fmt: skip
+        assert isinstance(ds.get_item("KVP"), RawDataElement)
+    assert len(decoded) == 2
 
 
 def test_the_first_data_set_that_has_an_attribute_wins():
