@@ -7,7 +7,8 @@ Synthetic series: noisy cylinders of tissue, each with a patient of its own. Bot
 commands in processes of their own, as a user calls them, with the same model and the same
 options. Beside the time of all series it is told for what share of the run the model computed;
 the rest it waited, its start left out. ``--headers N`` measures ``archive plan`` on N series of
-twelve small instances instead.
+twelve small instances instead; ``--duplicates N`` one of N series that lie in one zip file and
+unpacked beside it, and of a quarter as many: the time a file is to be the same.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from row import Row, Unit, add_json_option, write_rows
@@ -37,11 +40,14 @@ def main() -> None:
     parser.add_argument("--model", default="synthetic-3mm")
     parser.add_argument("--options", default="", help="more options of both commands")
     parser.add_argument("--headers", type=int, default=0, help="measure a plan of so many series")
+    parser.add_argument("--duplicates", type=int, default=0, help="so many series, zipped and not")
     parser.add_argument("--folder", type=Path, default=None, help="for the series; default: /tmp")
     add_json_option(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        if options.headers:
+        if options.duplicates:
+            rows = plan_duplicates(Path(folder), options.duplicates)
+        elif options.headers:
             rows = [plan_headers(Path(folder), options.headers)]
         else:
             rows = [compare(Path(folder), options)]
@@ -87,13 +93,7 @@ def compare(folder: Path, options: argparse.Namespace) -> Row:
 
 def plan_headers(folder: Path, count: int) -> Row:
     """A plan of a mixture with every reason; the second call finds nothing new."""
-    spec = importlib.util.spec_from_file_location("archive_tree", _TREE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    tree = module.ArchiveTree(folder / "archive")
+    tree = tree_in(folder / "archive")
     tree.fill(count)
     run = ["--run", folder / "run"]
     first_s = timed("archive", "plan", *run, folder / "archive", "--quiet")
@@ -105,6 +105,39 @@ def plan_headers(folder: Path, count: int) -> Row:
     print(f"{count} series, {files} files: planned in {first_s:.1f} s, again in {again_s:.1f} s")
     print(f"{1e6 * first_s / files:.0f} us a file on {len(os.sched_getaffinity(0))} processors")
     return Row("archive", f"plan of {count} series, {files} files", Unit.SECONDS, first_s)
+
+
+def plan_duplicates(folder: Path, count: int) -> list[Row]:
+    """Plans of two sizes; each instance lies in a zip file and unpacked beside it."""
+    rows = []
+    for number in (max(1, count // 4), count):
+        place = folder / f"of-{number}"
+        tree = tree_in(place / "archive")
+        for each in range(number):
+            tree.add("run", f"series{each}")
+        with zipfile.ZipFile(place / "archive" / "all.zip", "w") as target:
+            for path in sorted(tree.root.glob("series*/*")):
+                target.write(path, path.relative_to(tree.root))
+        run = ["--run", place / "run"]
+        seconds = timed("archive", "plan", *run, place / "archive", "--quiet", "--processes", 1)
+        said = json.loads(bridge("archive", "report", *run, "--json").stdout)
+        files = said["files"]["all"]
+        assert said["files"]["duplicate-instance"] == files // 2, said["files"]
+        print(f"{number} series, {files} files: {1e6 * seconds / files:.0f} us a file")
+        work = f"plan of {files} files, half of them duplicates in a zip file, a file"
+        rows.append(Row("archive", work, Unit.SECONDS, seconds / files))
+    return rows
+
+
+def tree_in(root: Path) -> Any:
+    """The tree of headers that the tests fill."""
+    spec = importlib.util.spec_from_file_location("archive_tree", _TREE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module.ArchiveTree(root)
 
 
 def timed(*arguments: object) -> float:
