@@ -321,9 +321,7 @@ def _claim(connection: sqlite3.Connection, row: sqlite3.Row, worker: str) -> Job
         attempt=row["attempts"],
         worker=worker,
         created=datetime.fromisoformat(row["created_at"]),
-        predecessors=sent_results_before(
-            connection, request.series_instance_uid, request.revision, request.route
-        ),
+        predecessors=sent_results_before(connection, row["id"]),
     )
 
 

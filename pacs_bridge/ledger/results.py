@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from pacs_bridge.ledger.supersession import of_one_line
 from pacs_bridge.queue import ResultFile
 
 _COLUMNS = (
@@ -50,14 +51,16 @@ def results_of(
     return tuple(ResultFile(*row) for row in rows)
 
 
-def sent_results_before(
-    connection: sqlite3.Connection, series_instance_uid: str, revision: int, route: str
-) -> tuple[ResultFile, ...]:
-    """Results of the latest earlier revision of which something left the house, in all kinds."""
+def sent_results_before(connection: sqlite3.Connection, job_id: int) -> tuple[ResultFile, ...]:
+    """Results of the latest earlier revision of which something left the house, in all kinds.
+
+    Of the line of the job alone: what an archive run makes stands beside what is received.
+    """
     job = connection.execute(
-        "SELECT j.id FROM jobs j WHERE j.series_instance_uid = ? AND j.revision < ?"
-        " AND j.route = ? AND EXISTS (SELECT 1 FROM deliveries d WHERE d.job_id = j.id"
+        "SELECT j.id FROM jobs n JOIN jobs j ON j.series_instance_uid = n.series_instance_uid"  # noqa: S608
+        f" WHERE n.id = ? AND j.revision < n.revision AND {of_one_line('j', 'n')}"
+        " AND EXISTS (SELECT 1 FROM deliveries d WHERE d.job_id = j.id"
         " AND d.sent_sop_instance_uid IS NOT NULL) ORDER BY j.revision DESC LIMIT 1",
-        (series_instance_uid, revision, route),
+        (job_id,),
     ).fetchone()
     return () if job is None else results_of(connection, job[0])

@@ -19,7 +19,7 @@ def _is_archive(job: str) -> str:
     return f"({job}.priority = 2 AND {job}.source <> 'spool')"
 
 
-def _of_one_line(one: str, other: str) -> str:
+def of_one_line(one: str, other: str) -> str:
     """Whether two jobs of a series make results for the same use."""
     return f"({one}.route = {other}.route AND {_is_archive(one)} = {_is_archive(other)})"
 
@@ -29,7 +29,7 @@ def _is_undecided(job: str) -> str:
     return f"""
 (NOT {_is_archive(job)} AND (n.state IN ('receiving', 'quiet')
  OR EXISTS (SELECT 1 FROM jobs m WHERE m.series_instance_uid = n.series_instance_uid
-               AND m.revision = n.revision AND {_of_one_line("m", job)}
+               AND m.revision = n.revision AND {of_one_line("m", job)}
                AND m.state IN ('ready', 'retry', 'claimed', 'segmented', 'encoded'))))
 """  # noqa: S608 - constants
 
@@ -45,14 +45,14 @@ EXISTS (SELECT 1 FROM revisions n WHERE n.series_instance_uid = jobs.series_inst
 IS_EARLIER_UNDER_WAY = f"""
 EXISTS (SELECT 1 FROM jobs e JOIN deliveries d ON d.job_id = e.id
  WHERE e.series_instance_uid = jobs.series_instance_uid AND e.revision < jobs.revision
-   AND {_of_one_line("e", "jobs")} AND d.sender IS NOT NULL AND d.lease_until_s > :now)
+   AND {of_one_line("e", "jobs")} AND d.sender IS NOT NULL AND d.lease_until_s > :now)
 """  # noqa: S608 - constants
 
 #: Of a row of jobs: whether a later revision has a result.
 IS_OUTDATED = f"""
 EXISTS (SELECT 1 FROM jobs n JOIN results r ON r.job_id = n.id
  WHERE n.series_instance_uid = jobs.series_instance_uid AND n.revision > jobs.revision
-   AND {_of_one_line("n", "jobs")})
+   AND {of_one_line("n", "jobs")})
 """  # noqa: S608 - constants
 
 #: Of a row of deliveries: whether a later revision is on its way to a result.
@@ -84,7 +84,7 @@ def replace_earlier(connection: sqlite3.Connection, now: str, job_id: int) -> No
         " worker = NULL, lease_until_s = NULL, state_at = ?"
         " WHERE series_instance_uid = ? AND revision < ?"
         " AND state NOT IN ('superseded', 'skipped')"
-        f" AND EXISTS (SELECT 1 FROM jobs n WHERE n.id = ? AND {_of_one_line('n', 'jobs')})"
+        f" AND EXISTS (SELECT 1 FROM jobs n WHERE n.id = ? AND {of_one_line('n', 'jobs')})"
         " RETURNING id, revision",
         (revision, now, series_instance_uid, revision, job_id),
     ).fetchall()
