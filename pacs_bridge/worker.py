@@ -41,6 +41,7 @@ from pacs_bridge.queue import (
     State,
 )
 from pacs_bridge.report import SeriesReport
+from pacs_bridge.series_faults import counted_tries
 from pacs_bridge.stopwatch import Stage
 from pacs_bridge.time_limit import TimeLimit
 from pacs_bridge.worker_job import ClaimedJob
@@ -181,7 +182,8 @@ class Worker:
             if report.ending.has_result:
                 job.make_durable()
         except TransientError as error:
-            self._retry(job, error.reason, error.detail)
+            tries = counted_tries(error.reason, self._config.workers.max_attempts)
+            self._retry(job, error.reason, error.detail, tries)
         except OSError as error:
             name = Path(str(error.filename or "")).name
             self._retry(job, disk_reason(error), f"{name}: {error.strerror}")
