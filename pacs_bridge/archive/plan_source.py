@@ -16,6 +16,7 @@ from pacs_bridge.archive.examining import KnownFile
 from pacs_bridge.archive.headers import unpack
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.reading import modified_ns
+from pacs_bridge.archive.wanted_settings import WantedSettings
 from pacs_bridge.archive.zip_members import ZipMembers
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.identity_hash import KEY_NAME, IdentityHash
@@ -39,11 +40,16 @@ class PlanSources:
         Holds the plan.
     data_folder
         Of the bridge: earlier results are named relative to it.
+    settings
+        Of this process; None: they are those of the run.
     """
 
-    def __init__(self, run_folder: Path, data_folder: Path) -> None:
+    def __init__(
+        self, run_folder: Path, data_folder: Path, settings: WantedSettings | None = None
+    ) -> None:
         self._run_folder = run_folder
         self._data_folder = data_folder
+        self._settings = settings
 
     def fetch(self, claim: JobClaim, scratch: Path, check: Callable[[], None]) -> SeriesSource:
         """See ``JobSources.fetch``: looks whether the files are those that were planned.
@@ -51,18 +57,22 @@ class PlanSources:
         Raises
         ------
         TransientError
-            ``source-unreachable`` while the disk or share is away, or the series is planned again.
+            ``source-unreachable`` while the disk or share is away, or the series is planned again;
+            ``source-incomplete`` if it is there and a file cannot be read; ``wrong-recipe`` if the
+            run wants other settings than this process has.
         PermanentError
             ``source-missing`` if a file is gone or another one: plan again.
         """
         request = claim.request
+        if self._settings is not None:
+            self._settings.check(self._run_folder, request)
         plan = PlanFile(self._run_folder)
         try:
             _wait_for_planner(plan, request.series_instance_uid)
             planned = _planned_identity(plan, request.series_instance_uid)
             files = _files(plan, request.series_instance_uid)
             set_aside = _set_aside(plan, request.series_instance_uid)
-            roots = [Path(root) for root in plan.setting(_ROOTS) or ()]
+            roots = _roots_of(files, frozenset(plan.setting(_ROOTS) or ()))
         finally:
             plan.close()
         if not files or planned is None:
@@ -207,11 +217,26 @@ def _unzipped(
 
 def _told(error: OSError, roots: Sequence[Path]) -> Exception:
     """What an error of the file system means for the job."""
-    if error.errno in _AWAY or _are_away(roots):
+    if _are_away(roots):
         return _unreachable()
+    if error.errno in _AWAY:  # of this file alone, as a bad sector is
+        return TransientError(Reason.SOURCE_INCOMPLETE, f"a planned file: {error.strerror}")
     if error.errno in (errno.EACCES, errno.EPERM):
         return PermanentError(Reason.UNREADABLE_FILE, error.strerror or "not allowed")
     return error  # of the scratch folder, such as a full disk
+
+
+def _roots_of(files: Sequence[KnownFile], roots: frozenset[str]) -> tuple[Path, ...]:
+    """The roots that hold some files; of a file that was named itself, the folder of it."""
+    named = [file.path for file in files if not file.is_zip and str(file.path) in roots]
+    holding = {path.parent for path in named}
+    for folder, is_zip in {(file.folder, file.is_zip) for file in files}:
+        place = Path(os.fsdecode(folder))
+        if is_zip and str(place) in roots:
+            holding.add(place.parent)
+        tree = place.parents if is_zip else (place, *place.parents)
+        holding.update(each for each in tree if str(each) in roots)
+    return tuple(sorted(holding))
 
 
 def _are_away(roots: Sequence[Path]) -> bool:
