@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,7 @@ from pacs_bridge.archive.window import Rate, TimeWindow
 from pacs_bridge.child import open_log, process_name
 from pacs_bridge.clock import Clock
 from pacs_bridge.config.bridge import BridgeConfig
-from pacs_bridge.errors import BridgeError, TransientError
+from pacs_bridge.errors import BridgeError, PermanentError, TransientError
 from pacs_bridge.job_source import JobSources
 from pacs_bridge.ledger.archive_jobs import ArchiveJobs
 from pacs_bridge.ledger.ledger import Ledger
@@ -139,6 +140,10 @@ class OwnRun:
             pipeline = Pipeline(worker)
             try:
                 state = _loop(feeder, leaving, log, tell, pipeline)
+            except PermanentError:  # what is in hand is given back first
+                worker.abandon()
+                pipeline.drain()
+                raise
             except _JobFaultError as fault:
                 log.fault("job-fault", fault)
                 ArchiveJobs(ledger.database).take_back()  # counts: the others were given back
@@ -217,6 +222,11 @@ def _settled(feeder: Feeder, state: FeedState, log: Log) -> FeedState:
         return state
 
 
+def _leave(feeder: Feeder) -> None:
+    with suppress(TransientError):  # the ledger; the next run takes it back
+        feeder.leave()
+
+
 class FedRun:
     """A run whose work the workers of a service do, beside what it receives.
 
@@ -238,7 +248,8 @@ class FedRun:
     def work(self, leaving: Leaving, clock: Clock, progress: RunProgress) -> FeedState:
         """Feed until all is done or the run is told to end; gives how it stands then.
 
-        What was fed goes on when the run has ended. Raises as ``OwnRun.work``.
+        What was fed goes on when the run has ended, but for what was to begin at certain hours
+        only: that is taken back. Raises as ``OwnRun.work``.
         """
         plan = PlanFile(self._run_folder)
         ledger = Ledger.open(self._config.ledger_path)
@@ -249,14 +260,14 @@ class FedRun:
             while not leaving.stop.is_set():
                 try:
                     state = feeder.step(lambda: not leaving.stop.is_set())
-                except TransientError:
+                    _told(state, run, progress)
+                except TransientError:  # plan or ledger; nothing is lost
                     leaving.stop.wait(_WAIT_S)
                     continue
-                run.tick(is_working=state.is_window_open)
-                progress(state, run.seconds)
                 if state.is_over:
                     break
                 leaving.stop.wait(_POLL_S)
+            _leave(feeder)
             run.tick(is_working=True, is_last=True)
         finally:
             ledger.close()
