@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pacs_bridge.archive.plan_source import PlanSources
+from pacs_bridge.archive.wanted_settings import WantedSettings
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.sources import DicomwebSourceConfig, DimseSourceConfig, PlanSourceConfig
 from pacs_bridge.identity_hash import IdentityHash
@@ -44,6 +45,6 @@ def _job_source(
     source: DicomwebSourceConfig | DimseSourceConfig | PlanSourceConfig, config: BridgeConfig
 ) -> JobSources:
     if isinstance(source, PlanSourceConfig):
-        return PlanSources(source.folder, config.data_folder)
+        return PlanSources(source.folder, config.data_folder, WantedSettings(config))
     reserve_bytes = int(config.disk.reserve_free_gib * _GIB)
     return RemoteSources(remote_archive(source, config), config.data_folder, reserve_bytes)
