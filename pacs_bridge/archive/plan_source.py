@@ -12,14 +12,15 @@ from typing import Final
 
 from dicom_seg.read.examination import SeriesIdentity
 from inference.reasons import Reason
-from pacs_bridge.archive.examining import KnownFile
 from pacs_bridge.archive.headers import unpack
-from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.hidden_patient import run_key
+from pacs_bridge.archive.known_files import KnownFile
+from pacs_bridge.archive.plan_file import PLAN_NAME, PlanFile
 from pacs_bridge.archive.reading import modified_ns
 from pacs_bridge.archive.wanted_settings import WantedSettings
 from pacs_bridge.archive.zip_members import ZipMembers
 from pacs_bridge.errors import PermanentError, TransientError
-from pacs_bridge.identity_hash import KEY_NAME, IdentityHash
+from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.job_source import earlier_results
 from pacs_bridge.process import SeriesSource
 from pacs_bridge.queue import JobClaim
@@ -29,6 +30,19 @@ from pacs_bridge.report import LeftOutInstance
 _AWAY: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN,
                 errno.ENODEV, errno.ENXIO)  # fmt: skip
 _ROOTS: Final = "roots"
+#: Detail of what a series has beside the files that are read.
+FURTHER_FILE: Final = "a further file of the archive"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFiles:
+    """What a plan knows of the files of one series."""
+
+    roots: tuple[Path, ...]  #: of the archive, that hold the files
+    files: tuple[KnownFile, ...]
+    set_aside: tuple[LeftOutInstance, ...]
+    identity: SeriesIdentity  #: the patient as a keyed hash
+    key: bytes  #: of that hash
 
 
 class PlanSources:
@@ -52,47 +66,79 @@ class PlanSources:
         self._settings = settings
 
     def fetch(self, claim: JobClaim, scratch: Path, check: Callable[[], None]) -> SeriesSource:
-        """See ``JobSources.fetch``: looks whether the files are those that were planned.
+        """See ``JobSources.fetch``: as ``planned_files`` and ``fetch_planned``.
 
         Raises
         ------
         TransientError
-            ``source-unreachable`` while the disk or share is away, or the series is planned again;
-            ``source-incomplete`` if it is there and a file cannot be read; ``wrong-recipe`` if the
-            run wants other settings than this process has.
-        PermanentError
-            ``source-missing`` if a file is gone or another one: plan again.
+            ``wrong-recipe``, too, if the run wants other settings than this process has.
         """
-        request = claim.request
         if self._settings is not None:
-            self._settings.check(self._run_folder, request)
-        plan = PlanFile(self._run_folder)
-        try:
-            _wait_for_planner(plan, request.series_instance_uid)
-            planned = _planned_identity(plan, request.series_instance_uid)
-            files = _files(plan, request.series_instance_uid)
-            set_aside = _set_aside(plan, request.series_instance_uid)
+            self._settings.check(self._run_folder, claim.request)
+        planned = planned_files(self._run_folder, claim.request.series_instance_uid)
+        return fetch_planned(planned, claim, self._data_folder, scratch, check)
+
+
+def planned_files(run_folder: Path, series: str) -> PlannedFiles:
+    """What the plan in the folder of a run knows of a series.
+
+    Raises
+    ------
+    TransientError
+        ``source-unreachable`` while that folder is away, or the series is planned again.
+    PermanentError
+        ``source-missing`` if the plan has no files of it.
+    """
+    if not (run_folder / PLAN_NAME).exists():
+        raise TransientError(Reason.SOURCE_UNREACHABLE, f"no {PLAN_NAME} in the folder of the run")
+    plan = PlanFile(run_folder)
+    try:
+        with plan.snapshot():  # it may be made anew beside
+            _wait_for_planner(plan, series)
+            identity = _planned_identity(plan, series)
+            files = _files(plan, series)
+            set_aside = _set_aside(plan, series)
             roots = _roots_of(files, frozenset(plan.setting(_ROOTS) or ()))
-        finally:
-            plan.close()
-        if not files or planned is None:
-            raise PermanentError(Reason.SOURCE_MISSING, "the plan has no files of the series")
-        try:
-            paths = _on_disk(files, scratch, check)
-        except OSError as error:
-            raise _told(error, roots) from error
-        except PermanentError as error:
-            if error.reason is Reason.SOURCE_MISSING and _are_away(roots):
-                raise _unreachable() from error
-            raise
-        return SeriesSource(
-            paths=paths,
-            created=claim.created,
-            revision=request.revision,
-            predecessors=earlier_results(claim.predecessors, self._data_folder),
-            set_aside=set_aside,
-            confirm=_Confirmation(planned, _key(self._run_folder)),
-        )
+    finally:
+        plan.close()
+    if not files or identity is None:
+        raise PermanentError(Reason.SOURCE_MISSING, "the plan has no files of the series")
+    return PlannedFiles(roots, files, set_aside, identity, run_key(run_folder))
+
+
+def fetch_planned(
+    planned: PlannedFiles,
+    claim: JobClaim,
+    data_folder: Path,
+    scratch: Path,
+    check: Callable[[], None],
+) -> SeriesSource:
+    """See ``JobSources.fetch``: looks whether the files are those that were planned.
+
+    Raises
+    ------
+    TransientError
+        ``source-unreachable`` while the disk or share is away; ``source-incomplete`` if it is
+        there, and a file cannot be read.
+    PermanentError
+        ``source-missing`` if a file is gone or another one: plan again.
+    """
+    try:
+        paths = _on_disk(planned.files, scratch, check)
+    except OSError as error:
+        raise _told(error, planned.roots) from error
+    except PermanentError as error:
+        if error.reason is Reason.SOURCE_MISSING and _are_away(planned.roots):
+            raise _unreachable() from error
+        raise
+    return SeriesSource(
+        paths=paths,
+        created=claim.created,
+        revision=claim.request.revision,
+        predecessors=earlier_results(claim.predecessors, data_folder),
+        set_aside=planned.set_aside,
+        confirm=_Confirmation(planned.identity, IdentityHash(planned.key)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +158,6 @@ class _Confirmation:
                 Reason.SOURCE_MISSING,
                 "the files are of another patient, study or series than was planned: plan again",
             )
-
-
-def _key(run_folder: Path) -> IdentityHash:
-    try:
-        return IdentityHash((run_folder / KEY_NAME).read_bytes())
-    except OSError as error:
-        raise PermanentError(
-            Reason.SOURCE_MISSING, f"{KEY_NAME} of the plan: {error.strerror}"
-        ) from error
 
 
 def _wait_for_planner(plan: PlanFile, series: str) -> None:
@@ -164,8 +201,7 @@ def _set_aside(plan: PlanFile, series: str) -> tuple[LeftOutInstance, ...]:
             (series,),
         ).fetchall()
     return tuple(
-        LeftOutInstance("", uid, None, Reason(reason), "a further file of the archive")
-        for uid, reason in rows
+        LeftOutInstance("", uid, None, Reason(reason), FURTHER_FILE) for uid, reason in rows
     )
 
 
