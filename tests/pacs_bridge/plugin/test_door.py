@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,12 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 #: For a result, on a busy machine.
 LIMIT_S = 240.0
 Wait = Callable[..., None]
+#: Within which 95 of 100 calls of Orthanc are answered, whatever goes on, on a prompt machine.
+PROMPT_S = 0.2
+#: How long a call of the plugin waits for the bridge.
+BRIDGE_WAIT_S = 3.0
+#: A call has about so many hand-overs between threads and processes as one of the yardstick.
+_HAND_OVERS = 20
 
 
 @pytest.fixture(scope="module")
@@ -219,22 +228,130 @@ def test_orthanc_answers_at_once_while_a_series_is_segmented(
     began = time.monotonic()
     paths = ["/system", "/studies", f"/pacs-bridge/series/{site.id_of(series)}"]
     took_s: dict[str, list[float]] = {path: [] for path in paths}
-    with site.web as web:
+    with site.web as web, _yardstick() as hand_over_s:
         while site.bridge_state(series)[0] == "claimed":
             for path in paths:
-                asked = time.monotonic()
-                assert web.get(path).status_code == 200
-                took_s[path].append(time.monotonic() - asked)
+                took_s[path].append(_answer_s(web, path))
     inference_s = time.monotonic() - began
+    limit_s = PROMPT_S + _HAND_OVERS * _p95(hand_over_s)
     with capsys.disabled():
         print(f"\nOrthanc's answers during an inference of {inference_s:.1f} s, ms:")
         for path, times in took_s.items():
             name = path.rpartition("series/")[0] or path
-            median_ms, longest_ms = statistics.median(times) * 1e3, max(times) * 1e3
+            median_ms, p95_ms = statistics.median(times) * 1e3, _p95(times) * 1e3
             print(
-                f"  {name:22} {len(times):4} times, median {median_ms:5.1f}, max {longest_ms:5.1f}"
+                f"  {name:22} {len(times):4} times, median {median_ms:5.1f}, p95 {p95_ms:5.1f},"
+                f" max {max(times) * 1e3:5.1f}"
             )
+        print(f"  limit of the p95 on this machine now: {limit_s * 1e3:.0f}")
     for times in took_s.values():
         assert len(times) >= 10
-        assert statistics.median(times) < inference_s / 20
+        assert _p95(times) < limit_s
     wait_for(lambda: site.bridge_state(series) == ("sent", 1), LIMIT_S)
+
+
+def _answer_s(web: Any, path: str) -> float:
+    asked = time.monotonic()
+    assert web.get(path).status_code == 200
+    return time.monotonic() - asked
+
+
+def _p95(times: list[float]) -> float:
+    return statistics.quantiles(times, n=20, method="inclusive")[-1]
+
+
+@contextmanager
+def _yardstick() -> Iterator[list[float]]:
+    """How long this machine takes now, time and again, to wake a thread that wakes another."""
+    here, there = socket.socketpair()
+    took_s: list[float] = []
+    is_over = threading.Event()
+
+    def echo() -> None:
+        while word := there.recv(1):
+            there.sendall(word)
+
+    def measure() -> None:
+        while not is_over.wait(0.01):
+            asked = time.monotonic()
+            here.sendall(b"x")
+            here.recv(1)
+            took_s.append(time.monotonic() - asked)
+
+    threads = [threading.Thread(target=echo), threading.Thread(target=measure)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield took_s
+    finally:
+        is_over.set()
+        threads[1].join()
+        here.close()
+        threads[0].join()
+        there.close()
+
+
+@contextmanager
+def _bridge_that_hangs(port: int, drip: bytes) -> Iterator[None]:
+    """Where a bridge should be: it says nothing, or a byte now and then of an answer."""
+    is_over = threading.Event()
+    callers: list[threading.Thread] = []
+
+    def hang(caller: socket.socket) -> None:
+        with caller, suppress(OSError):
+            for one in drip:
+                if is_over.wait(0.2):
+                    return
+                caller.sendall(bytes([one]))
+            is_over.wait()
+
+    def accept() -> None:
+        while not is_over.is_set():
+            with suppress(TimeoutError):
+                callers.append(threading.Thread(target=hang, args=(server.accept()[0],)))
+                callers[-1].start()
+
+    with socket.create_server(("127.0.0.1", port)) as server:
+        server.settimeout(0.1)
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            for each in [thread, *callers]:
+                each.join()
+
+
+@pytest.mark.parametrize(
+    "drip", [b"", b"HTTP/1.1 200 OK\r\nX: " + b"y" * 1000], ids=["silent", "dripping"]
+)
+def test_a_bridge_that_hangs_holds_its_own_callers_up_for_3_s_and_nobody_else(
+    orthanc: Any, drip: bytes
+) -> None:
+    token = orthanc.folder / "data" / "control.token"
+    token.parent.mkdir()
+    token.write_text("a-token-of-more-than-16-characters")
+    calls: list[tuple[float, Any]] = []
+
+    def ask() -> None:
+        asked = time.monotonic()
+        with orthanc.web as web:
+            said = web.get("/pacs-bridge/status").json()["bridge"]
+        calls.append((time.monotonic() - asked, said))
+
+    with _bridge_that_hangs(orthanc.control_port, drip):
+        orthanc.start()
+        callers = [threading.Thread(target=ask) for _ in range(4)]
+        times = []
+        with orthanc.web as web, _yardstick() as hand_over_s:
+            for caller in callers:
+                caller.start()
+            while any(caller.is_alive() for caller in callers):
+                times.append(_answer_s(web, "/system"))
+                time.sleep(0.02)
+        orthanc.kill()
+    assert {said["reason"] for _, said in calls} == {"bridge-unreachable"}
+    longest_s = BRIDGE_WAIT_S + 0.5 + _HAND_OVERS * max(hand_over_s)
+    assert max(took_s for took_s, _ in calls) < longest_s
+    assert _p95(times) < PROMPT_S + _HAND_OVERS * _p95(hand_over_s)
