@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -19,10 +20,10 @@ class KeptLease:
     prolong
         Prolongs it; raises ``LeaseLostError`` when it is another's.
     interval_s
-        Between two prolongations; a third of the lease or less.
+        From the beginning of one prolongation to that of the next; a third of the lease or less.
     """
 
-    def __init__(self, prolong: Callable[[], None], interval_s: float) -> None:
+    def __init__(self, prolong: Callable[[], object], interval_s: float) -> None:
         self._prolong = prolong
         self._interval_s = interval_s
         self._done = threading.Event()
@@ -48,11 +49,15 @@ class KeptLease:
         self._thread.join()
 
     def _keep(self) -> None:
-        while not self._done.wait(self._interval_s):
+        wait_s = self._interval_s
+        while not self._done.wait(wait_s):
+            begun_s = time.monotonic()
             try:
                 self._prolong()
             except LeaseLostError:
                 self._lost.set()
                 return
             except TransientError:
-                continue  # the ledger may be back in time; if not, the lease runs out
+                pass  # the ledger may be back in time; if not, the lease runs out
+            # what hung for long has prolonged from some time before now
+            wait_s = max(0.0, self._interval_s - (time.monotonic() - begun_s))

@@ -11,7 +11,8 @@ Every job goes through the same ``process_series`` as without overlap, in a thre
 Lanes let one job at a time into each stage, and a job keeps its lane until it is let into the
 next: one series at most is fetched and one decoded ahead, and no more than two volumes are held.
 A job that was tried before goes alone, so that one that kills its worker takes others down with
-it only once.
+it only once. A STAT job is claimed though the lanes are full; those that wait for the network
+before it are given back, and it is the next that is segmented.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ import time
 from collections.abc import Callable
 from enum import IntEnum
 
-from pacs_bridge.queue import JobClaim
+from pacs_bridge.queue import JobClaim, Priority
 from pacs_bridge.stopwatch import Stage
 from pacs_bridge.worker import Worker
 
 _LOOK_INTERVAL_S = 0.5
+_STAT_INTERVAL_S = 2.0  #: between two looks for a STAT job where there is no room
 
 
 class Lane(IntEnum):
@@ -68,9 +70,29 @@ class Lanes:
             self._holders[Lane.FETCH] = turn
             return turn
 
+    def begin_express(self) -> LaneTurn | None:
+        """A turn beside those that fill the lanes, if some of them could give way to it."""
+        with self._changed:
+            if any(turn.is_alone or turn.is_express for turn in self._turns):
+                return None
+            if all(turn.is_urgent or turn.has_begun for turn in self._turns):
+                return None
+            turn = LaneTurn(self, is_express=True)
+            self._turns.append(turn)
+            return turn
+
+    def clear_way(self) -> None:
+        """Have those that are less urgent, and have not come to the network yet, give way."""
+        with self._changed:
+            for turn in self._turns:
+                turn.gives_way = not (turn.is_urgent or turn.has_begun)
+            self._changed.notify_all()
+
     def move(self, turn: LaneTurn, lane: Lane) -> bool:
         """Let a turn into a lane and out of its own; False if it is not free for now."""
         with self._changed:
+            if turn.gives_way:
+                return False
             held = self._lane_of(turn)
             must_wait = turn.is_alone and len(self._turns) > 1
             if held is not None and (must_wait or lane < held):
@@ -82,6 +104,8 @@ class Lanes:
             self._holders[lane] = turn
             if held is not None and held is not lane:
                 self._free(held)
+            if lane is Lane.INFER:
+                turn.has_begun, turn.is_express = True, False
             return True
 
     def end(self, turn: LaneTurn) -> None:
@@ -97,7 +121,7 @@ class Lanes:
         return (
             Lane.FETCH not in self._holders
             and len(self._turns) < len(Lane)
-            and not any(turn.is_alone for turn in self._turns)
+            and not any(turn.is_alone or turn.is_express for turn in self._turns)
         )
 
     def _lane_of(self, turn: LaneTurn) -> Lane | None:
@@ -115,11 +139,17 @@ class LaneTurn:
     ----------
     lanes
         Those that it shares with others.
+    is_express
+        Whether others give way to it, until it has come to the network.
     """
 
-    def __init__(self, lanes: Lanes) -> None:
+    def __init__(self, lanes: Lanes, is_express: bool = False) -> None:
         self._lanes = lanes
+        self.is_express = is_express
         self.is_alone = False  #: whether nobody else may be on the way
+        self.is_urgent = False  #: whether it gives way to nobody
+        self.has_begun = False  #: whether it has come to the network
+        self.gives_way = False  #: see ``Turn.gives_way``
 
     def enter(self, stage: Stage, check: Callable[[], None]) -> None:
         """Wait until the lane of a stage is free; ``check`` may raise to end the wait."""
@@ -144,6 +174,7 @@ class Pipeline:
         self._worker = worker
         self._lanes = Lanes()
         self._threads: list[threading.Thread] = []
+        self._looked_s = float("-inf")
         self._faults: list[BaseException] = []
 
     def work_one(self, name: str) -> bool:
@@ -159,9 +190,23 @@ class Pipeline:
             raise self._faults[0]
         turn = self._lanes.begin(_LOOK_INTERVAL_S)
         if turn is None:
+            self._let_pass(name)
             return True
+        return self._begin(name, turn, Priority.ARCHIVE)
+
+    def _let_pass(self, name: str) -> None:
+        """Claim a STAT job, if there is one, past those that have not come to the network."""
+        if time.monotonic() - self._looked_s < _STAT_INTERVAL_S:
+            return
+        self._looked_s = time.monotonic()
+        turn = self._lanes.begin_express()
+        if turn is not None:
+            self._begin(name, turn, Priority.STAT)
+
+    def _begin(self, name: str, turn: LaneTurn, least: Priority) -> bool:
+        """Claim a job for a turn, and have it worked off; False if there is none."""
         try:
-            claim = self._worker.claim(name)
+            claim = self._worker.claim(name, least)
         except BaseException:
             turn.end()
             raise
@@ -169,6 +214,9 @@ class Pipeline:
             turn.end()
             return False
         turn.is_alone = claim.attempt > 1
+        turn.is_urgent = claim.request.priority is Priority.STAT
+        if turn.is_urgent:
+            self._lanes.clear_way()
         thread = threading.Thread(
             target=self._work, args=(claim, turn), name=f"job-{claim.job_id}", daemon=True
         )

@@ -122,6 +122,7 @@ class JobClaim:
     created: datetime  #: when the job was made, UTC; the same at every attempt
     predecessors: tuple[ResultFile, ...]  #: of the last revision that was sent, in all kinds
     is_handed_over: bool = False  #: what earlier claims left is its bridge's, who may have taken it
+    failures: int = 0  #: that count against it so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +155,13 @@ class Queue(Protocol):
         """Make a job and give its id; the same request again gives the id that it has."""
         ...
 
-    def claim(self, worker: str, lease_s: float) -> JobClaim | None:
-        """Lease the most urgent job that is due, or None. Counts as an attempt."""
+    def claim(
+        self, worker: str, lease_s: float, least: Priority = Priority.ARCHIVE
+    ) -> JobClaim | None:
+        """Lease the most urgent job that is due, or None. Counts as an attempt.
+
+        None, too, if it is less urgent than ``least``.
+        """
         ...
 
     def heartbeat(self, claim: JobClaim, lease_s: float) -> None:

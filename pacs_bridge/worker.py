@@ -5,7 +5,8 @@ of this software: the process dies, its lease runs out, and another worker gets 
 
 What the job itself may have caused counts against it: memory, the model, the death of its
 worker. What is the machine's fault, such as a full disk or a share that is away, does not: such
-a job waits and is tried again for days.
+a job waits and is tried again for days. Where a trial shows that the machine would fail any job,
+the job is given back at once, and the machine claims nothing until it is fit (see ``Fitness``).
 """
 
 from __future__ import annotations
@@ -14,29 +15,29 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from dicom_seg.errors import SegmentationError
 from inference.errors import InferenceError, ModelError
-from inference.identity import SegmenterIdentity
-from inference.label_map import LabelMap
 from inference.reasons import Reason
-from inference.segmenter import Progress, Segmenter, fitted_segmenter
-from inference.volume import Volume
+from inference.segmenter import Segmenter
 from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.config.routes import RouteConfig
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
+from pacs_bridge.fitness import Fitness
 from pacs_bridge.job_source import JobSources
+from pacs_bridge.late_segmenter import COUNTED, LateSegmenter
 from pacs_bridge.lease import KeptLease
 from pacs_bridge.log import Log
 from pacs_bridge.models import WarmSegmenters
 from pacs_bridge.process import process_series
 from pacs_bridge.queue import (
     JobClaim,
-    JobRequest,
     LeaseLostError,
     OutcomeInDoubtError,
+    Priority,
     Queue,
     State,
 )
@@ -44,10 +45,9 @@ from pacs_bridge.report import SeriesReport
 from pacs_bridge.series_faults import counted_tries
 from pacs_bridge.stopwatch import Stage
 from pacs_bridge.time_limit import TimeLimit
+from pacs_bridge.trial import Trials, try_segmenter
 from pacs_bridge.worker_job import ClaimedJob
 
-#: Memory may be free and the device in order at the next attempt; or it is this job each time.
-_COUNTED = (Reason.OOM_CPU, Reason.OOM_GPU, Reason.MODEL_ERROR)
 _HEARTBEATS_A_LEASE = 4
 _LEDGER_WAIT_S = 2.0
 _Told = TypeVar("_Told")
@@ -58,11 +58,25 @@ class BrokenDeviceError(Exception):
 
 
 class _LeavingError(Exception):
-    """The worker was told to stop in the middle of a job."""
+    """The job is to be given back in the middle of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What may pass."""
+
+    reason: Reason
+    detail: str
+    max_attempts: int | None = None  #: if it counts against the job
 
 
 class Turn(Protocol):
     """When a job may do what."""
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether the job is to be given back, for a more urgent one."""
+        ...
 
     def enter(self, stage: Stage, check: Callable[[], None]) -> None:
         """Wait until it may begin a stage; ``check`` may raise to end the wait."""
@@ -71,6 +85,8 @@ class Turn(Protocol):
 
 class OwnTurn:
     """The turn of a job that nobody works beside."""
+
+    gives_way = False
 
     def enter(self, stage: Stage, check: Callable[[], None]) -> None:
         """See ``Turn.enter``: at once."""
@@ -113,6 +129,8 @@ class Worker:
         self._abandoned = threading.Event()
         self._is_device_broken = False
         self._in_hand: dict[int, JobClaim] = {}
+        self._fitness = Fitness(log)
+        self._trials = Trials(config.scratch_folder)
 
     def work_one(self, name: str) -> bool:
         """Claim the most urgent job and work it off; False if there is none. Raises as ``work``."""
@@ -122,11 +140,21 @@ class Worker:
         self.work(claim, OwnTurn())
         return True
 
-    def claim(self, name: str) -> JobClaim | None:
-        """Claim the most urgent job; None if there is none, or no more is to be begun."""
+    def claim(self, name: str, least: Priority = Priority.ARCHIVE) -> JobClaim | None:
+        """Claim the most urgent job; None if there is none, or no more is to be begun.
+
+        Raises
+        ------
+        BrokenDeviceError
+            If a trial finds that the device computes no more.
+        """
         if self._abandoned.is_set():
             return None
-        claim = self._queue.claim(name, self._config.workers.lease_s)
+        if not self._fitness.may_claim(is_idle=not self._in_hand):
+            if self._is_device_broken:
+                raise BrokenDeviceError("seen by a trial")
+            return None
+        claim = self._queue.claim(name, self._config.workers.lease_s, least)
         if claim is not None:
             self._log.info(
                 "job-claimed",
@@ -136,6 +164,13 @@ class Worker:
                 attempt=claim.attempt,
             )
         return claim
+
+    def begin_with_trial(self, route: RouteConfig) -> None:
+        """Claim nothing before the model of a route has segmented something on this device.
+
+        A card may add numbers well and still fail every network, or hang in it.
+        """
+        self._fitness.doubt(lambda: try_segmenter(self._late_segmenter(route.model, route.name)))
 
     def abandon(self) -> None:
         """Have every job that is in hand given back: this process is about to end."""
@@ -183,17 +218,21 @@ class Worker:
                 job.make_durable()
         except TransientError as error:
             tries = counted_tries(error.reason, self._config.workers.max_attempts)
-            self._retry(job, error.reason, error.detail, tries)
+            failure = _Failure(error.reason, error.detail, tries)
         except OSError as error:
             name = Path(str(error.filename or "")).name
-            self._retry(job, disk_reason(error), f"{name}: {error.strerror}")
+            failure = _Failure(disk_reason(error), f"{name}: {error.strerror}")
         except (PermanentError, InferenceError, SegmentationError) as error:
-            if error.reason not in _COUNTED:
+            if error.reason not in COUNTED:
                 self._park(job, error.reason, error.detail)
                 return
-            self._retry(job, error.reason, error.detail, self._config.workers.max_attempts)
+            failure = _Failure(error.reason, error.detail, self._config.workers.max_attempts)
         else:
-            self._conclude(job, report)
+            with limit.paused():  # what is done waits for the queue as long as it has to
+                self._conclude(job, report)
+            return
+        # not before the error is gone, and with it what its frames hold of memory and card
+        self._retry(job, failure)
 
     def _process(
         self, job: ClaimedJob, lease: KeptLease, limit: TimeLimit, turn: Turn
@@ -201,7 +240,7 @@ class Worker:
         def check() -> None:
             if lease.is_lost:
                 raise LeaseLostError(f"job {job.claim.job_id}")
-            if self._leave.is_set() or self._abandoned.is_set():
+            if self._leave.is_set() or self._abandoned.is_set() or turn.gives_way:
                 raise _LeavingError
 
         def enter(stage: Stage) -> None:
@@ -216,20 +255,24 @@ class Worker:
             check()
             self._log.debug("job-stage", job=job.claim.job_id, stage=stage)
             if stage is Stage.CHECK:
-                self._tell(lambda: self._queue.advance(job.claim, State.SEGMENTED))
+                note(State.SEGMENTED)
+
+        def note(state: State) -> None:
+            with limit.paused():
+                self._tell(lambda: self._queue.advance(job.claim, state))
 
         enter(Stage.FETCH)
         begun_s = time.monotonic()
         source = self._sources.fetch(job.claim, job.scratch, check)
         report = process_series(
             replace(source, fetch_s=time.monotonic() - begun_s),
-            _LateSegmenter(lambda: self._segmenter(job.claim.request), self._look_at_device),
+            self._late_segmenter(job.claim.request.model, job.claim.request.route),
             job.options(),
             job.folder,
             watch,
         )
         if report.ending.has_result:
-            self._tell(lambda: self._queue.advance(job.claim, State.ENCODED))
+            note(State.ENCODED)
         return report
 
     def _conclude(self, job: ClaimedJob, report: SeriesReport) -> None:
@@ -241,6 +284,7 @@ class Worker:
             findings = tuple(dict.fromkeys(f for stack in report.stacks for f in stack.findings))
             self._tell(lambda: self._queue.complete(claim, results, findings))
             job.discard_others()
+            self._fitness.note_result()
             self._log.info("job-complete", job=claim.job_id, results=len(results))
         elif ending.outcome == "skip":
             self._tell(lambda: self._queue.skip(claim, reason, ending.detail))
@@ -248,13 +292,16 @@ class Worker:
         else:
             self._park(job, reason, ending.detail)
 
-    def _segmenter(self, request: JobRequest) -> Segmenter:
+    def _late_segmenter(self, model: str, route_name: str) -> LateSegmenter:
+        return LateSegmenter(lambda: self._segmenter(model, route_name), self._look_at_device)
+
+    def _segmenter(self, model: str, route_name: str) -> Segmenter:
         """The model of a job, which was whole when this process started."""
-        route = self._config.route(request.route)
+        route = self._config.route(route_name)
         try:
-            return self._segmenters.get(request.model, route.postprocessing if route else None)
+            return self._segmenters.get(model, route.postprocessing if route else None)
         except ModelError as error:
-            if error.reason in _COUNTED:
+            if error.reason in COUNTED:
                 raise
             raise TransientError(error.reason, error.detail) from error  # its folder is away
 
@@ -264,16 +311,28 @@ class Worker:
             self._is_device_broken = True
             self.abandon()
 
-    def _retry(
-        self, job: ClaimedJob, reason: Reason, detail: str, max_attempts: int | None = None
-    ) -> None:
-        """Wait and try again; with ``max_attempts`` the failure counts against the job."""
+    def _retry(self, job: ClaimedJob, failure: _Failure) -> None:
+        """Wait and try again, here or where the machine is fit."""
+        reason, detail = failure.reason, failure.detail
         job.discard()
-        policy = self._config.workers.retry.policy(max_attempts)
+        if self._is_machine_to_blame(job.claim, reason):
+            self._release(job.claim)
+            return
+        policy = self._config.workers.retry.policy(failure.max_attempts)
         state = self._tell(lambda: self._queue.retry(job.claim, reason, detail, policy))
         self._log.warning(
             "job-failed", job=job.claim.job_id, state=state, reason=reason, detail=detail
         )
+
+    def _is_machine_to_blame(self, claim: JobClaim, reason: Reason) -> bool:
+        routes = {claim.request.model: claim.request.route}
+        for each in self._config.routes:
+            routes.setdefault(each.model, each.name)
+        segmenters = [self._late_segmenter(*each) for each in routes.items()]
+        trial = self._trials.after(reason, segmenters)
+        if trial is None or self._is_device_broken:  # the job may be what broke it
+            return False
+        return self._fitness.is_to_blame(claim.job_id, reason, trial) and not self._is_device_broken
 
     def _park(self, job: ClaimedJob, reason: Reason, detail: str) -> None:
         self._tell(lambda: self._queue.park(job.claim, reason, detail))
@@ -307,33 +366,3 @@ class Worker:
         with suppress(LeaseLostError, TransientError):
             self._queue.release(claim)
             self._log.info("job-released", job=claim.job_id)
-
-
-class _LateSegmenter:
-    """The segmenter of a job, got when its turn at the device has come."""
-
-    def __init__(self, get: Callable[[], Segmenter], look_at_device: Callable[[], None]) -> None:
-        self._get = get
-        self._look_at_device = look_at_device
-        self._identity: SegmenterIdentity | None = None
-
-    @property
-    def identity(self) -> SegmenterIdentity:
-        """Of the segmenter."""
-        if self._identity is None:
-            self._identity = self._get().identity
-        return self._identity
-
-    def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
-        """See ``Segmenter.segment``."""
-        try:
-            # not kept: another job may need another model
-            segmenter = fitted_segmenter(self._get(), volume.geometry, is_read=True)
-            self._identity = segmenter.identity
-            labels = segmenter.segment(volume, progress)
-            self._identity = segmenter.identity  # says now what was left out
-            return labels
-        except ModelError as error:
-            if error.reason in _COUNTED:
-                self._look_at_device()
-            raise

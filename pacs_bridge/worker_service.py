@@ -11,7 +11,7 @@ from pacs_bridge.child import leave_on_signals, open_log, process_name
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import TransientError
 from pacs_bridge.job_place import JobPlace, own_ledger
-from pacs_bridge.models import WarmSegmenters, model_stores
+from pacs_bridge.models import WarmSegmenters, found_device, model_stores
 from pacs_bridge.pipeline import Pipeline
 from pacs_bridge.time_limit import EX_SOFTWARE
 from pacs_bridge.worker import BrokenDeviceError, Worker
@@ -64,6 +64,8 @@ def run_worker(
         raise SystemExit(EX_SOFTWARE)
     place = jobs(config)
     worker = Worker(config, place.queue, place.sources, segmenters, log, leave)
+    if found_device(device) != "cpu":
+        worker.begin_with_trial(config.routes[0])
     pipeline = Pipeline(worker)
     work_one = pipeline.work_one if config.workers.overlap else worker.work_one
     announce()

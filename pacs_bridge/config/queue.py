@@ -35,5 +35,6 @@ class QueueConfig(Section):
     name: Name = "default"
     #: Handed over ahead of a free worker; a more urgent job is handed over at once.
     waiting_jobs: Annotated[int, Field(ge=1, le=10_000)] = 32
-    #: Whether this machine segments as well, as listed under ``workers``.
+    #: Whether this machine segments as well, as listed under ``workers``; it does all while there
+    #: is no worker elsewhere.
     local_workers: bool = False

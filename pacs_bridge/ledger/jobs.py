@@ -58,9 +58,11 @@ class JobQueue:
         with self._database.write() as connection:
             return insert_job(connection, self._database.now_text(), request)
 
-    def claim(self, worker: str, lease_s: float) -> JobClaim | None:
+    def claim(
+        self, worker: str, lease_s: float, least: Priority = Priority.ARCHIVE
+    ) -> JobClaim | None:
         """See ``Queue.claim``."""
-        claims = self.claim_some(worker, lease_s, 1)
+        claims = self.claim_some(worker, lease_s, 1, least=least)
         return claims[0] if claims else None
 
     def claim_some(
@@ -69,31 +71,35 @@ class JobQueue:
         lease_s: float,
         most: int,
         has_room: Callable[[Priority], bool] = lambda _priority: True,
+        *,
+        least: Priority = Priority.ARCHIVE,
     ) -> tuple[JobClaim, ...]:
         """Lease the most urgent jobs, in one transaction; each counts as an attempt.
 
         ``has_room`` is asked before each of them, once, and ends it.
         """
-        steady_s = self._database.clock.steady_s()
+        # if the disk hangs from here on it does so for all: nobody is blamed for that
+        found_s = self._database.clock.steady_s()
         claims: list[JobClaim] = []
         with self._database.read() as connection:  # most polls find nothing: leave no lock
-            if _next_job(connection, steady_s) is None:
+            if _next_job(connection, found_s, least) is None:
                 return ()
         with self._database.write() as connection:
-            while len(claims) < most and (row := _next_job(connection, steady_s)) is not None:
+            until_s = self._database.clock.steady_s() + lease_s
+            while len(claims) < most and (row := _next_job(connection, found_s, least)) is not None:
                 if row["worker"] is not None and row["deaths"] + 1 >= self._max_failures:
                     died = f"its worker died; failures that count: {row['deaths'] + 1}"
                     self._end(connection, row["id"], State.DEAD, Reason.INTERNAL_ERROR, died)
                     continue
                 if not has_room(_PRIORITY[row["priority"]]):
                     break
-                claims.append(self._lease(connection, row, worker, steady_s + lease_s))
+                claims.append(self._lease(connection, row, worker, until_s))
         return tuple(claims)
 
     def heartbeat(self, claim: JobClaim, lease_s: float) -> None:
         """See ``Queue.heartbeat``."""
-        until_s = self._database.clock.steady_s() + lease_s
-        with self._database.write() as connection:
+        with self._database.write() as connection:  # begun late where the disk hangs
+            until_s = self._database.clock.steady_s() + lease_s
             _LEASES.prolong(connection, claim.job_id, claim.fence, until_s)
 
     def advance(self, claim: JobClaim, state: State) -> None:
@@ -166,24 +172,34 @@ class JobQueue:
         """Lease one job, if it waits and is due. Counts as an attempt."""
         steady_s = self._database.clock.steady_s()
         with self._database.write() as connection:
-            row = _next_job(connection, steady_s, job_id)
+            row = _next_job(connection, steady_s, job_id=job_id)
             if row is None or row["worker"] is not None:
                 return None
             return self._lease(connection, row, worker, steady_s + lease_s)
 
     def held_by(self, worker: str) -> tuple[JobClaim, ...]:
         """The claims of a worker, as it was given them: for one that has lost its memory."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT * FROM jobs INDEXED BY jobs_leased WHERE worker IS NOT NULL AND worker = ?",
-                (worker,),
-            ).fetchall()
-            return tuple(_claim(connection, row, worker) for row in rows)
+        return self._held_by(worker, "1")
+
+    def overtaken(self, worker: str) -> tuple[JobClaim, ...]:
+        """Those among the claims of a worker that nobody would be given any more.
+
+        A later revision of their series may yet have a result.
+        """
+        return self._held_by(worker, IS_JOB_OVERTAKEN)
+
+    def note_failures(self, claim: JobClaim, failures: int) -> None:
+        """Let so many failures count against a job, if it has fewer; nothing if it is lost."""
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE jobs SET deaths = max(deaths, ?) WHERE id = ? AND fence = ?",
+                (failures, claim.job_id, claim.fence),
+            )
 
     def prolong(self, worker: str, lease_s: float) -> int:
         """Prolong all leases of a worker from now on; gives how many."""
-        until_s = self._database.clock.steady_s() + lease_s
-        with self._database.write() as connection:
+        with self._database.write() as connection:  # begun late where the disk hangs
+            until_s = self._database.clock.steady_s() + lease_s
             return connection.execute(
                 "UPDATE jobs INDEXED BY jobs_leased SET lease_until_s = ?"
                 " WHERE worker IS NOT NULL AND worker = ?",
@@ -205,6 +221,15 @@ class JobQueue:
                 _LEASES.let_go(connection, job["id"])
                 self._set_state(connection, job["id"], State.READY)
         return len(jobs)
+
+    def _held_by(self, worker: str, condition: str) -> tuple[JobClaim, ...]:
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT * FROM jobs INDEXED BY jobs_leased"  # noqa: S608 - constants
+                f" WHERE worker IS NOT NULL AND worker = ? AND {condition}",
+                (worker,),
+            ).fetchall()
+            return tuple(_claim(connection, row, worker) for row in rows)
 
     def _lease(
         self, connection: sqlite3.Connection, row: sqlite3.Row, worker: str, until_s: float
@@ -322,11 +347,15 @@ def _claim(connection: sqlite3.Connection, row: sqlite3.Row, worker: str) -> Job
         worker=worker,
         created=datetime.fromisoformat(row["created_at"]),
         predecessors=sent_results_before(connection, row["id"]),
+        failures=row["deaths"],
     )
 
 
 def _next_job(
-    connection: sqlite3.Connection, steady_s: float, job_id: int | None = None
+    connection: sqlite3.Connection,
+    steady_s: float,
+    least: Priority = Priority.ARCHIVE,
+    job_id: int | None = None,
 ) -> sqlite3.Row | None:
     """The most urgent job that is due: one that waits, or one whose worker is presumed dead.
 
@@ -334,7 +363,7 @@ def _next_job(
     """
     waits = f"({IS_JOB_OVERTAKEN} OR {IS_EARLIER_UNDER_WAY})"
     which = "" if job_id is None else "AND id = :id "
-    free = f"NOT {waits} {which}ORDER BY priority, id LIMIT 1"
+    free = f"priority <= :least AND NOT {waits} {which}ORDER BY priority, id LIMIT 1"
     row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM ("  # noqa: S608 - constants
         "SELECT * FROM (SELECT * FROM jobs INDEXED BY jobs_waiting"
@@ -343,7 +372,7 @@ def _next_job(
         "SELECT * FROM (SELECT * FROM jobs INDEXED BY jobs_leased"
         f" WHERE worker IS NOT NULL AND lease_until_s <= :now AND {free})"
         ") ORDER BY priority, id LIMIT 1",
-        {"now": steady_s, "id": job_id},
+        {"now": steady_s, "id": job_id, "least": _RANK[least]},
     ).fetchone()
     return row
 

@@ -18,7 +18,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psycopg
@@ -44,6 +44,7 @@ from pacs_bridge.worker_job import discard_but
 
 _MOST_AT_ONCE = 100
 _PRUNE_AFTER_S = 300.0
+_NO_TICKETS_S = 30.0  #: until the next try where none could be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class DispatchRules:
     lease_s: float  #: in the ledger
     waiting_jobs: int  #: handed over ahead of a free worker, of each priority and those above
     retry: RetryPolicy  #: of what the shared folder is to blame for
+    has_local_workers: bool = False  #: then nothing is handed over while there are none elsewhere
 
 
 class Dispatcher:
@@ -93,9 +95,11 @@ class Dispatcher:
         self._held: dict[int, JobClaim] = {}
         self._is_known = False  #: whether ledger and queue were compared since the last trouble
         self._is_ours: bool | None = None  #: whether nobody else dispatches, when last asked
+        self._is_anybody_there = True  #: who would work on what is handed over
         self._kept_s = float("-inf")
         self._prolonged_s = float("-inf")
         self._compared_s = float("-inf")
+        self._no_tickets_until_s = float("-inf")
 
     def step(self) -> bool:
         """Do what there is to do once; False if there was nothing, or another dispatches.
@@ -113,6 +117,8 @@ class Dispatcher:
             if not self._is_known or self._is_due(self._compared_s, self._rules.lease_s):
                 self._compare()
             collected = self._collect()
+            # the ledger would give these to nobody: a later revision may have a result
+            self._take_back(self._ledger.jobs.overtaken(DISPATCHER))
             return self._hand_over() or collected
         except TransientError:
             self._is_known = False
@@ -162,16 +168,24 @@ class Dispatcher:
                 self._withdraw([job_id])
                 continue
             self._held[job_id] = claim
+            is_ours = each.request_key == request_key(claim.request)
             if self._is_foreign(claim, each):
                 foreign.append(job_id)
+                is_ours = is_ours and claim.fence == each.ledger_fence
             elif claim.fence != each.ledger_fence:
                 self._handed.adopt(claim)
+            if is_ours:
+                self._note_failures(claim, each.failures)
         if foreign:
             self._log.warning("queue-differs", jobs=len(foreign))
             self._handed.withdraw(foreign)
         here = rows.keys() & self._held.keys() - set(foreign)
         self._tickets.keep_only(here | self._held.keys())
-        self._put([claim for job_id, claim in self._held.items() if job_id not in here])
+        missing = {job_id: claim for job_id, claim in self._held.items() if job_id not in here}
+        for claim in self._ledger.jobs.overtaken(DISPATCHER):
+            if missing.pop(claim.job_id, None) is not None:
+                self._release(claim)
+        self._put(list(missing.values()))
         self._is_known, self._compared_s = True, self._steady_s()
 
     def _is_foreign(self, claim: JobClaim, row: Handed) -> bool:
@@ -195,6 +209,12 @@ class Dispatcher:
         for job_id in lost:
             self._log.warning("job-lost", job=job_id)
         self._handed.strike_off_dead(_PRUNE_AFTER_S)
+        self._handed.free_stalled()
+        self._handed.bound_waits(self._rules.retry.max_wait_s)
+        if self._rules.has_local_workers:
+            self._is_anybody_there = self._handed.workers() > 0
+            if not self._is_anybody_there:
+                self._take_back(tuple(self._held.values()))
         self._kept_s = self._steady_s()
 
     def _collect(self) -> bool:
@@ -209,6 +229,7 @@ class Dispatcher:
             if (claim := self._claim_of(each)) is None:
                 continue
             if problem := self._problem(each.outcome):
+                self._note_failures(claim, each.failures)
                 self._try_again(claim, Reason.QUEUE_UNAVAILABLE, problem)
                 continue
             outcomes.append((claim, each.outcome))
@@ -254,8 +275,33 @@ class Dispatcher:
                 return f"{result.path} {problem}"
         return ""
 
+    def _take_back(self, claims: Sequence[JobClaim]) -> None:
+        """Have those jobs wait here that nobody elsewhere has."""
+        if not claims:
+            return
+        known = {claim.job_id: claim for claim in claims}
+        for job_id, failures in self._handed.withdraw_waiting(list(known)).items():
+            self._note_failures(known[job_id], failures)
+            self._release(known[job_id])
+
+    def _note_failures(self, claim: JobClaim, failures: int) -> None:
+        """What counts against a job goes with it, wherever it is tried next."""
+        if failures > claim.failures:
+            self._ledger.jobs.note_failures(claim, failures)
+            self._held[claim.job_id] = replace(claim, failures=failures)
+
+    def _release(self, claim: JobClaim) -> None:
+        """Let a job that is not in the queue wait in the ledger; no attempt of it counts."""
+        with suppress(LeaseLostError):
+            self._ledger.jobs.release(claim)
+            self._log.info("job-released", job=claim.job_id)
+        self._held.pop(claim.job_id, None)
+        self._tickets.remove(claim.job_id)
+
     def _hand_over(self) -> bool:
         """Claim what there is room for; a more urgent job has room of its own."""
+        if not self._is_anybody_there or self._steady_s() < self._no_tickets_until_s:
+            return False
         waiting = self._handed.waiting()
 
         def has_room(priority: Priority) -> bool:
@@ -265,9 +311,8 @@ class Dispatcher:
             return True
 
         self.keep_leases()  # what ran out would be taken for a dead worker's
-        claims = self._ledger.jobs.claim_some(
-            DISPATCHER, self._rules.lease_s, _MOST_AT_ONCE, has_room
-        )
+        most = _MOST_AT_ONCE if self._no_tickets_until_s == float("-inf") else 1
+        claims = self._ledger.jobs.claim_some(DISPATCHER, self._rules.lease_s, most, has_room)
         self._held |= {claim.job_id: claim for claim in claims}
         self._put(claims)
         return bool(claims)
@@ -291,23 +336,29 @@ class Dispatcher:
             job_payload(claim.job_id, claim.request, claim.created.isoformat())
             self._write_ticket(claim)
         except PermanentError as error:
-            self._ledger.jobs.park(claim, error.reason, error.detail)
+            with suppress(LeaseLostError):
+                self._ledger.jobs.park(claim, error.reason, error.detail)
             self._log.error("job-dead", job=claim.job_id, reason=error.reason)
-        except OSError as error:
-            self._try_again(claim, disk_reason(error), "the ticket")
+            del self._held[claim.job_id]
+        except OSError as error:  # as it will be with every other job
+            self._no_tickets_until_s = self._steady_s() + _NO_TICKETS_S
+            self._log.error("ticket-unwritten", job=claim.job_id, reason=disk_reason(error))
+            self._release(claim)
         else:
             return True
-        del self._held[claim.job_id]
         return False
 
     def _write_ticket(self, claim: JobClaim) -> None:
         request, instances = claim.request, self._ledger.instances
+        if not needs_ticket(request):
+            return
         if request.source == SPOOL:
             sources = instances.sources(request.series_instance_uid, request.revision)
             set_aside = instances.set_aside(request.series_instance_uid)
             self._tickets.write(claim, sources, set_aside)
-        elif needs_ticket(request):
+        else:
             self._tickets.write(claim, (), ())
+        self._no_tickets_until_s = float("-inf")
 
     def _try_again(self, claim: JobClaim, reason: Reason, detail: str) -> None:
         with suppress(LeaseLostError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,13 @@ from psycopg.rows import DictRow
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.postgres.fence import first_fence, ledger_fence_of
+from pacs_bridge.postgres.job_rows import JobRows
 from pacs_bridge.postgres.payload import job_payload, parsed_outcome, request_key
 from pacs_bridge.postgres.queue import RANK
 from pacs_bridge.postgres.recipe import Recipe
 from pacs_bridge.postgres.server import Connection, Server
+from pacs_bridge.postgres.standing import LIVING_S
+from pacs_bridge.postgres.takeover import Takeover
 from pacs_bridge.postgres.tasks import Tasks
 from pacs_bridge.postgres.turn import DispatchTurn
 from pacs_bridge.queue import JobClaim, JobOutcome, JobRequest, Priority, State
@@ -33,6 +37,7 @@ class Handed:
     request_key: str
     recipe: Recipe | None  #: of one that waits for a worker
     has_failed: bool  #: it is over, and there is no result
+    failures: int  #: that count against it
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class Settled:
     job_id: int
     ledger_fence: int
     outcome: JobOutcome
+    failures: int  #: that count against it
 
 
 class HandedOver:
@@ -55,6 +61,10 @@ class HandedOver:
         Of the queue in it.
     recipe
         What this bridge means by the names in a job.
+    max_failures
+        A job is ``DEAD`` after so many failures that count, the death of its worker among them.
+    steady_s
+        Seconds that never step.
     """
 
     def __init__(
@@ -62,18 +72,24 @@ class HandedOver:
         server: Server,
         name: str,
         recipe: Callable[[JobRequest], Recipe] = lambda _request: Recipe(),
+        max_failures: int = 3,
+        *,
+        steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
         self._name = name
         self.recipe = recipe
         self._tasks = Tasks(name)
+        rows = JobRows(name, self._tasks)
+        self._takeover = Takeover(name, self._tasks, rows, max_failures, steady_s)
         self.turn = DispatchTurn(server, name)
 
     def all(self) -> tuple[Handed, ...]:
         """Every job that is in the queue."""
         with self._server.transaction() as connection:
             rows = connection.execute(
-                "SELECT jobs.id, ledger_fence, fence, request_key, worker IS NULL AS is_free,"
+                "SELECT jobs.id, ledger_fence, fence, request_key, deaths,"
+                " worker IS NULL AS is_free,"
                 " task_id IS NULL AND state <> 'sending' AS has_failed,"
                 " args->>'rules' AS rules, args->>'weights' AS weights"
                 " FROM pacs_bridge_jobs jobs LEFT JOIN procrastinate_jobs tasks"
@@ -138,16 +154,26 @@ class HandedOver:
                 " ORDER BY id LIMIT %s",
                 (self._name, most),
             ).fetchall()
-        return tuple(Settled(row["id"], row["ledger_fence"], _outcome(row)) for row in rows)
+        return tuple(
+            Settled(row["id"], row["ledger_fence"], _outcome(row), row["deaths"]) for row in rows
+        )
 
     def withdraw(self, job_ids: Sequence[int]) -> None:
         """Take jobs out of the queue, whoever has them: what is still reported is refused."""
         with self._server.transaction() as connection:
-            self._end_tasks(connection, job_ids)
-            connection.execute(
-                "DELETE FROM pacs_bridge_jobs WHERE queue = %s AND id = ANY(%s)",
+            self._take_out(connection, job_ids)
+
+    def withdraw_waiting(self, job_ids: Sequence[int]) -> dict[int, int]:
+        """Take those jobs out of the queue that nobody has; gives their failures that count."""
+        with self._server.transaction() as connection:
+            rows = connection.execute(
+                "SELECT id, deaths FROM pacs_bridge_jobs WHERE queue = %s AND id = ANY(%s)"
+                " AND worker IS NULL AND task_id IS NOT NULL ORDER BY id FOR UPDATE",
                 (self._name, list(job_ids)),
-            )
+            ).fetchall()
+            waiting = {row["id"]: row["deaths"] for row in rows}
+            self._take_out(connection, list(waiting))
+        return waiting
 
     def withdraw_like(self, requests: Sequence[JobRequest]) -> None:
         """Take whatever stands for these requests out of the queue, under whichever id."""
@@ -159,10 +185,36 @@ class HandedOver:
             ).fetchall()
         self.withdraw([row["id"] for row in rows])
 
+    def free_stalled(self) -> None:
+        """End the leases that have run out, though no worker may live long enough to see it."""
+        with self._server.transaction() as connection:
+            self._takeover.look(connection)
+            self._takeover.free(connection)
+
+    def workers(self) -> int:
+        """How many processes of this database were heard of a short while ago."""
+        with self._server.transaction() as connection:
+            row = connection.execute(
+                "SELECT count(*) AS workers FROM procrastinate_workers"
+                " WHERE last_heartbeat > now() - make_interval(secs => %s)",
+                (LIVING_S,),
+            ).fetchone()
+        return int(row["workers"]) if row else 0
+
     def strike_off_dead(self, after_s: float) -> int:
         """Forget workers that have not been heard of for so long; gives how many."""
         with self._server.transaction() as connection:
             return self._tasks.prune(connection, after_s)
+
+    def bound_waits(self, longest_s: float) -> None:
+        """Let no job wait longer from now: the server's clock may have been ahead, and set back."""
+        with self._server.transaction() as connection:
+            connection.execute(
+                "UPDATE procrastinate_jobs SET scheduled_at = now() + make_interval(secs => %s)"
+                " WHERE queue_name = %s AND status = 'todo'"
+                " AND scheduled_at > now() + make_interval(secs => %s)",
+                (longest_s, self._name, longest_s),
+            )
 
     def _insert(
         self,
@@ -173,8 +225,8 @@ class HandedOver:
         tasks = self._tasks.defer(connection, payloads)
         connection.cursor().executemany(
             "INSERT INTO pacs_bridge_jobs (queue, id, request_key, priority, ledger_fence,"
-            " task_id, state, fence, attempts)"
-            " VALUES (%s, %s, %s, %s, %s, %s, 'ready', %s, %s)",
+            " task_id, state, fence, attempts, deaths)"
+            " VALUES (%s, %s, %s, %s, %s, %s, 'ready', %s, %s, %s)",
             [
                 (
                     self._name,
@@ -185,12 +237,13 @@ class HandedOver:
                     task,
                     first_fence(claim.fence),
                     claim.attempt - 1,
+                    claim.failures,
                 )
                 for claim, task in zip(claims, tasks, strict=True)
             ],
         )
 
-    def _end_tasks(self, connection: Connection, job_ids: Sequence[int]) -> None:
+    def _take_out(self, connection: Connection, job_ids: Sequence[int]) -> None:
         rows = connection.execute(
             "SELECT task_id FROM pacs_bridge_jobs WHERE queue = %s AND id = ANY(%s)"
             " AND task_id IS NOT NULL ORDER BY id FOR UPDATE",
@@ -198,6 +251,10 @@ class HandedOver:
         ).fetchall()
         for row in rows:
             self._tasks.finish(connection, row["task_id"], has_succeeded=False)
+        connection.execute(
+            "DELETE FROM pacs_bridge_jobs WHERE queue = %s AND id = ANY(%s)",
+            (self._name, list(job_ids)),
+        )
 
 
 def _handed(row: DictRow) -> Handed:
@@ -211,6 +268,7 @@ def _handed(row: DictRow) -> Handed:
         request_key=row["request_key"],
         recipe=recipe,
         has_failed=row["has_failed"],
+        failures=row["deaths"],
     )
 
 

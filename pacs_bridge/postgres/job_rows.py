@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from psycopg.rows import DictRow
 
 from inference.reasons import Reason
 from pacs_bridge.postgres.payload import storable
 from pacs_bridge.postgres.server import Connection
 from pacs_bridge.postgres.tasks import Tasks
-from pacs_bridge.queue import State
+from pacs_bridge.queue import JobClaim, LeaseLostError, State
 
 
 class JobRows:
@@ -52,6 +54,30 @@ class JobRows:
         )
         self.let_go(connection, row["id"], state, reason, detail)
 
+    def update_held(
+        self, connection: Connection, claim: JobClaim, change: str, values: Mapping[str, object]
+    ) -> None:
+        """Change the row of a job if the lease of this claim is still good.
+
+        Raises
+        ------
+        LeaseLostError
+            If it is not.
+        """
+        updated = connection.execute(
+            f"UPDATE pacs_bridge_jobs SET {change} WHERE queue = %(queue)s"  # noqa: S608 - constants
+            " AND id = %(id)s AND fence = %(fence)s AND worker = %(worker)s",
+            {
+                "queue": self._queue,
+                "id": claim.job_id,
+                "fence": claim.fence,
+                "worker": claim.worker,
+                **values,
+            },
+        ).rowcount
+        if not updated:
+            raise lost(claim)
+
     def let_go(
         self,
         connection: Connection,
@@ -62,7 +88,17 @@ class JobRows:
     ) -> None:
         """The end of a lease; its fence is spent."""
         connection.execute(
-            "UPDATE pacs_bridge_jobs SET worker = NULL, lease_until = NULL, fence = fence + 1,"
+            "UPDATE pacs_bridge_jobs SET worker = NULL, fence = fence + 1,"
             " state = %s, reason = %s, detail = %s WHERE queue = %s AND id = %s",
             (state.value, reason and reason.value, storable(detail), self._queue, job_id),
         )
+
+
+def is_held(row: DictRow, claim: JobClaim) -> bool:
+    """Whether a row is under the lease of this claim."""
+    return bool(row["fence"] == claim.fence and row["worker"] == claim.worker)
+
+
+def lost(claim: JobClaim) -> LeaseLostError:
+    """What is said to the holder of a lease that is over."""
+    return LeaseLostError(f"job {claim.job_id}, fence {claim.fence}")

@@ -1,7 +1,7 @@
 """Jobs on PostgreSQL: the queue of many machines.
 
-All time is the server's: the clocks of the workers do not matter. A step of the server's own
-clock ends leases early or late, which costs work and never correctness.
+A lease is timed by whoever looks on, see ``watch``: no clock of a worker or of the server
+ends one. The waits before further attempts are the server's time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from inference.finding import Finding
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.postgres.fence import next_fence
-from pacs_bridge.postgres.job_rows import JobRows
+from pacs_bridge.postgres.job_rows import JobRows, is_held, lost
 from pacs_bridge.postgres.payload import (
     JobPayload,
     UnknownFormatError,
@@ -31,11 +31,11 @@ from pacs_bridge.postgres.payload import (
 from pacs_bridge.postgres.presence import Presence
 from pacs_bridge.postgres.server import Connection, Server
 from pacs_bridge.postgres.tables import check
+from pacs_bridge.postgres.takeover import Takeover
 from pacs_bridge.postgres.tasks import Task, Tasks
 from pacs_bridge.queue import (
     JobClaim,
     JobRequest,
-    LeaseLostError,
     OutcomeInDoubtError,
     Priority,
     ResultFile,
@@ -44,8 +44,13 @@ from pacs_bridge.queue import (
 from pacs_bridge.retry_policy import RetryPolicy
 
 RANK = {Priority.ARCHIVE: 0, Priority.ROUTINE: 1, Priority.STAT: 2}
-_NOT_FOR_US_S = 10.0  #: without claims, for a worker that would do a job otherwise
+_NOT_FOR_US_S = 10.0  #: without claims, for a worker that would do all jobs otherwise
+_MOST_LEFT = 500  #: to others, in one look for a job; many more than are handed over ahead
 _STAGES = (State.SEGMENTED, State.ENCODED)
+
+
+class _LessUrgentError(Exception):
+    """The next job is less urgent than what was asked for."""
 
 
 class PostgresQueue:
@@ -64,6 +69,8 @@ class PostgresQueue:
         A job is ``DEAD`` after so many failures that count, the death of its worker among them.
     difference
         What of a job this worker would do otherwise than its bridge means it; empty if nothing.
+    steady_s
+        Seconds that never step.
     """
 
     def __init__(
@@ -73,14 +80,17 @@ class PostgresQueue:
         owner: Callable[[], str],
         max_failures: int = 3,
         difference: Callable[[JobPayload], str] = lambda _payload: "",
+        *,
+        steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
         self._name = name
         self._owner = owner
-        self._max_failures = max_failures
         self._tasks = Tasks(name)
         self._rows = JobRows(name, self._tasks)
-        self._presence = Presence(server, self._tasks)
+        self._presence = Presence(server, self._tasks, steady_s)
+        self._takeover = Takeover(name, self._tasks, self._rows, max_failures, steady_s)
+        self._steady_s = steady_s
         self._difference = difference
         self._known_owner = ""
         self._paused_until_s = float("-inf")
@@ -108,7 +118,9 @@ class PostgresQueue:
             )
         return job_id
 
-    def claim(self, worker: str, lease_s: float) -> JobClaim | None:
+    def claim(
+        self, worker: str, lease_s: float, least: Priority = Priority.ARCHIVE
+    ) -> JobClaim | None:
         """See ``Queue.claim``.
 
         Raises
@@ -116,46 +128,58 @@ class PostgresQueue:
         PermanentError
             ``wrong-queue`` if the queue is another bridge's.
         TransientError
-            ``wrong-recipe`` if the job was left to others: this worker would do it otherwise.
+            ``wrong-recipe`` if all jobs were left to others: this worker would do them otherwise.
         """
-        if time.monotonic() < self._paused_until_s:
+        if self._steady_s() < self._paused_until_s:
             return None
         self._look_whose_it_is()
         self._presence.show()
         while True:
             try:
                 with self._server.transaction() as connection:
-                    self._free_stalled(connection)
-                    task = self._tasks.fetch(connection, self._presence.worker_id)
-                    if task is None:
+                    if not self._is_any(connection, least):
                         return None
-                    claim, difference = self._lease(connection, task, worker, lease_s)
+                    self._takeover.look_now_and_then(connection, lease_s)
+                    self._takeover.free(connection)
+                    claim, difference = self._first_for_us(connection, worker, lease_s)
+                    if claim is not None and RANK[claim.request.priority] < RANK[least]:
+                        raise _LessUrgentError  # another was quicker: nothing was done
+            except _LessUrgentError:
+                return None
             except ForeignKeyViolation:  # struck off meanwhile
                 self._presence.renew()
                 continue
-            if difference:
-                self._paused_until_s = time.monotonic() + _NOT_FOR_US_S
+            if claim is None and difference:
+                self._paused_until_s = self._steady_s() + _NOT_FOR_US_S
                 raise TransientError(Reason.WRONG_RECIPE, difference)
-            if claim is not None:
-                return claim
+            return claim
 
     def heartbeat(self, claim: JobClaim, lease_s: float) -> None:
         """See ``Queue.heartbeat``."""
         self._presence.show()
         with self._server.transaction() as connection:
-            self._update_held(
+            self._rows.update_held(
                 connection,
                 claim,
-                "lease_s = %(lease_s)s, lease_until = now() + make_interval(secs => %(lease_s)s)",
+                "lease_s = %(lease_s)s, heartbeats = heartbeats + 1",
                 {"lease_s": lease_s},
             )
+            self._takeover.look_now_and_then(connection, lease_s)
+
+    def look(self) -> None:
+        """See whose holders are heard of: a lease runs out only while somebody looks on.
+
+        Claims and heartbeats do so now and then; nothing is taken from anybody by it.
+        """
+        with self._server.transaction() as connection:
+            self._takeover.look(connection)
 
     def advance(self, claim: JobClaim, state: State) -> None:
         """See ``Queue.advance``."""
         if state not in _STAGES:
             raise ValueError(f"a worker notes {_STAGES}, not {state}")
         with self._server.transaction() as connection:
-            self._update_held(connection, claim, "state = %(state)s", {"state": state.value})
+            self._rows.update_held(connection, claim, "state = %(state)s", {"state": state.value})
 
     def complete(
         self, claim: JobClaim, results: Sequence[ResultFile], findings: Sequence[Finding]
@@ -240,6 +264,19 @@ class PostgresQueue:
                 check(connection, self._name, owner)
             self._known_owner = owner
 
+    def _is_any(self, connection: Connection, least: Priority) -> bool:
+        """Whether it is worth while to ask for a job of this urgency, or a greater one."""
+        if least is Priority.ARCHIVE:
+            return True
+        row = connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM pacs_bridge_jobs jobs"
+            " JOIN procrastinate_jobs tasks ON tasks.id = jobs.task_id"
+            " WHERE jobs.queue = %s AND jobs.priority >= %s AND jobs.worker IS NULL"
+            " AND (tasks.scheduled_at IS NULL OR tasks.scheduled_at <= now())) AS it",
+            (self._name, RANK[least]),
+        ).fetchone()
+        return bool(row and row["it"])
+
     def _known(self, connection: Connection, request: JobRequest) -> DictRow:
         row = connection.execute(
             "SELECT id FROM pacs_bridge_jobs WHERE queue = %s AND request_key = %s",
@@ -249,25 +286,23 @@ class PostgresQueue:
             raise TransientError(Reason.QUEUE_UNAVAILABLE, "the job was withdrawn meanwhile")
         return row
 
-    def _free_stalled(self, connection: Connection) -> None:
-        """What workers hold that were not heard of for the length of their leases."""
-        rows = connection.execute(
-            "SELECT * FROM pacs_bridge_jobs WHERE queue = %s AND worker IS NOT NULL"
-            " AND lease_until < now() ORDER BY lease_until LIMIT 100 FOR UPDATE SKIP LOCKED",
-            (self._name,),
-        ).fetchall()
-        for row in rows:
-            deaths = row["deaths"] + 1
-            connection.execute(
-                "UPDATE pacs_bridge_jobs SET deaths = %s WHERE queue = %s AND id = %s",
-                (deaths, self._name, row["id"]),
-            )
-            if deaths >= self._max_failures:
-                died = f"its worker died; failures that count: {deaths}"
-                self._rows.settle(connection, row, State.DEAD, Reason.INTERNAL_ERROR, died)
-                continue
-            self._tasks.put_back(connection, row["task_id"])
-            self._rows.let_go(connection, row["id"], State.READY)
+    def _first_for_us(
+        self, connection: Connection, worker: str, lease_s: float
+    ) -> tuple[JobClaim | None, str]:
+        """The first claim that this worker may have, or why the first job is for others."""
+        claim, why = None, ""
+        left: list[int] = []
+        while claim is None and len(left) < _MOST_LEFT:
+            task = self._tasks.fetch(connection, self._presence.worker_id)
+            if task is None:
+                break
+            claim, difference = self._lease(connection, task, worker, lease_s)
+            if difference:
+                left.append(task.task_id)
+                why = why or difference
+        for task_id in left:  # not before: the first of them would be the next again
+            self._tasks.put_back(connection, task_id)
+        return claim, why
 
     def _lease(
         self, connection: Connection, task: Task, worker: str, lease_s: float
@@ -290,15 +325,14 @@ class PostgresQueue:
             return None, ""
         except UnknownFormatError:
             difference = "release of the bridge"
-        if difference:  # whoever has the same takes it; the next one may be for us
-            self._tasks.put_back(connection, task.task_id, _NOT_FOR_US_S)
+        if difference:
             return None, f"job {row['id']}: {difference}"
         fence = next_fence(row["fence"])
         connection.execute(
             "UPDATE pacs_bridge_jobs SET state = 'claimed', reason = NULL, detail = '',"
-            " worker = %s, lease_s = %s, lease_until = now() + make_interval(secs => %s),"
+            " worker = %s, lease_s = %s, heartbeats = 0,"
             " fence = %s, attempts = attempts + 1 WHERE queue = %s AND id = %s",
-            (worker, lease_s, lease_s, fence, self._name, row["id"]),
+            (worker, lease_s, fence, self._name, row["id"]),
         )
         claim = JobClaim(
             job_id=row["id"],
@@ -309,6 +343,7 @@ class PostgresQueue:
             created=payload.created,
             predecessors=(),
             is_handed_over=row["ledger_fence"] > 0,
+            failures=row["deaths"],
         )
         return claim, ""
 
@@ -329,7 +364,7 @@ class PostgresQueue:
                     "SELECT * FROM pacs_bridge_jobs WHERE queue = %s AND id = %s FOR UPDATE",
                     (self._name, claim.job_id),
                 ).fetchone()
-                if row is not None and _is_held(row, claim):
+                if row is not None and is_held(row, claim):
                     yield connection, row
                     is_said = True
                 elif (
@@ -342,34 +377,9 @@ class PostgresQueue:
                 elif key in self._in_doubt and State.SENDING in becomes:
                     raise OutcomeInDoubtError(f"job {claim.job_id}, fence {claim.fence}")
                 else:
-                    raise _lost(claim)
+                    raise lost(claim)
         except TransientError:
             if is_said:  # before that nothing can have been committed
                 self._in_doubt.add(key)
             raise
         self._in_doubt.discard(key)
-
-    def _update_held(
-        self, connection: Connection, claim: JobClaim, change: str, values: dict[str, object]
-    ) -> None:
-        updated = connection.execute(
-            f"UPDATE pacs_bridge_jobs SET {change} WHERE queue = %(queue)s"  # noqa: S608 - constants
-            " AND id = %(id)s AND fence = %(fence)s AND worker = %(worker)s",
-            {
-                "queue": self._name,
-                "id": claim.job_id,
-                "fence": claim.fence,
-                "worker": claim.worker,
-                **values,
-            },
-        ).rowcount
-        if not updated:
-            raise _lost(claim)
-
-
-def _is_held(row: DictRow, claim: JobClaim) -> bool:
-    return bool(row["fence"] == claim.fence and row["worker"] == claim.worker)
-
-
-def _lost(claim: JobClaim) -> LeaseLostError:
-    return LeaseLostError(f"job {claim.job_id}, fence {claim.fence}")

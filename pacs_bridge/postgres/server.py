@@ -97,7 +97,6 @@ class Server:
             connection = self._idle.get_nowait()
         except queue.Empty:
             connection = self._connect()
-            renew_leases_after_restart(connection)
         try:
             yield connection
         except BaseException:
@@ -130,26 +129,6 @@ def has_password(url: str) -> bool:
     """Whether a password stands in the URL itself. Raises as ``Server``."""
     connection_string(url)
     return bool(conninfo_to_dict(url).get("password"))
-
-
-def renew_leases_after_restart(connection: Connection) -> None:
-    """Let every lease begin anew after the server was started again.
-
-    Its holders could not prolong them while it was away, and are not to blame for that.
-    """
-    with connection.transaction():
-        if connection.execute("SELECT to_regclass('pacs_bridge_server') AS it").fetchone() == {
-            "it": None
-        }:
-            return
-        if connection.execute(
-            "UPDATE pacs_bridge_server SET started_at = pg_postmaster_start_time()"
-            " WHERE started_at <> pg_postmaster_start_time()"
-        ).rowcount:
-            connection.execute(
-                "UPDATE pacs_bridge_jobs SET lease_until = now() + make_interval(secs => lease_s)"
-                " WHERE worker IS NOT NULL"
-            )
 
 
 @contextmanager

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from pacs_bridge.child import leave_on_signals, open_log
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.queue import QueueConfig
 from pacs_bridge.errors import PermanentError, TransientError
+from pacs_bridge.lease import KeptLease
 from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.log import Log
 from pacs_bridge.postgres.dispatcher import Dispatcher, DispatchRules
 from pacs_bridge.postgres.handed_over import HandedOver
 from pacs_bridge.postgres.recipe import Recipes
 from pacs_bridge.postgres.server import Server
 from pacs_bridge.postgres.tables import prepare
 from pacs_bridge.postgres.ticket import made_identity
+from pacs_bridge.queue import DISPATCHER
 
 _POLL_S = 0.25
 _TROUBLE_WAIT_S = 2.0
@@ -46,17 +50,37 @@ def run_dispatcher(
     ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
     server = Server(queue.url, "pacs-bridge dispatcher")
     rules = DispatchRules(
-        config.workers.lease_s, queue.waiting_jobs, config.workers.retry.policy(None)
+        config.workers.lease_s,
+        queue.waiting_jobs,
+        config.workers.retry.policy(None),
+        queue.local_workers,
     )
-    handed = HandedOver(server, queue.name, Recipes(config).of)
+    handed = HandedOver(server, queue.name, Recipes(config).of, config.workers.max_attempts)
     dispatcher = Dispatcher(ledger, handed, config.data_folder, rules, log)
-    is_prepared = False
     announce()
+    # the dispatcher touches files, and a share that hangs holds it up for as long
+    lease_s = config.workers.lease_s
+    with KeptLease(lambda: ledger.jobs.prolong(DISPATCHER, lease_s), lease_s / 4):
+        _dispatch(
+            dispatcher,
+            lambda: prepare(server, queue.name, made_identity(config.data_folder)),
+            log,
+            leave,
+        )
+    handed.turn.end()
+    server.close()
+    ledger.close()
+
+
+def _dispatch(
+    dispatcher: Dispatcher, prepare_queue: Callable[[], None], log: Log, leave: threading.Event
+) -> None:
+    is_prepared = False
     while not leave.is_set():
         try:
             dispatcher.keep_leases()
             if not is_prepared:
-                prepare(server, queue.name, made_identity(config.data_folder))
+                prepare_queue()
                 is_prepared = True
             if not dispatcher.step():
                 leave.wait(_POLL_S)
@@ -67,6 +91,3 @@ def run_dispatcher(
         except PermanentError as error:
             log.error("queue-unusable", reason=error.reason, detail=error.detail)
             raise
-    handed.turn.end()
-    server.close()
-    ledger.close()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pacs_bridge.config.queue import QueueConfig
 from pacs_bridge.postgres.server import Server
 
-_LIVING_S = 60
+#: A worker that was heard of within this time is counted.
+LIVING_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def standing(queue: QueueConfig) -> Standing | None:
                 " (SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat"
                 "   > now() - make_interval(secs => %s)) AS workers"
                 " FROM pacs_bridge_jobs WHERE queue = %s",
-                (_LIVING_S, queue.name),
+                (LIVING_S, queue.name),
             ).fetchone()
     finally:
         server.close()

@@ -13,7 +13,7 @@ from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.postgres.server import Connection, Server
 
-VERSION = 1
+VERSION = 2
 
 #: "PACB", as the ledger's application id: two that make the tables at once take turns.
 _LOCK = 0x50414342
@@ -21,8 +21,7 @@ _LOCK = 0x50414342
 _TABLES = """
 CREATE TABLE pacs_bridge_server (
     is_only boolean PRIMARY KEY CHECK (is_only),
-    version integer NOT NULL,
-    started_at timestamptz NOT NULL     -- of the server: leases count from there
+    version integer NOT NULL
 );
 CREATE TABLE pacs_bridge_queues (
     name text PRIMARY KEY,
@@ -45,13 +44,13 @@ CREATE TABLE pacs_bridge_jobs (
     waited_s double precision NOT NULL DEFAULT 0,
     worker text,
     lease_s double precision,
-    lease_until timestamptz,
+    heartbeats integer NOT NULL DEFAULT 0, -- of this lease: whoever looks sees whether they rise
     outcome jsonb,                      -- results and findings
     PRIMARY KEY (queue, id),
     UNIQUE (queue, request_key)
 );
 CREATE UNIQUE INDEX pacs_bridge_jobs_task ON pacs_bridge_jobs (task_id);
-CREATE INDEX pacs_bridge_jobs_leased ON pacs_bridge_jobs (queue, lease_until)
+CREATE INDEX pacs_bridge_jobs_leased ON pacs_bridge_jobs (queue, id)
     WHERE worker IS NOT NULL;
 CREATE INDEX pacs_bridge_jobs_waiting ON pacs_bridge_jobs (queue, priority)
     WHERE task_id IS NOT NULL AND worker IS NULL;
@@ -75,10 +74,7 @@ def prepare(server: Server, name: str, owner: str) -> None:
             connection.execute(SchemaManager.get_schema())
         if not _exists(connection, "pacs_bridge_server"):
             connection.execute(_TABLES)
-            connection.execute(
-                "INSERT INTO pacs_bridge_server VALUES (true, %s, pg_postmaster_start_time())",
-                (VERSION,),
-            )
+            connection.execute("INSERT INTO pacs_bridge_server VALUES (true, %s)", (VERSION,))
         connection.execute(
             "INSERT INTO pacs_bridge_queues VALUES (%s, %s) ON CONFLICT DO NOTHING", (name, owner)
         )

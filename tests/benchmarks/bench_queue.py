@@ -35,7 +35,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {"claim": [], "heartbeat": [], "complete": []}
     try:
         bench = PostgresBench(server.new_database())
-        queue = bench.queue
+        queue = bench.opener()()  # whose time passes
         for number in range(options.waiting):
             queue.submit(request_of(f"1.2.{number}"))
         for _ in range(options.claims):

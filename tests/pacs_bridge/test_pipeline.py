@@ -27,7 +27,7 @@ from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.sources import SpooledInstance
 from pacs_bridge.log import JsonLog
 from pacs_bridge.pipeline import Lane, Lanes, Pipeline
-from pacs_bridge.queue import JobRequest, State
+from pacs_bridge.queue import JobRequest, Priority, State
 from pacs_bridge.stopwatch import Stage
 from pacs_bridge.worker import BrokenDeviceError, Worker
 
@@ -118,12 +118,13 @@ def submit(
 ) -> Callable[..., int]:
     """Put a series on the shelf, and its job into the queue."""
 
-    def run(**options: object) -> int:
+    def run(priority: Priority = Priority.ARCHIVE, **options: object) -> int:
         number = len(shelf.series) + 1
         paths = make_series(bright_volume, series=number, **options)
         uid = str(dcmread(paths[0]).SeriesInstanceUID)
         shelf.series[uid] = tuple(_spooled(path) for path in paths)
-        return ledger.jobs.submit(JobRequest(uid, 1, "all", "synthetic-3mm", ("archive",)))
+        request = JobRequest(uid, 1, "all", "synthetic-3mm", ("archive",), priority)
+        return ledger.jobs.submit(request)
 
     return run
 
@@ -386,6 +387,57 @@ def test_a_job_that_was_tried_before_goes_alone(
     assert order.index((jobs[0], "verify")) < order.index((jobs[1], "examine"))
 
 
+def test_a_stat_job_passes_those_that_wait_for_the_network(
+    submit: Callable[..., int],
+    pipeline: Pipeline,
+    fill: Callable[[int], None],
+    gate: Gate,
+    stages: Callable[[], list[tuple[int, str]]],
+    ledger: Ledger,
+    wait_for: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pacs_bridge.pipeline._STAT_INTERVAL_S", 0.0)
+    jobs = [submit() for _ in range(3)]
+    fill(3)  # one is segmented, one decoded, and one fetched: there is no room
+    assert gate.begun[0].wait(WAIT_S)
+    wait_for(lambda: (jobs[1], "read") in stages())
+    stat = submit(Priority.STAT)
+    fill(4)
+    wait_for(lambda: (stat, "read") in stages())
+    assert [_state(ledger, job) for job in jobs] == [State.CLAIMED, State.READY, State.READY]
+    assert [ledger.view.job(job).attempts for job in jobs] == [1, 0, 0]
+    gate.open()
+    fill(6)
+    pipeline.drain()
+
+    order = [job for job, stage in stages() if stage == "segment"]
+    assert order == [jobs[0], stat, jobs[1], jobs[2]]
+    assert [_state(ledger, job) for job in (*jobs, stat)] == [State.SENDING] * 4
+
+
+def test_a_stat_job_passes_no_other_stat_job(
+    submit: Callable[..., int],
+    pipeline: Pipeline,
+    fill: Callable[[int], None],
+    gate: Gate,
+    stages: Callable[[], list[tuple[int, str]]],
+    wait_for: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pacs_bridge.pipeline._STAT_INTERVAL_S", 0.0)
+    jobs = [submit(Priority.STAT) for _ in range(4)]
+    fill(3)
+    assert gate.begun[0].wait(WAIT_S)
+    wait_for(lambda: (jobs[1], "read") in stages())
+    assert pipeline.work_one("w")
+    gate.open()
+    fill(4)
+    pipeline.drain()
+
+    assert [job for job, stage in stages() if stage == "segment"] == jobs
+
+
 def test_a_lease_that_is_lost_concerns_one_job_of_those_in_hand(
     submit: Callable[..., int],
     pipeline: Pipeline,
@@ -426,3 +478,23 @@ def test_a_job_that_goes_alone_lets_a_second_stack_of_another_pass() -> None:
     assert lanes.begin(0.0) is None
     alone.end()
     assert lanes.begin(0.0) is not None
+
+
+def test_nothing_passes_a_job_that_goes_alone_or_one_that_passes_already() -> None:
+    lanes = Lanes()
+    first = lanes.begin(1.0)
+    assert first is not None
+    express = lanes.begin_express()
+    assert express is not None
+    assert lanes.begin_express() is None
+    express.is_urgent = True
+    lanes.clear_way()
+    assert (first.gives_way, express.gives_way) == (True, False)
+    assert not lanes.move(first, Lane.INFER)
+    first.end()
+    assert lanes.begin(0.0) is None  # nobody gets in front of it
+    assert lanes.move(express, Lane.INFER)
+    alone = lanes.begin(1.0)
+    assert alone is not None
+    alone.is_alone = True
+    assert lanes.begin_express() is None

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from inference.reasons import Reason
 from inference.volume import Volume
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import TransientError
+from pacs_bridge.fitness import Fitness
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.job_source import SpoolSources
 from pacs_bridge.ledger.ledger import Ledger
@@ -27,6 +29,8 @@ from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
 from pacs_bridge.queue import OutcomeInDoubtError, State
 from pacs_bridge.report import SeriesReport
 from pacs_bridge.stopwatch import Stage
+from pacs_bridge.time_limit import TimeLimit
+from pacs_bridge.trial import TRIAL_SHAPE
 from pacs_bridge.worker import BrokenDeviceError, Worker
 
 
@@ -48,13 +52,17 @@ class OneSegmenter:
 
 
 class FailingSegmenter:
-    """Raises in the middle of its work."""
+    """Raises in the middle of its work; with a series only, or with whatever it is given."""
 
-    def __init__(self, like, error: BaseException) -> None:
+    def __init__(self, like, error: BaseException, *, always: bool = False) -> None:
         self.identity = like.identity
+        self._like = like
         self._error = error
+        self._always = always
 
     def segment(self, volume: Volume, progress: Callable[[float], None]) -> LabelMap:
+        if volume.geometry.shape == TRIAL_SHAPE and not self._always:
+            return self._like.segment(volume, progress)
         progress(0.5)
         raise self._error
 
@@ -291,12 +299,18 @@ def test_errors_of_the_disk_do_not_use_up_the_attempts_of_a_job(
     [Reason.UNKNOWN_MODEL, Reason.MODEL_CHECKSUM, Reason.MODEL_MANIFEST],
 )
 def test_a_model_store_that_is_away_kills_no_job(
-    received: Callable[..., int], worker: Worker, ledger: Ledger, models, reason: Reason
+    received: Callable[..., int], worker: Worker, ledger: Ledger, models, clock, reason: Reason
 ) -> None:
     job = received()
+    worker._fitness = Fitness(worker._log, clock.steady_s)
     models.store_error = ModelError(reason, "/models/m: Stale file handle")
-    assert _try_until_over(worker, ledger, job, 4) == [State.RETRY] * 4
+    assert _try_until_over(worker, ledger, job, 1) == [State.READY]
+    for _ in range(3):
+        clock.pass_s(700)
+        assert not worker.work_one("w")
+    assert ledger.view.job(job).attempts == 0
     models.store_error = None
+    clock.pass_s(700)
     assert _try_until_over(worker, ledger, job, 1) == [State.SENDING]
 
 
@@ -324,6 +338,128 @@ def test_a_device_that_computes_no_more_ends_the_process_and_kills_no_job(
             connection.execute("UPDATE jobs SET due_s = 0")
     models.segmenter, models.is_device_sound = good, True
     assert _try_until_over(make_worker(config), ledger, other, 1) == [State.SENDING]
+
+
+def _told(folder: Path, event: str) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelError(Reason.MODEL_ERROR, "no kernel image is available"),
+        ModelError(Reason.OOM_GPU, "out of memory"),
+    ],
+)
+def test_a_machine_that_would_fail_every_job_tries_one_of_them_and_leaves_it_untouched(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    models,
+    clock,
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    tmp_path: Path,
+    error: ModelError,
+) -> None:
+    jobs = [received(make_series(bright_volume, series=n)) for n in (1, 2)]
+    good = models.segmenter
+    worker._fitness = Fitness(worker._log, clock.steady_s)
+    models.segmenter = FailingSegmenter(good, error, always=True)
+    assert worker.work_one("w")
+    assert not worker.work_one("w")
+    clock.pass_s(31)
+    assert not worker.work_one("w")  # still unfit
+
+    views = [ledger.view.job(job) for job in jobs]
+    assert [(view.state, view.attempts) for view in views] == [(State.READY, 0)] * 2
+    unfit = _told(tmp_path, "machine-unfit")
+    assert [(each["reason"], each["level"]) for each in unfit] == [(error.reason, "error")] * 2
+    models.segmenter = good
+    clock.pass_s(61)
+    assert worker.work_one("w")
+    assert worker.work_one("w")
+    assert [ledger.view.job(job).state for job in jobs] == [State.SENDING] * 2
+    assert len(_told(tmp_path, "machine-fit")) == 1
+
+
+def test_a_machine_that_cannot_write_leaves_the_jobs_to_others(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    config: BridgeConfig,
+    tmp_path: Path,
+) -> None:
+    job = received()
+    config.scratch_folder.write_bytes(b"in the way")
+    config.results_folder.write_bytes(b"in the way")
+    assert worker.work_one("w")
+    assert not worker.work_one("w")
+
+    view = ledger.view.job(job)
+    assert view is not None
+    assert (view.state, view.attempts) == (State.READY, 0)
+    (unfit,) = _told(tmp_path, "machine-unfit")
+    assert unfit["reason"] == Reason.INTERNAL_ERROR
+
+
+def test_a_job_that_spoils_the_machine_is_not_excused_for_ever(
+    received: Callable[..., int], worker: Worker, ledger: Ledger, models, clock
+) -> None:
+    job = received()
+    good = models.segmenter
+    worker._fitness = Fitness(worker._log, clock.steady_s)
+    spoilt = False
+
+    class Spoiling:
+        identity = good.identity
+
+        def segment(self, volume, progress):
+            nonlocal spoilt
+            if volume.geometry.shape != TRIAL_SHAPE:
+                spoilt = True
+            if spoilt:
+                raise ModelError(Reason.OOM_GPU, "out of memory")
+            return good.segment(volume, progress)
+
+    models.segmenter = Spoiling()
+    states = []
+    for _ in range(3):
+        assert worker.work_one("w")
+        states.append(ledger.view.job(job).state)
+        spoilt = False
+        clock.pass_s(700)
+        with ledger.database.write() as connection:
+            connection.execute("UPDATE jobs SET due_s = 0")
+    assert states == [State.READY, State.RETRY, State.DEAD]
+
+
+def test_a_worker_that_begins_with_a_trial_claims_nothing_while_it_fails(
+    received: Callable[..., int], worker: Worker, ledger: Ledger, models, clock, config
+) -> None:
+    job = received()
+    good = models.segmenter
+    worker._fitness = Fitness(worker._log, clock.steady_s)
+    models.segmenter = FailingSegmenter(good, ModelError(Reason.MODEL_ERROR, "no"), always=True)
+    worker.begin_with_trial(config.routes[0])
+    assert not worker.work_one("w")
+    assert ledger.view.job(job).attempts == 0
+    models.segmenter = good
+    clock.pass_s(31)
+    assert worker.work_one("w")
+    assert ledger.view.job(job).state is State.SENDING
+
+
+def test_a_card_that_a_trial_finds_broken_ends_the_process(
+    worker: Worker, models, config: BridgeConfig
+) -> None:
+    broken = ModelError(Reason.MODEL_ERROR, "CUDA error: unspecified launch failure")
+    models.segmenter = FailingSegmenter(models.segmenter, broken, always=True)
+    models.is_device_sound = False
+    worker.begin_with_trial(config.routes[0])
+    with pytest.raises(BrokenDeviceError):
+        worker.work_one("w")
 
 
 @pytest.mark.parametrize("trouble", ["lease", "ledger"])
@@ -528,6 +664,8 @@ def test_waiting_for_the_lane_of_another_job_uses_up_no_time(
     monkeypatch.setattr("pacs_bridge.time_limit.os._exit", lambda _status: ended.set())
 
     class LongQueue:
+        gives_way = False
+
         def enter(self, stage: Stage, check: Callable[[], None]) -> None:
             ended.wait(2.0)
             worker.abandon()
@@ -626,6 +764,41 @@ def test_work_that_is_done_outlasts_a_ledger_that_cannot_be_reached(
     assert view is not None
     assert view.state is State.SENDING
     assert models.segmenter.calls == 1
+
+
+def test_no_time_of_a_job_passes_while_what_was_done_waits_for_the_ledger(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_paused = False
+
+    class Noted(TimeLimit):
+        @contextmanager
+        def paused(self) -> Iterator[None]:
+            nonlocal is_paused
+            with super().paused():
+                is_paused = True
+                yield
+            is_paused = False
+
+    monkeypatch.setattr("pacs_bridge.worker.TimeLimit", Noted)
+    told = []
+
+    class Asked:
+        """The queue of the ledger; notes whether time passes when it is told something."""
+
+        def __getattr__(self, name: str):
+            if name in ("advance", "complete"):
+                told.append(is_paused)
+            return getattr(ledger.jobs, name)
+
+    worker._queue = Asked()
+    received()
+    worker.work_one("w")
+
+    assert told == [True] * 3
 
 
 def test_a_late_slice_makes_a_second_result_that_names_the_first(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
 
+from pacs_bridge.errors import TransientError
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.postgres.queue import PostgresQueue
 from pacs_bridge.postgres.server import Server
@@ -22,6 +24,7 @@ LEASE_S = 60.0
 QUEUE_NAME = "default"
 OWNER = "bridge-under-test"
 MANY = 1_000_000
+_LOOKS = 8  #: while a time passes
 
 
 class QueueBench(Protocol):
@@ -70,21 +73,24 @@ class LedgerBench:
 
 
 class PostgresBench:
-    """The queue on PostgreSQL; its clock lets every time in the database grow older."""
+    """The queue on PostgreSQL, looked at by a process that lives as long as the bench."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, clock: QueueClock | None = None) -> None:
         self.url = url
         self._others: list[PostgresBench] = []
         self.server = Server(url)
         prepare(self.server, QUEUE_NAME, OWNER)
-        self.queue = PostgresQueue(self.server, QUEUE_NAME, lambda: OWNER)
-        self.clock = ServerClock(url)
+        self.clock = clock or QueueClock(url)
+        self.queue = PostgresQueue(
+            self.server, QUEUE_NAME, lambda: OWNER, steady_s=self.clock.steady_s
+        )
+        self.clock.observers.append(self.queue)
 
     def state(self, job_id: int) -> State:
         return self.queue.state(job_id)
 
     def reopen(self) -> PostgresBench:
-        self._others.append(PostgresBench(self.url))
+        self._others.append(PostgresBench(self.url, self.clock))
         return self._others[-1]
 
     def opener(self) -> Callable[[], Queue]:
@@ -94,22 +100,32 @@ class PostgresBench:
     def close(self) -> None:
         for each in self._others:
             each.close()
+        self.clock.observers.remove(self.queue)
         self.queue.close()
         self.server.close()
 
 
-class ServerClock:
-    """The clock of a PostgreSQL server, as far as a queue can see it."""
+class QueueClock:
+    """Time as a queue on PostgreSQL sees it: steady seconds of processes, and the server's."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         #: Of a worker's machine.
         self.time = datetime.now(UTC)
+        self.steady = 1000.0
+        #: Look on while time passes, as processes do that live that long.
+        self.observers: list[PostgresQueue] = []
+
+    def steady_s(self) -> float:
+        return self.steady
 
     def pass_s(self, seconds: float) -> None:
+        self._look()
+        for _ in range(_LOOKS):
+            self.steady += seconds / _LOOKS
+            self._look()
         with psycopg.connect(self.url) as connection:
             for table, column in (
-                ("pacs_bridge_jobs", "lease_until"),
                 ("procrastinate_jobs", "scheduled_at"),
                 ("procrastinate_workers", "last_heartbeat"),
             ):
@@ -118,6 +134,11 @@ class ServerClock:
                     (seconds,),
                 )
         self.time += timedelta(seconds=seconds)
+
+    def _look(self) -> None:
+        for each in self.observers:
+            with suppress(TransientError):
+                each.look()
 
 
 def request_of(series: str = "1.2.3", **changes: object) -> JobRequest:

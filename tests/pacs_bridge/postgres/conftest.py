@@ -27,12 +27,14 @@ class Site:
         self.bench = bench
         self.clock = clock
         self.ledger = Ledger.open(folder / "ledger.sqlite", clock)
-        self.handed = HandedOver(bench.server, QUEUE_NAME)
+        self.handed = HandedOver(bench.server, QUEUE_NAME, steady_s=clock.steady_s)
         self.dispatcher = self.new_dispatcher()
 
-    def new_dispatcher(self, waiting_jobs: int = 10) -> Dispatcher:
+    def new_dispatcher(
+        self, waiting_jobs: int = 10, *, has_local_workers: bool = False
+    ) -> Dispatcher:
         """The same, after its process was started again."""
-        rules = DispatchRules(60.0, waiting_jobs, RetryPolicy(10, 10, 1e6))
+        rules = DispatchRules(60.0, waiting_jobs, RetryPolicy(10, 10, 1e6), has_local_workers)
         log = JsonLog.open(self.folder / "log.jsonl", IdentityHash(b"test"), "debug")
         self.dispatcher = Dispatcher(
             self.ledger, self.handed, self.folder, rules, log, self.clock.steady_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from queue_bench import LEASE_S, QUEUE_NAME, request_of, result_of
+from queue_bench import LEASE_S, POLICY, QUEUE_NAME, request_of, result_of
 
 from inference.finding import Finding
 from inference.reasons import Reason
@@ -320,6 +320,43 @@ def test_leases_are_kept_while_postgresql_is_away(site, postgres):
     assert site.ledger.jobs.claim("local", 60) is None
 
 
+def test_local_workers_have_all_jobs_while_there_are_none_elsewhere(site):
+    site.new_dispatcher(has_local_workers=True)
+    jobs = [site.ledger.jobs.submit(request_of(f"1.{n}")) for n in range(3)]
+    site.dispatcher.step()
+    assert in_queue(site) == set()
+    assert site.bench.queue.claim("w", LEASE_S) is None  # but one is there now
+    site.clock.pass_s(16)
+    site.dispatcher.step()
+    assert in_queue(site) == set(jobs)
+    begun = site.bench.queue.claim("w", LEASE_S)
+    site.bench.clock.pass_s(61)  # and gone
+    site.clock.pass_s(16)
+    site.dispatcher.step()
+
+    assert in_queue(site) == {begun.job_id}
+    waiting = [each for each in jobs if each != begun.job_id]
+    assert [(site.job(each).state, site.job(each).attempts) for each in waiting] == [
+        (State.READY, 0)
+    ] * 2
+    assert site.ledger.jobs.claim("local", 60).job_id in waiting
+
+
+def test_a_job_of_a_dead_worker_comes_back_though_there_is_no_other(site):
+    site.new_dispatcher(has_local_workers=True)
+    site.bench.queue.claim("w", LEASE_S)
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    assert site.bench.queue.claim("w", LEASE_S).job_id == job_id
+    for _ in range(6):
+        site.bench.clock.pass_s(16)
+        site.clock.pass_s(16)
+        site.dispatcher.step()
+
+    assert in_queue(site) == set()
+    assert (site.job(job_id).state, site.deaths(job_id)) == (State.READY, 1)
+
+
 def test_no_more_is_handed_over_than_is_wanted_but_what_is_more_urgent_goes_at_once(site):
     site.new_dispatcher(waiting_jobs=2)
     for n in range(5):
@@ -353,13 +390,167 @@ def test_a_result_that_is_not_in_the_shared_folder_is_made_again(site):
     assert (claim.job_id, claim.attempt) == (job_id, 2)
 
 
-def test_a_job_without_a_ticket_waits(site):
-    (site.folder / "tickets").write_text("in the way")
-    job_id = site.ledger.jobs.submit(request_of())
+def test_where_no_ticket_can_be_written_jobs_wait_untouched_until_one_can(site):
+    in_the_way = site.folder / "tickets"
+    in_the_way.write_text("")
+    jobs = {site.ledger.jobs.submit(request_of(f"1.{n}")) for n in range(4)}
+    for _ in range(3):
+        site.dispatcher.step()
+        site.dispatcher.step()
+        assert {(site.job(each).state, site.job(each).attempts) for each in jobs} == {
+            (State.READY, 0)
+        }
+        site.clock.pass_s(31)
+    assert in_queue(site) == set()
+    in_the_way.unlink()
+    while site.dispatcher.step():
+        pass
+
+    assert in_queue(site) == jobs
+    with site.ledger.database.read() as connection:
+        changes = connection.execute("SELECT count(*) FROM history").fetchone()[0]
+    assert changes < 24  # only one of them was tried each time
+
+
+def open_revision(site, series: str, revision: int) -> None:
+    """Have a revision of a series be received."""
+    now = site.ledger.database.now_text()
+    with site.ledger.database.write() as connection:
+        connection.execute(
+            "INSERT INTO series (series_instance_uid, study_instance_uid, patient_key, revision)"
+            " VALUES (?, '1.9', 'key', ?)",
+            (series, revision),
+        )
+        connection.execute(
+            "INSERT INTO revisions (series_instance_uid, revision, state, activity, first_at,"
+            " last_at, state_at) VALUES (?, ?, 'receiving', 0, ?, ?, ?)",
+            (series, revision, now, now, now),
+        )
+
+
+def test_what_nobody_has_begun_waits_here_while_a_later_revision_comes(site):
+    job_id = site.ledger.jobs.submit(request_of("1.1"))
+    other = site.ledger.jobs.submit(request_of("1.2"))
+    site.dispatcher.step()
+    open_revision(site, "1.1", 2)
     site.dispatcher.step()
 
-    assert site.job(job_id).state is State.RETRY
+    assert in_queue(site) == {other}
+    assert len(site.tickets()) == 1
+    assert (site.job(job_id).state, site.job(job_id).attempts) == (State.READY, 0)
+    with site.ledger.database.write() as connection:
+        connection.execute("UPDATE revisions SET state = 'skipped'")
+    site.dispatcher.step()
+    assert in_queue(site) == {job_id, other}
+
+
+def test_an_old_revision_is_done_by_nobody_once_the_new_one_has_a_result(site):
+    old = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    open_revision(site, "1.2.3", 2)
+    new = site.ledger.jobs.submit(request_of(revision=2))
+    with site.ledger.database.write() as connection:
+        connection.execute("UPDATE revisions SET state = 'ready'")
+    site.dispatcher.step()
+    site.dispatcher.step()
+    claim = site.bench.queue.claim("w", 60)
+    assert claim.job_id == new
+    assert site.bench.queue.claim("w", 60) is None
+    site.bench.queue.complete(claim, [site.result()], [])
+    site.dispatcher.step()
+
+    assert (site.job(old).state, site.job(new).state) == (State.SUPERSEDED, State.SENDING)
+
+
+def test_what_somebody_has_begun_goes_on_while_a_later_revision_comes(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    claim = site.bench.queue.claim("w", 60)
+    open_revision(site, "1.2.3", 2)
+    site.dispatcher.step()
+    site.bench.queue.heartbeat(claim, 60)
+    site.bench.queue.complete(claim, [site.result()], [])
+    site.dispatcher.step()
+
+    assert site.job(job_id).state is State.SENDING
+    assert site.ledger.outbox.claim("s", 60) is None  # until the later one is decided
+
+
+def test_what_the_queue_has_lost_is_not_handed_over_again_while_a_later_revision_comes(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    wipe(site)
+    open_revision(site, "1.2.3", 2)
+    site.new_dispatcher().step()
+
     assert in_queue(site) == set()
+    assert site.job(job_id).state is State.READY
+
+
+def test_a_dispatcher_that_dies_while_it_takes_a_job_back_leaves_it_to_the_next_one(
+    site, monkeypatch
+):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    open_revision(site, "1.2.3", 2)
+
+    def killed(_claim):
+        raise RuntimeError
+
+    monkeypatch.setattr(site.ledger.jobs, "release", killed)
+    with pytest.raises(RuntimeError):
+        site.dispatcher.step()
+    monkeypatch.undo()
+    assert in_queue(site) == set()
+    site.new_dispatcher().step()
+
+    assert in_queue(site) == set()
+    assert (site.job(job_id).state, site.job(job_id).attempts) == (State.READY, 0)
+
+
+def test_failures_that_count_go_with_a_job_that_is_handed_over(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    for _ in range(2):
+        claim = site.ledger.jobs.claim("local", 60)
+        site.ledger.jobs.retry(claim, Reason.OOM_CPU, "", POLICY)
+        site.clock.pass_s(41)
+    site.dispatcher.step()
+    assert site.bench.queue.claim("w", LEASE_S).failures == 2
+    site.bench.clock.pass_s(LEASE_S + 1)
+    assert site.bench.queue.claim("w", LEASE_S) is None
+    site.dispatcher.step()
+
+    assert site.job(job_id).state is State.DEAD
+
+
+def die_once(site) -> None:
+    """Let a worker have a job and be heard of no more; the next one gives it back."""
+    site.bench.queue.claim("w", LEASE_S)
+    site.bench.clock.pass_s(LEASE_S + 1)
+    site.bench.queue.release(site.bench.queue.claim("w2", LEASE_S))
+
+
+def test_failures_that_count_come_back_with_a_job(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    die_once(site)
+    site.clock.pass_s(61)
+    site.dispatcher.step()
+    assert site.deaths(job_id) == 1
+    wipe(site)
+    site.new_dispatcher().step()
+
+    assert site.bench.queue.claim("w", LEASE_S).failures == 1
+
+
+def test_failures_that_count_come_back_with_a_job_that_waits_for_a_later_revision(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    die_once(site)
+    open_revision(site, "1.2.3", 2)
+    site.dispatcher.step()
+
+    assert (site.job(job_id).state, site.deaths(job_id)) == (State.READY, 1)
 
 
 def test_a_request_that_is_not_made_of_ids_is_not_handed_over(site):

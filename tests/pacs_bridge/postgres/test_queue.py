@@ -120,19 +120,21 @@ def test_a_report_that_never_arrived_is_not_taken_for_one_whose_answer_was_lost(
     finally:
         postgres.start()
     assert error.value.reason is Reason.QUEUE_UNAVAILABLE
-    other = bench.reopen().queue.submit(request_of("1.2.4"))
+    second = bench.reopen().queue
+    other = second.submit(request_of("1.2.4"))
     bench.clock.pass_s(LEASE_S + 1)
-    assert {bench.reopen().queue.claim("w2", LEASE_S).job_id for _ in range(2)} == {job_id, other}
+    assert {second.claim("w2", LEASE_S).job_id for _ in range(2)} == {job_id, other}
 
     with pytest.raises(LeaseLostError):
         bench.queue.complete(claim, [result_of()], [])
 
 
-def test_leases_begin_anew_when_the_server_was_started_again(bench, postgres):
+def test_a_time_in_which_nobody_reached_the_server_ends_no_lease(bench, postgres):
     job_id = bench.queue.submit(request_of())
     claim = bench.queue.claim("w", LEASE_S)
-    bench.clock.pass_s(LEASE_S + 1)
+    bench.queue.look()
     postgres.stop()
+    bench.clock.steady += 100 * LEASE_S
     postgres.start()
     with pytest.raises(TransientError):
         bench.queue.heartbeat(claim, LEASE_S)  # on a connection of before
@@ -141,6 +143,75 @@ def test_leases_begin_anew_when_the_server_was_started_again(bench, postgres):
     bench.queue.heartbeat(claim, LEASE_S)
     bench.queue.complete(claim, [result_of()], [])
     assert bench.state(job_id) is State.SENDING
+
+
+@pytest.fixture
+def stepped(postgres):
+    """A queue, and what steps the clock of its server: ``now()`` is one of ours there."""
+    url = postgres.new_database()
+
+    def step(seconds: float) -> None:
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE step SET seconds = seconds + %s", (seconds,))
+
+    with psycopg.connect(url) as connection:
+        name = connection.info.dbname
+        connection.execute(
+            "CREATE TABLE step AS SELECT 0.0::double precision AS seconds;"
+            "CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql STABLE AS"
+            " 'SELECT pg_catalog.now() + make_interval(secs => (SELECT seconds FROM public.step))';"
+            f"ALTER DATABASE {name} SET search_path = public, pg_catalog"
+        )
+    bench = PostgresBench(url)
+    yield bench, step
+    bench.close()
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_steps_of_the_servers_clock_take_nothing_from_a_worker_that_is_alive(stepped, seconds):
+    bench, step = stepped
+    job_id = bench.queue.submit(request_of())
+    claim = bench.queue.claim("w", LEASE_S)
+    for _ in range(4):
+        step(seconds)
+        assert bench.queue.claim("w2", LEASE_S) is None
+        bench.queue.heartbeat(claim, LEASE_S)
+    bench.queue.complete(claim, [result_of()], [])
+
+    assert bench.state(job_id) is State.SENDING
+
+
+def test_a_step_back_of_the_servers_clock_keeps_no_job_with_a_dead_worker(stepped):
+    bench, step = stepped
+    job_id = bench.queue.submit(request_of())
+    bench.queue.claim("w", LEASE_S)
+    step(-3600)
+    bench.clock.pass_s(LEASE_S + 1)
+
+    assert bench.queue.claim("w2", LEASE_S).job_id == job_id
+
+
+def test_a_step_back_of_the_servers_clock_keeps_no_job_from_its_next_attempt(stepped):
+    bench, step = stepped
+    step(1e6)
+    job_id = bench.queue.submit(request_of())
+    bench.queue.retry(bench.queue.claim("w", LEASE_S), Reason.OOM_CPU, "", POLICY)
+    step(-1e6)
+    HandedOver(bench.server, QUEUE_NAME).bound_waits(POLICY.max_wait_s)
+    step(POLICY.max_wait_s + 1)
+
+    assert bench.queue.claim("w", LEASE_S).job_id == job_id
+
+
+def test_a_worker_that_has_just_begun_to_look_takes_nothing_from_anybody(bench):
+    job_id = bench.queue.submit(request_of())
+    bench.queue.claim("w", LEASE_S)
+    bench.clock.pass_s(LEASE_S + 1)
+    newcomer = bench.reopen()
+
+    assert newcomer.queue.claim("w2", LEASE_S) is None
+    newcomer.clock.pass_s(LEASE_S + 1)
+    assert newcomer.queue.claim("w2", LEASE_S).job_id == job_id
 
 
 def test_a_worker_whose_data_folder_is_away_claims_nothing(bench):

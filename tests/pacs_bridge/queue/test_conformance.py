@@ -64,6 +64,29 @@ def test_stat_comes_before_routine_before_archive_and_then_the_oldest(bench):
     ]  # fmt: skip
 
 
+def test_a_claim_for_urgent_jobs_leaves_the_others_alone(bench):
+    routine = bench.queue.submit(request_of("1.1"))
+    assert bench.queue.claim("w", LEASE_S, Priority.STAT) is None
+    stat = bench.queue.submit(request_of("1.2", priority=Priority.STAT))
+
+    assert bench.queue.claim("w", LEASE_S, Priority.STAT).job_id == stat
+    assert bench.queue.claim("w", LEASE_S, Priority.STAT) is None
+    left = bench.queue.claim("w", LEASE_S)
+    assert (left.job_id, left.attempt) == (routine, 1)
+
+
+def test_a_claim_says_how_many_failures_count_against_its_job(bench):
+    bench.queue.submit(request_of())
+    first = bench.queue.claim("w", LEASE_S)
+    bench.queue.retry(first, Reason.OOM_GPU, "", POLICY)
+    bench.clock.pass_s(41)
+    second = bench.queue.claim("w", LEASE_S)
+    bench.clock.pass_s(LEASE_S + 1)
+    third = bench.queue.claim("w", LEASE_S)
+
+    assert [each.failures for each in (first, second, third)] == [0, 1, 2]
+
+
 def test_a_worker_that_is_not_heard_of_loses_its_job(bench):
     bench.queue.submit(request_of())
     lost = bench.queue.claim("w1", LEASE_S)

@@ -21,7 +21,7 @@ from pacs_bridge.queue import State
 #: Jobs of a run; `make kills` takes more.
 JOBS = int(os.environ.get("PACS_BRIDGE_KILL_JOBS", "60"))
 WORKERS = 3
-LEASE_S = 1.0
+LEASE_S = 0.5
 WORK_S = 0.02
 KILL_EVERY_S = 0.12
 LIMIT_S = 60.0 + JOBS
