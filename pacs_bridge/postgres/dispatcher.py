@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import psycopg
 
@@ -29,7 +28,7 @@ from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import Log
 from pacs_bridge.postgres.handed_over import Handed, HandedOver, Settled
 from pacs_bridge.postgres.payload import job_payload, request_key
-from pacs_bridge.postgres.ticket import TicketBook, needs_ticket
+from pacs_bridge.postgres.ticket import TicketBook
 from pacs_bridge.queue import (
     DISPATCHER,
     SPOOL,
@@ -66,8 +65,8 @@ class Dispatcher:
         Of the site.
     handed
         The bridge's side of the queue.
-    data_folder
-        Of the bridge.
+    tickets
+        Of the jobs that are handed over.
     rules
         What the site chooses.
     log
@@ -80,15 +79,15 @@ class Dispatcher:
         self,
         ledger: Ledger,
         handed: HandedOver,
-        data_folder: Path,
+        tickets: TicketBook,
         rules: DispatchRules,
         log: Log,
         steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._handed = handed
-        self._data_folder = data_folder
-        self._tickets = TicketBook(data_folder)
+        self._tickets = tickets
+        self._data_folder = tickets.data_folder
         self._rules = rules
         self._log = log
         self._steady_s = steady_s
@@ -189,13 +188,13 @@ class Dispatcher:
         self._is_known, self._compared_s = True, self._steady_s()
 
     def _is_foreign(self, claim: JobClaim, row: Handed) -> bool:
-        """Whether a row is of another job of the same id, another time or configuration."""
+        """Whether a row is lost, or of another job of its id, another time or configuration."""
         request = claim.request
-        if row.request_key != request_key(request):
+        if row.is_lost or row.request_key != request_key(request):
             return True
         if row.has_failed and row.ledger_fence != claim.fence:
             return True  # an operator may have seen that end, and asked for another try
-        if needs_ticket(request) and not self._tickets.is_there(claim.job_id, row.ticket_fence):
+        if not self._tickets.is_there(claim.job_id, row.ticket_fence):
             return True
         return row.recipe is not None and bool(row.recipe.difference(self._handed.recipe(request)))
 
@@ -340,6 +339,9 @@ class Dispatcher:
                 self._ledger.jobs.park(claim, error.reason, error.detail)
             self._log.error("job-dead", job=claim.job_id, reason=error.reason)
             del self._held[claim.job_id]
+        except TransientError as error:  # of its plan; one of the ledger comes again at once
+            self._try_again(claim, error.reason, error.detail)
+            del self._held[claim.job_id]
         except OSError as error:  # as it will be with every other job
             self._no_tickets_until_s = self._steady_s() + _NO_TICKETS_S
             self._log.error("ticket-unwritten", job=claim.job_id, reason=disk_reason(error))
@@ -350,8 +352,6 @@ class Dispatcher:
 
     def _write_ticket(self, claim: JobClaim) -> None:
         request, instances = claim.request, self._ledger.instances
-        if not needs_ticket(request):
-            return
         if request.source == SPOOL:
             sources = instances.sources(request.series_instance_uid, request.revision)
             set_aside = instances.set_aside(request.series_instance_uid)
@@ -370,9 +370,8 @@ class Dispatcher:
             return
         self._handed.withdraw(job_ids)
         for job_id in job_ids:
-            claim = self._held.pop(job_id, None)
-            if claim is None or needs_ticket(claim.request):
-                self._tickets.remove(job_id)
+            self._held.pop(job_id, None)
+            self._tickets.remove(job_id)
 
 
 def _ahead(waiting: dict[Priority, int], urgency: Priority) -> int:

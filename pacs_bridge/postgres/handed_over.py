@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from psycopg.errors import UniqueViolation
@@ -23,6 +24,7 @@ from pacs_bridge.postgres.takeover import Takeover
 from pacs_bridge.postgres.tasks import Tasks
 from pacs_bridge.postgres.turn import DispatchTurn
 from pacs_bridge.queue import JobClaim, JobOutcome, JobRequest, Priority, State
+from pacs_bridge.worker_job import folder_of
 
 _PRIORITY = {rank: priority for priority, rank in RANK.items()}
 
@@ -37,6 +39,7 @@ class Handed:
     request_key: str
     recipe: Recipe | None  #: of one that waits for a worker
     has_failed: bool  #: it is over, and there is no result
+    is_lost: bool  #: nobody has it, and no worker would be given it
     failures: int  #: that count against it
 
 
@@ -91,6 +94,8 @@ class HandedOver:
                 "SELECT jobs.id, ledger_fence, fence, request_key, deaths,"
                 " worker IS NULL AS is_free,"
                 " task_id IS NULL AND state <> 'sending' AS has_failed,"
+                " task_id IS NOT NULL AND worker IS NULL"
+                " AND tasks.status IS DISTINCT FROM 'todo' AS is_lost,"
                 " args->>'rules' AS rules, args->>'weights' AS weights"
                 " FROM pacs_bridge_jobs jobs LEFT JOIN procrastinate_jobs tasks"
                 " ON tasks.id = jobs.task_id WHERE queue = %s",
@@ -104,7 +109,7 @@ class HandedOver:
             rows = connection.execute(
                 "SELECT jobs.priority, count(*) AS jobs FROM pacs_bridge_jobs jobs"
                 " JOIN procrastinate_jobs tasks ON tasks.id = jobs.task_id"
-                " WHERE jobs.queue = %s AND jobs.worker IS NULL"
+                " WHERE jobs.queue = %s AND jobs.worker IS NULL AND tasks.status = 'todo'"
                 " AND (tasks.scheduled_at IS NULL OR tasks.scheduled_at <= now())"
                 " GROUP BY jobs.priority",
                 (self._name,),
@@ -268,6 +273,7 @@ def _handed(row: DictRow) -> Handed:
         request_key=row["request_key"],
         recipe=recipe,
         has_failed=row["has_failed"],
+        is_lost=row["is_lost"],
         failures=row["deaths"],
     )
 
@@ -278,6 +284,9 @@ def _outcome(row: DictRow) -> JobOutcome:
         state = State(row["state"])
         if state is State.SENDING:
             results, findings = parsed_outcome(row["outcome"] or "")
+            own = "results" / folder_of(row["id"], row["fence"] - 1)  # it rose at the end
+            if any(Path(each.path).parent != own for each in results):
+                raise PermanentError(Reason.BAD_PAYLOAD, "a result of another lease or job")
             return JobOutcome(state, None, "", results, findings)
         if state not in (State.SKIPPED, State.DEAD):
             raise ValueError(state)

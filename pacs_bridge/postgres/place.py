@@ -8,7 +8,7 @@ from pacs_bridge.postgres.payload import JobPayload
 from pacs_bridge.postgres.queue import PostgresQueue
 from pacs_bridge.postgres.recipe import Recipes
 from pacs_bridge.postgres.server import Server
-from pacs_bridge.postgres.ticket import TicketSources, identity
+from pacs_bridge.postgres.ticket import TicketBook, TicketPlans, TicketSources, identity
 from pacs_bridge.sources.configured_sources import ConfiguredSources
 from pacs_bridge.sources.opening import job_sources
 
@@ -41,6 +41,7 @@ def handed_over_jobs(config: BridgeConfig, url: str, name: str) -> JobPlace:
         return payload.recipe.difference(recipes.of(payload.request))
 
     queue = PostgresQueue(server, name, owner, config.workers.max_attempts, difference)
-    elsewhere = ConfiguredSources(job_sources(config))
-    sources = TicketSources(config.data_folder, elsewhere, owner)
+    tickets = TicketBook(config.data_folder)
+    elsewhere = ConfiguredSources(job_sources(config, TicketPlans(tickets)))
+    sources = TicketSources(tickets, elsewhere, owner)
     return JobPlace(queue, sources, queue.close)

@@ -14,10 +14,11 @@ from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import Log
 from pacs_bridge.postgres.dispatcher import Dispatcher, DispatchRules
 from pacs_bridge.postgres.handed_over import HandedOver
+from pacs_bridge.postgres.planned_ticket import PlanLookup
 from pacs_bridge.postgres.recipe import Recipes
 from pacs_bridge.postgres.server import Server
 from pacs_bridge.postgres.tables import prepare
-from pacs_bridge.postgres.ticket import made_identity
+from pacs_bridge.postgres.ticket import TicketBook, made_identity
 from pacs_bridge.queue import DISPATCHER
 
 _POLL_S = 0.25
@@ -56,7 +57,8 @@ def run_dispatcher(
         queue.local_workers,
     )
     handed = HandedOver(server, queue.name, Recipes(config).of, config.workers.max_attempts)
-    dispatcher = Dispatcher(ledger, handed, config.data_folder, rules, log)
+    tickets = TicketBook(config.data_folder, PlanLookup(config).of)
+    dispatcher = Dispatcher(ledger, handed, tickets, rules, log)
     announce()
     # the dispatcher touches files, and a share that hangs holds it up for as long
     lease_s = config.workers.lease_s

@@ -1,8 +1,9 @@
 """Tickets: what a worker elsewhere must know of a job beside its ids.
 
 A ticket is a JSON file in the shared data folder, written once for each time that a job is handed
-over. It lists the files of a series that was received here, and the results that the new one is
-to replace; so no worker elsewhere opens the ledger, which would be SQLite on a network disk.
+over. It lists the files of a series that was received here, what the plan of an archive run knows
+of it, and the results that the new one is to replace; so no worker elsewhere opens the ledger or
+a plan, which would be SQLite on a network disk.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import Field, StringConstraints
 
 from inference.durable import flush
 from inference.reasons import Reason
+from pacs_bridge.archive.plan_source import fetch_planned
 from pacs_bridge.config.section import Section
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.job_source import JobSources, SpoolSources
@@ -25,13 +27,10 @@ from pacs_bridge.ledger.instances import SetAside
 from pacs_bridge.ledger.sources import SpooledInstance
 from pacs_bridge.postgres.fence import ledger_fence_of
 from pacs_bridge.postgres.payload import Digest, RelativePath, ResultRow, Uid, parsed_json
+from pacs_bridge.postgres.planned_ticket import PlanRow, no_plan
 from pacs_bridge.process import SeriesSource
 from pacs_bridge.queue import SPOOL, JobClaim, JobRequest
-
-
-def needs_ticket(request: JobRequest) -> bool:
-    """Whether a worker must know more of a job than its ids: files, or results to be replaced."""
-    return request.source == SPOOL or request.revision > 1
+from pacs_bridge.sources.configured_sources import ExpectedSeries
 
 
 class InstanceRow(Section):
@@ -60,6 +59,7 @@ class Ticket(Section):
     instances: tuple[InstanceRow, ...]
     set_aside: tuple[SetAsideRow, ...]
     predecessors: tuple[ResultRow, ...]
+    plan: PlanRow | None = None
 
 
 class TicketBook:
@@ -69,11 +69,16 @@ class TicketBook:
     ----------
     data_folder
         Of the bridge, as it is mounted here.
+    plan_of
+        What a plan knows of the series of a job; raises as ``PlanLookup.of``.
     """
 
-    def __init__(self, data_folder: Path) -> None:
-        self._data_folder = data_folder
+    def __init__(
+        self, data_folder: Path, plan_of: Callable[[JobRequest], PlanRow | None] = no_plan
+    ) -> None:
+        self.data_folder = data_folder
         self._folder = data_folder / "tickets"
+        self._plan_of = plan_of
 
     def write(
         self,
@@ -87,14 +92,17 @@ class TicketBook:
         ------
         OSError
             If it cannot be written.
+        BridgeError
+            If a plan does not say now, or not any more, what is wanted of it.
         """
+        plan = self._plan_of(claim.request)
         row = {
             "format": 1,
             "job": claim.job_id,
             "instances": [
                 {
                     "sop_instance_uid": each.sop_instance_uid,
-                    "path": each.path.relative_to(self._data_folder).as_posix(),
+                    "path": each.path.relative_to(self.data_folder).as_posix(),
                     "digest": each.digest,
                     "data_offset_bytes": each.data_offset_bytes,
                     "size_bytes": each.size_bytes,
@@ -104,16 +112,20 @@ class TicketBook:
             "set_aside": [
                 {
                     "sop_instance_uid": each.sop_instance_uid,
-                    "path": each.path.relative_to(self._data_folder).as_posix(),
+                    "path": each.path.relative_to(self.data_folder).as_posix(),
                     "reason": each.reason.value,
                 }
                 for each in set_aside
             ],
             "predecessors": [asdict(each) for each in claim.predecessors],
+            "plan": None if plan is None else plan.model_dump(mode="json"),
         }
         path = self._path(claim.job_id, claim.fence)
         self._folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part")
+        partial.unlink(missing_ok=True)
+        # the key of a plan is read by nobody but who reads that of the bridge
+        partial.touch(mode=0o666 if plan is None else 0o600)
         partial.write_text(json.dumps(row), encoding="utf-8")
         flush(partial)
         partial.replace(path)
@@ -167,37 +179,57 @@ class TicketSources:
 
     Parameters
     ----------
-    data_folder
-        Of the bridge, as it is mounted here.
+    tickets
+        Of the bridge.
     elsewhere
-        Gets the files of jobs whose source is not the spool.
+        Gets the files of jobs that their tickets do not list.
     is_here
         Raises ``TransientError`` if the data folder is not mounted: then nothing is missing for
         good.
     """
 
     def __init__(
-        self, data_folder: Path, elsewhere: JobSources, is_here: Callable[[], object]
+        self, tickets: TicketBook, elsewhere: JobSources, is_here: Callable[[], object]
     ) -> None:
-        self._data_folder = data_folder
-        self._tickets = TicketBook(data_folder)
+        self._tickets = tickets
         self._elsewhere = elsewhere
         self._is_here = is_here
 
     def fetch(self, claim: JobClaim, scratch: Path, check: Callable[[], None]) -> SeriesSource:
         """See ``JobSources.fetch``."""
-        if not needs_ticket(claim.request):
-            return self._elsewhere.fetch(claim, scratch, check)
+        folder = self._tickets.data_folder
         try:
             ticket = self._tickets.read(claim)
             known = replace(claim, predecessors=tuple(each.file() for each in ticket.predecessors))
-            if claim.request.source != SPOOL:
-                return self._elsewhere.fetch(known, scratch, check)
-            instances = _TicketInstances(ticket, self._data_folder)
-            return SpoolSources(instances, self._data_folder).fetch(known, scratch, check)
+            if claim.request.source == SPOOL:
+                instances = _TicketInstances(ticket, folder)
+                return SpoolSources(instances, folder).fetch(known, scratch, check)
+            planned = None if ticket.plan is None else ticket.plan.planned_files()
+            if planned is not None:
+                return fetch_planned(planned, known, folder, scratch, check)
+            return self._elsewhere.fetch(known, scratch, check)
         except PermanentError:
             self._is_here()
             raise
+
+
+class TicketPlans:
+    """What was planned of the series of jobs that were handed over; a ``SeriesPlans``.
+
+    Parameters
+    ----------
+    tickets
+        Of the bridge.
+    """
+
+    def __init__(self, tickets: TicketBook) -> None:
+        self._tickets = tickets
+
+    def expected(self, claim: JobClaim, /) -> ExpectedSeries | None:
+        """See ``SeriesPlans.expected``."""
+        plan = self._tickets.read(claim).plan
+        planned = None if plan is None else plan.planned_identity()
+        return None if planned is None else planned.expected()
 
 
 class _TicketInstances:

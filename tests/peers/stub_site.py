@@ -24,6 +24,7 @@ from pacs_bridge.postgres.handed_over import HandedOver
 from pacs_bridge.postgres.queue import PostgresQueue
 from pacs_bridge.postgres.server import Server
 from pacs_bridge.postgres.tables import prepare
+from pacs_bridge.postgres.ticket import TicketBook
 from pacs_bridge.queue import Priority, Queue
 from pacs_bridge.retry_policy import RetryPolicy
 
@@ -63,7 +64,7 @@ class StubSite:
 
     def work(self, lease_s: float, seconds: float, is_even: bool = False) -> StubWork:
         """Work whose result lies here."""
-        return StubWork(lease_s, seconds, is_even, self.result)
+        return StubWork(lease_s, seconds, is_even, self.result, self._folder)
 
     def open_queue(self) -> Queue:
         """The queue, as a worker elsewhere sees it."""
@@ -126,7 +127,7 @@ class StubSite:
     def _dispatch(self) -> None:
         log = JsonLog.open(self._folder / "log.jsonl", IdentityHash(b"stub"), "error")
         handed = HandedOver(Server(self._url), QUEUE_NAME)
-        dispatcher = Dispatcher(self._ledger(), handed, self._folder, _RULES, log)
+        dispatcher = Dispatcher(self._ledger(), handed, TicketBook(self._folder), _RULES, log)
         while True:
             begun_s = time.monotonic()
             is_busy = False

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from queue_bench import result_of
@@ -20,6 +20,7 @@ from inference.reasons import Reason
 from pacs_bridge.errors import TransientError
 from pacs_bridge.queue import JobClaim, LeaseLostError, Queue, ResultFile, State
 from pacs_bridge.retry_policy import RetryPolicy
+from pacs_bridge.worker_job import folder_of
 
 FORK = multiprocessing.get_context("fork")  # a start costs milliseconds, and deaths are many
 _AT_ONCE = RetryPolicy(first_wait_s=0.05, max_wait_s=0.05, give_up_after_s=1e9)
@@ -36,6 +37,16 @@ class StubWork:
     seconds: float  #: of work on a job
     is_even: bool = False  #: each job the same; else up to twice as long, and some fail at first
     result: ResultFile = field(default_factory=result_of)
+    data_folder: Path | None = None  #: where a link to that result is put for each job
+
+    def result_of(self, claim: JobClaim) -> ResultFile:
+        """What is reported for a job: the one result that all share, in the folder of the lease."""
+        if self.data_folder is None:
+            return self.result
+        path = "results" / folder_of(claim.job_id, claim.fence) / "shared.dcm"
+        (self.data_folder / path).parent.mkdir(parents=True)
+        (self.data_folder / path).hardlink_to(self.data_folder / self.result.path)
+        return replace(self.result, path=path.as_posix())
 
 
 def destiny(series: str) -> tuple[State, Reason | None]:
@@ -55,7 +66,7 @@ def report(queue: Queue, claim: JobClaim, work: StubWork) -> bool:
         return False
     if reason is None:
         queue.advance(claim, State.SEGMENTED)
-        queue.complete(claim, [work.result], [])
+        queue.complete(claim, [work.result_of(claim)], [])
     elif state is State.DEAD:
         queue.park(claim, reason, "")
     else:

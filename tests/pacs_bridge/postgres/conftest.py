@@ -15,8 +15,10 @@ from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import JsonLog
 from pacs_bridge.postgres.dispatcher import Dispatcher, DispatchRules
 from pacs_bridge.postgres.handed_over import HandedOver
-from pacs_bridge.queue import ResultFile
+from pacs_bridge.postgres.ticket import TicketBook
+from pacs_bridge.queue import JobClaim, ResultFile
 from pacs_bridge.retry_policy import RetryPolicy
+from pacs_bridge.worker_job import folder_of
 
 
 class Site:
@@ -28,6 +30,7 @@ class Site:
         self.clock = clock
         self.ledger = Ledger.open(folder / "ledger.sqlite", clock)
         self.handed = HandedOver(bench.server, QUEUE_NAME, steady_s=clock.steady_s)
+        self.book = TicketBook(folder)
         self.dispatcher = self.new_dispatcher()
 
     def new_dispatcher(
@@ -37,7 +40,7 @@ class Site:
         rules = DispatchRules(60.0, waiting_jobs, RetryPolicy(10, 10, 1e6), has_local_workers)
         log = JsonLog.open(self.folder / "log.jsonl", IdentityHash(b"test"), "debug")
         self.dispatcher = Dispatcher(
-            self.ledger, self.handed, self.folder, rules, log, self.clock.steady_s
+            self.ledger, self.handed, self.book, rules, log, self.clock.steady_s
         )
         return self.dispatcher
 
@@ -53,15 +56,28 @@ class Site:
                 0
             ]
 
-    def result(self, name: str = "a.dcm") -> ResultFile:
-        """A result that lies in the shared folder."""
-        path = self.folder / "results" / name
-        path.parent.mkdir(exist_ok=True)
+    def result(self, claim: JobClaim) -> ResultFile:
+        """A result of a lease, which lies in the shared folder."""
+        path = self.folder / "results" / folder_of(claim.job_id, claim.fence) / "a.dcm"
+        path.parent.mkdir(parents=True)
         path.write_bytes(b"segmentation")
-        digest = hashlib.sha256(b"segmentation").hexdigest()
         return replace(
-            result_of(), path=f"results/{name}", sha256=digest, size_bytes=path.stat().st_size
+            result_of(),
+            path=path.relative_to(self.folder).as_posix(),
+            sha256=hashlib.sha256(b"segmentation").hexdigest(),
+            size_bytes=path.stat().st_size,
         )
+
+    def complete(self, claim: JobClaim) -> None:
+        """Report a result as a worker elsewhere does."""
+        self.bench.queue.complete(claim, [self.result(claim)], [])
+
+    def work_one(self) -> JobClaim:
+        """Claim a job and complete it, as a worker elsewhere does."""
+        claim = self.bench.queue.claim("w", 60.0)
+        assert claim is not None
+        self.complete(claim)
+        return claim
 
     def tickets(self) -> list[Path]:
         return list((self.folder / "tickets").glob("*"))

@@ -26,7 +26,7 @@ def test_what_became_of_a_job_elsewhere_stands_in_the_ledger_and_the_queue_is_em
     assert site.dispatcher.step()
     claims = {claim.job_id: claim for claim in (site.bench.queue.claim("w", 60) for _ in range(3))}
     assert claims[done].request == requests[0]
-    result = site.result()
+    result = site.result(claims[done])
     site.bench.queue.complete(claims[done], [result], [Finding(Reason.GANTRY_TILT, "12 degrees")])
     site.bench.queue.skip(claims[skipped], Reason.TOO_FEW_SLICES, "3 slices")
     site.bench.queue.park(claims[dead], Reason.CORRUPT_PIXEL_DATA, "2.25.1")
@@ -64,7 +64,7 @@ def test_a_new_process_takes_up_where_the_last_one_was(site):
 
     site.clock.pass_s(1e5)
     site.new_dispatcher().step()
-    site.bench.queue.complete(claim, [site.result()], [])
+    site.complete(claim)
     site.new_dispatcher().step()
 
     assert site.job(job_id).state is State.SENDING
@@ -76,9 +76,9 @@ def test_an_outcome_that_was_entered_before_the_process_died_is_entered_once(sit
     job_id = site.ledger.jobs.submit(request_of())
     site.dispatcher.step()
     claim = site.bench.queue.claim("w", 60)
-    site.bench.queue.complete(claim, [site.result()], [])
+    site.complete(claim)
     held = site.ledger.jobs.held_by(DISPATCHER)[0]
-    site.ledger.jobs.complete(held, [site.result()], [])  # and then it dies
+    site.ledger.jobs.complete(held, [site.result(held)], [])  # and then it dies
 
     site.new_dispatcher().step()
 
@@ -104,7 +104,7 @@ def test_a_boot_of_the_site_takes_no_work_from_those_elsewhere(site):
     finished = site.ledger.jobs.submit(request_of("1.2"))
     site.dispatcher.step()
     claims = {claim.job_id: claim for claim in (site.bench.queue.claim("w", 60) for _ in range(2))}
-    site.bench.queue.complete(claims[finished], [site.result()], [])
+    site.complete(claims[finished])
 
     site.clock.boot = "second boot"
     site.ledger = type(site.ledger).open(site.folder / "ledger.sqlite", site.clock)
@@ -113,7 +113,7 @@ def test_a_boot_of_the_site_takes_no_work_from_those_elsewhere(site):
 
     assert site.job(finished).state is State.SENDING
     assert site.job(running).state is State.CLAIMED
-    site.bench.queue.complete(claims[running], [site.result("b.dcm")], [])
+    site.complete(claims[running])
     site.dispatcher.step()
     assert site.job(running).state is State.SENDING
     assert site.deaths(running) == 0
@@ -132,7 +132,7 @@ def test_a_job_that_the_ledger_has_taken_back_is_withdrawn_and_the_late_result_r
     assert in_queue(site) == set()
     with pytest.raises(LeaseLostError):
         site.bench.queue.complete(late, [result_of()], [])
-    site.ledger.jobs.complete(local, [site.result()], [])
+    site.ledger.jobs.complete(local, [site.result(local)], [])
     assert site.job(job_id).state is State.SENDING
 
 
@@ -160,7 +160,7 @@ def test_a_queue_that_lost_everything_knows_no_lease_that_it_gave_before(site):
     with pytest.raises(LeaseLostError):
         site.bench.queue.heartbeat(before, 60)
     with pytest.raises(LeaseLostError):
-        site.bench.queue.complete(before, [site.result()], [])
+        site.complete(before)
 
 
 def wipe(site, *copies: str) -> None:
@@ -186,7 +186,7 @@ def test_of_two_dispatchers_one_waits_and_no_outcome_is_lost(site):
     assert not second.step()
     job_id = site.ledger.jobs.submit(request_of())
     assert site.dispatcher.step()
-    site.bench.queue.complete(site.bench.queue.claim("w", 60), [site.result()], [])
+    site.work_one()
 
     assert not second.step()
     assert len(site.tickets()) == 1
@@ -204,7 +204,7 @@ def test_an_outcome_of_a_job_that_another_process_handed_over_is_entered(site):
     other.step()
     job_id = site.ledger.jobs.submit(request_of())
     site.dispatcher.step()
-    site.bench.queue.complete(site.bench.queue.claim("w", 60), [site.result()], [])
+    site.work_one()
 
     other.step()
 
@@ -247,7 +247,7 @@ def test_a_restored_ledger_takes_no_result_of_another_series_of_the_same_id(site
         ask(series)
     site.dispatcher.step()
     stale = [site.bench.queue.claim("w", 60) for _ in range(2)]
-    site.bench.queue.complete(stale[0], [site.result()], [])
+    site.complete(stale[0])
     site.ledger.close()
     for path in site.folder.glob("ledger.sqlite*"):
         path.unlink()
@@ -258,7 +258,7 @@ def test_a_restored_ledger_takes_no_result_of_another_series_of_the_same_id(site
 
     assert {site.job(each).state for each in jobs} == {State.CLAIMED}
     with pytest.raises(LeaseLostError):
-        site.bench.queue.complete(stale[1], [site.result()], [])
+        site.complete(stale[1])
     claims = {site.bench.queue.claim("w", 60) for _ in jobs}
     assert {(one.job_id, one.request.series_instance_uid) for one in claims} == {
         (1, "1.7"), (2, "1.1"), (3, "1.2"),
@@ -295,7 +295,7 @@ def test_jobs_that_wait_for_their_time_take_no_room(site):
 def test_a_share_that_hangs_makes_no_deaths_of_its_dispatcher(site, monkeypatch):
     jobs = [site.ledger.jobs.submit(request_of(f"1.{n}")) for n in range(3)]
     site.dispatcher.step()
-    site.bench.queue.complete(site.bench.queue.claim("w", 60), [site.result()], [])
+    site.work_one()
     monkeypatch.setattr(site.dispatcher, "_problem", lambda _outcome: site.clock.pass_s(61) or "")
     site.dispatcher.step()
     site.dispatcher.step()
@@ -377,7 +377,10 @@ def test_no_more_is_handed_over_than_is_wanted_but_what_is_more_urgent_goes_at_o
 def test_a_result_that_is_not_in_the_shared_folder_is_made_again(site):
     job_id = site.ledger.jobs.submit(request_of())
     site.dispatcher.step()
-    site.bench.queue.complete(site.bench.queue.claim("w", 60), [result_of()], [])
+    claim = site.bench.queue.claim("w", 60)
+    lost = site.result(claim)
+    (site.folder / lost.path).unlink()
+    site.bench.queue.complete(claim, [lost], [])
 
     site.dispatcher.step()
 
@@ -456,7 +459,7 @@ def test_an_old_revision_is_done_by_nobody_once_the_new_one_has_a_result(site):
     claim = site.bench.queue.claim("w", 60)
     assert claim.job_id == new
     assert site.bench.queue.claim("w", 60) is None
-    site.bench.queue.complete(claim, [site.result()], [])
+    site.complete(claim)
     site.dispatcher.step()
 
     assert (site.job(old).state, site.job(new).state) == (State.SUPERSEDED, State.SENDING)
@@ -469,7 +472,7 @@ def test_what_somebody_has_begun_goes_on_while_a_later_revision_comes(site):
     open_revision(site, "1.2.3", 2)
     site.dispatcher.step()
     site.bench.queue.heartbeat(claim, 60)
-    site.bench.queue.complete(claim, [site.result()], [])
+    site.complete(claim)
     site.dispatcher.step()
 
     assert site.job(job_id).state is State.SENDING
@@ -583,7 +586,7 @@ def test_a_request_that_is_not_made_of_ids_is_not_handed_over(site):
 def test_an_outcome_that_others_wrote_ends_the_job_and_nothing_of_it_is_used(site, change):
     job_id = site.ledger.jobs.submit(request_of())
     site.dispatcher.step()
-    site.bench.queue.complete(site.bench.queue.claim("w", 60), [site.result()], [])
+    site.work_one()
     with psycopg.connect(site.bench.url) as connection:
         connection.execute(f"UPDATE pacs_bridge_jobs SET {change}")
 
@@ -597,8 +600,8 @@ def test_an_outcome_that_others_wrote_ends_the_job_and_nothing_of_it_is_used(sit
 def test_an_outcome_that_the_ledger_refuses_keeps_no_other_from_being_entered(site, monkeypatch):
     jobs = [site.ledger.jobs.submit(request_of(f"1.{n}")) for n in range(3)]
     site.dispatcher.step()
-    for n in range(3):
-        site.bench.queue.complete(site.bench.queue.claim("w", 60), [site.result(f"{n}")], [])
+    for _ in range(3):
+        site.work_one()
     settle = site.ledger.jobs.settle
 
     def refusing(outcomes):
@@ -633,8 +636,7 @@ def test_what_other_leases_left_goes_when_the_ledger_has_taken_one(site):
     claim = site.bench.queue.claim("w", 60)
     assert claim.is_handed_over  # so its worker deletes nothing but its own
     (site.folder / "results" / f"{job_id:08d}" / "left").mkdir(parents=True)
-    (site.folder / "results" / f"{job_id:08d}" / f"{claim.fence}").mkdir()
-    taken = site.result(f"{job_id:08d}/{claim.fence}/a.dcm")
+    taken = site.result(claim)
     site.bench.queue.complete(claim, [taken], [])
 
     site.dispatcher.step()

@@ -67,7 +67,7 @@ def mounted(tmp_path: Path, site: Path) -> Path:
 
 
 def sources_of(folder: Path) -> TicketSources:
-    return TicketSources(folder, Nowhere(), lambda: identity(folder))
+    return TicketSources(TicketBook(folder), Nowhere(), lambda: identity(folder))
 
 
 def fetched(folder: Path, claim: JobClaim):
@@ -106,13 +106,9 @@ def test_nothing_is_missing_for_good_while_the_folder_is_not_mounted(site, mount
     assert fetched(mounted, claim_of(first_fence(3))).paths
 
 
-def test_a_job_whose_files_lie_in_an_archive_needs_no_ticket_but_that_of_a_later_revision(site):
+def test_a_job_whose_files_lie_in_an_archive_has_a_ticket_with_what_it_is_to_replace(site):
     with pytest.raises(PermanentError) as error:
         fetched(site, claim_of(first_fence(9), source="pacs"))
-    assert error.value.reason is Reason.UNKNOWN_SOURCE
-
-    with pytest.raises(PermanentError) as error:
-        fetched(site, claim_of(first_fence(9), source="pacs", revision=2))
     assert error.value.reason is Reason.SOURCE_MISSING
 
     with pytest.raises(PermanentError) as error:
