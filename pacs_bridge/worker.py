@@ -224,7 +224,8 @@ class Worker:
             failure = _Failure(disk_reason(error), f"{name}: {error.strerror}")
         except (PermanentError, InferenceError, SegmentationError) as error:
             if error.reason not in COUNTED:
-                self._park(job, error.reason, error.detail)
+                with limit.paused():
+                    self._park(job, error.reason, error.detail)
                 return
             failure = _Failure(error.reason, error.detail, self._config.workers.max_attempts)
         else:
@@ -232,7 +233,7 @@ class Worker:
                 self._conclude(job, report)
             return
         # not before the error is gone, and with it what its frames hold of memory and card
-        self._retry(job, failure)
+        self._retry(job, failure, limit)
 
     def _process(
         self, job: ClaimedJob, lease: KeptLease, limit: TimeLimit, turn: Turn
@@ -311,7 +312,7 @@ class Worker:
             self._is_device_broken = True
             self.abandon()
 
-    def _retry(self, job: ClaimedJob, failure: _Failure) -> None:
+    def _retry(self, job: ClaimedJob, failure: _Failure, limit: TimeLimit) -> None:
         """Wait and try again, here or where the machine is fit."""
         reason, detail = failure.reason, failure.detail
         job.discard()
@@ -319,7 +320,8 @@ class Worker:
             self._release(job.claim)
             return
         policy = self._config.workers.retry.policy(failure.max_attempts)
-        state = self._tell(lambda: self._queue.retry(job.claim, reason, detail, policy))
+        with limit.paused():
+            state = self._tell(lambda: self._queue.retry(job.claim, reason, detail, policy))
         self._log.warning(
             "job-failed", job=job.claim.job_id, state=state, reason=reason, detail=detail
         )

@@ -19,7 +19,7 @@ from inference.label_map import LabelMap
 from inference.reasons import Reason
 from inference.volume import Volume
 from pacs_bridge.config.bridge import BridgeConfig
-from pacs_bridge.errors import TransientError
+from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.fitness import Fitness
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.job_source import SpoolSources
@@ -766,13 +766,26 @@ def test_work_that_is_done_outlasts_a_ledger_that_cannot_be_reached(
     assert models.segmenter.calls == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "reports"),
+    [
+        (None, ["advance", "advance", "complete"]),
+        (PermanentError(Reason.CORRUPT_PIXEL_DATA, "1.2"), ["park"]),
+        (TransientError(Reason.SOURCE_UNREACHABLE, "away"), ["retry"]),
+    ],
+)
 def test_no_time_of_a_job_passes_while_what_was_done_waits_for_the_ledger(
     received: Callable[..., int],
     worker: Worker,
     ledger: Ledger,
+    models,
     monkeypatch: pytest.MonkeyPatch,
+    error: BaseException | None,
+    reports: list[str],
 ) -> None:
     is_paused = False
+    if error is not None:
+        models.segmenter = FailingSegmenter(models.segmenter, error)
 
     class Noted(TimeLimit):
         @contextmanager
@@ -790,15 +803,15 @@ def test_no_time_of_a_job_passes_while_what_was_done_waits_for_the_ledger(
         """The queue of the ledger; notes whether time passes when it is told something."""
 
         def __getattr__(self, name: str):
-            if name in ("advance", "complete"):
-                told.append(is_paused)
+            if name in ("advance", "complete", "park", "retry"):
+                told.append((name, is_paused))
             return getattr(ledger.jobs, name)
 
     worker._queue = Asked()
     received()
     worker.work_one("w")
 
-    assert told == [True] * 3
+    assert told == [(name, True) for name in reports]
 
 
 def test_a_late_slice_makes_a_second_result_that_names_the_first(
