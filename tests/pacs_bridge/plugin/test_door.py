@@ -123,6 +123,19 @@ def test_what_cannot_be_done_is_said_as_json_with_a_code(
     assert answer.json()["reason"] == reason
 
 
+@pytest.mark.parametrize(
+    "headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://elsewhere.example"}]
+)
+def test_a_page_of_another_site_starts_nothing(
+    site: Any, done: Any, headers: dict[str, str]
+) -> None:
+    with site.web as web:
+        path = f"/pacs-bridge/series/{site.id_of(done)}"
+        answer = web.post(f"{path}/start", headers=headers)
+        assert (answer.status_code, answer.json()["reason"]) == (403, "cross-site")
+        assert web.get(path, headers=headers).json()["transfer"] is None
+
+
 def test_results_that_were_deleted_are_sent_again_on_demand(
     site: Any, done: Any, wait_for: Wait
 ) -> None:
