@@ -222,7 +222,8 @@ def _series_of(
         yield _found(Dataset(), study)
         return
     matches = finder.find("SERIES", _series_keys(query, study))
-    uids = [text_of(each, "SeriesInstanceUID") for each in matches]
+    told = [text_of(each, "SeriesInstanceUID") for each in matches]
+    uids = [uid for uid in told if is_valid_uid(uid)]
     if len(set(uids)) < len(uids):  # of several patients, it may be: the study does not tell
         study = Dataset()
     for match in matches:
@@ -237,7 +238,7 @@ def _study_keys(query: SeriesQuery, dates: str, study: str) -> dict[str, str]:
         "PatientID": query.patient_id,
         "AccessionNumber": query.accession_number,
     }
-    if len(query.modalities) == 1 and not study:  # by it Orthanc gives a study of two patients once
+    if len(query.modalities) == 1:
         keys["ModalitiesInStudy"] = query.modalities[0]
     return keys
 
