@@ -245,7 +245,7 @@ def _entered(connection: sqlite3.Connection, folder: WalkedFolder, walk: int) ->
     row = connection.execute(
         "INSERT INTO folders (path, is_zip, size, modified_ns, walk, reason, detail)"
         " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET"
-        " is_zip = iif(excluded.reason IS NULL, excluded.is_zip, is_zip),"
+        " is_zip = CASE WHEN excluded.reason IS NULL THEN excluded.is_zip ELSE is_zip END,"
         " size = excluded.size, modified_ns = excluded.modified_ns,"
         " walk = excluded.walk, reason = excluded.reason, detail = excluded.detail RETURNING id",
         (
