@@ -39,11 +39,11 @@ images: $(DEV)  ## the commands of the Dockerfiles, in a bare environment; downl
 
 BENCH_OUT ?= build/bench
 BENCH_PEERS := build/bench-peers
-bench: peers $(DEV)  ## every benchmark against its peers: table, JSON, plot in BENCH_OUT; hours
+bench: peers $(DEV)  ## every benchmark against its peers: table, JSON, plot in BENCH_OUT; hours. BENCH="engine whole": these, the others' rows stay
 	# later ones want cloudpickle
 	test -d $(BENCH_PEERS) || $(BIN)/pip install -q --disable-pip-version-check --no-deps \
 	  --target $(BENCH_PEERS) totalsegmentator==2.18.0 joblib==1.4.2 || rm -rf $(BENCH_PEERS)
-	$(BIN)/python tests/benchmarks/run.py --out $(BENCH_OUT) \
+	$(BIN)/python tests/benchmarks/run.py --out $(BENCH_OUT) $(if $(BENCH),--keep $(BENCH)) \
 	  $$(test -d $(BENCH_PEERS) && echo --totalsegmentator $(BENCH_PEERS))
 
 bench-quick: peers $(DEV)  ## that every benchmark runs; its figures say nothing

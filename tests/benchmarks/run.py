@@ -1,43 +1,32 @@
 """Every benchmark, one table: ours against others on the same work in the same run.
 
-``python tests/benchmarks/run.py [NAME ...] [--quick] [--out FOLDER] [--totalsegmentator FOLDER]``
-runs the scripts one after the other, each in a process of its own, prints the table and leaves
-``bench.json``, ``bench.md``, ``bench.png`` and a log of each script in the folder. A script that
-fails is named, the others go on, and the exit status is 1. ``--quick`` shows that everything
-works; its figures say nothing.
+``python tests/benchmarks/run.py [NAME ...] [--quick] [--keep] [--out FOLDER]
+[--totalsegmentator FOLDER]`` runs the scripts one after the other, each in a process of its own,
+prints the table and leaves ``bench.json``, ``bench.md``, ``bench.png`` and a log of each script in
+the folder, brought up to date after every script. A script that fails is named, the others go on,
+and the exit status is 1. With ``--keep``, what the folder holds of other scripts, from the same
+machine, stays in the table, so that a run of hours can be made in parts. ``--quick`` shows that
+everything works; its figures say nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import bar_chart
 import result_table
-from engine_rows import shares_of_peak
 from machine import Machine
-from row import Row, as_json
+from record import Record, ScriptResult
+from row import Row
 from suite import SUITE, Benchmark
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """What a run found."""
-
-    started: datetime
-    machine: Machine
-    quick: bool
-    rows: tuple[Row, ...]
-    failed: tuple[str, ...]  #: scripts
 
 
 def main() -> None:
@@ -45,7 +34,8 @@ def main() -> None:
     names = [benchmark.name for benchmark in SUITE]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; or all")
     parser.add_argument("--quick", action="store_true", help="the smallest works; no figures")
-    parser.add_argument("--out", type=Path, default=Path("build/bench"))
+    parser.add_argument("--keep", action="store_true", help="rows of other scripts in FOLDER stay")
+    parser.add_argument("--out", type=Path, default=Path("build/bench"), metavar="FOLDER")
     parser.add_argument("--totalsegmentator", type=Path, help="folder with its package")
     options = parser.parse_args()
     unknown = set(options.names) - set(names)
@@ -53,24 +43,23 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     chosen = [each for each in SUITE if not options.names or each.name in options.names]
     options.out.mkdir(parents=True, exist_ok=True)
-    started, rows, failed = datetime.now(UTC), [], []
+    record = Record(Machine.this(), options.quick)
+    path = options.out / "bench.json"
+    if options.keep and path.exists():
+        before = Record.read(path)
+        if not before.same_machine(record):
+            parser.error(f"{path} is of another machine, other libraries or other sizes")
+        record = Record(record.machine, record.quick, before.scripts)
     for benchmark in chosen:
-        begun = time.perf_counter()
         more = extra_options(benchmark, options.totalsegmentator)
         found = run(benchmark, options.quick, more, options.out)
-        if found is None:
-            failed.append(benchmark.name)
-        rows += found or []
-        state = "FAILED, see its log" if found is None else f"{len(found)} rows"
-        spent_s = time.perf_counter() - begun
-        print(f"{benchmark.name:13} {spent_s:7.1f} s  {state}", file=sys.stderr, flush=True)
-    if not options.quick:  # whose windows are smaller than the one that is counted
-        rows += shares_of_peak(rows)
-    results = Results(started, Machine.this(), options.quick, tuple(rows), tuple(failed))
-    print(result_table.text(rows))
-    save(results, options.out)
-    if failed:
-        sys.exit(f"failed: {', '.join(failed)}")
+        state = "FAILED, see its log" if found.rows is None else f"{len(found.rows)} rows"
+        print(f"{found.name:13} {found.seconds:7.1f} s  {state}", file=sys.stderr, flush=True)
+        record = record.with_script(found, names)
+        save(record, options.out)
+    print(result_table.text(record.rows))
+    if record.failed:
+        sys.exit(f"failed: {', '.join(record.failed)}")
 
 
 def extra_options(benchmark: Benchmark, totalsegmentator: Path | None) -> Sequence[str]:
@@ -80,44 +69,48 @@ def extra_options(benchmark: Benchmark, totalsegmentator: Path | None) -> Sequen
     return ()
 
 
-def run(benchmark: Benchmark, quick: bool, more: Sequence[str], out: Path) -> list[Row] | None:
-    """Rows of one script, or None if it failed; what it says goes into a log."""
+def run(benchmark: Benchmark, quick: bool, more: Sequence[str], out: Path) -> ScriptResult:
+    """Run one script; what it says goes into a log."""
     arguments = [*shlex.split(benchmark.quick if quick else benchmark.full), *more]
+    started, begun, commit = datetime.now(UTC), time.perf_counter(), Machine.this().commit
+    rows: list[Row] | None = None
     with tempfile.TemporaryDirectory() as folder, (out / f"{benchmark.name}.log").open("w") as log:
         path = Path(folder) / "rows.json"
         command = [sys.executable, str(benchmark.script), *arguments, "--json", str(path)]
         log.write(f"{shlex.join(command[1:-2])}\n")
         log.flush()
         done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-        if done.returncode != 0 or not path.exists():
-            return None
-        return benchmark.rows(path)
+        if done.returncode == 0 and path.exists():
+            rows = benchmark.rows(path)
+    return ScriptResult(
+        benchmark.name,
+        started.isoformat(timespec="seconds"),
+        round(time.perf_counter() - begun, 1),
+        commit,
+        None if rows is None else tuple(rows),
+    )
 
 
-def save(results: Results, out: Path) -> None:
+def save(record: Record, out: Path) -> None:
     """For machines, for a page, and for the eye."""
-    record = {
-        "started": results.started.isoformat(timespec="seconds"),
-        "quick": results.quick,
-        "machine": asdict(results.machine),
-        "failed": results.failed,
-        "rows": [as_json(row) for row in results.rows],
-    }
-    (out / "bench.json").write_text(json.dumps(record, indent=1) + "\n")
-    said = summary(results)
-    (out / "bench.md").write_text(f"{said}\n\n{result_table.markdown(results.rows)}\n")
-    compared = [row for row in results.rows if row.benchmark != "machine"]
+    record.write(out / "bench.json")
+    said = summary(record)
+    (out / "bench.md").write_text(f"{said}\n\n{result_table.markdown(record.rows)}\n")
+    compared = [row for row in record.rows if row.benchmark != "machine"]
     bar_chart.draw(compared, said, out / "bench.png")
 
 
-def summary(results: Results) -> str:
+def summary(record: Record) -> str:
     """Where and when, in a line."""
-    machine = results.machine
+    machine = record.machine
     fast = [flag for flag in machine.flags if "16" in flag] or ["no bf16 instructions"]
     where = f"{machine.cores} cores of {machine.cpu} ({', '.join(fast)})"
     device = f", {machine.device}" if machine.device else ""
-    quick = "Tiny works, figures without meaning. " if results.quick else ""
-    return f"{quick}{results.started:%Y-%m-%d}, {where}{device}, commit {machine.commit}"
+    quick = "Tiny works, figures without meaning. " if record.quick else ""
+    days = sorted({script.started[:10] for script in record.scripts})
+    commits = dict.fromkeys(script.commit for script in record.scripts)
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"{quick}{when}, {where}{device}, commit {', '.join(commits)}"
 
 
 if __name__ == "__main__":

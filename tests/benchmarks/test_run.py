@@ -80,6 +80,34 @@ def test_a_script_that_fails_is_named_and_the_others_go_on(
     assert "unrecognized arguments" in (tmp_path / "reading.log").read_text()
 
 
+def test_a_run_in_parts_keeps_what_the_others_found(
+    suite: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    run = importlib.import_module("run")
+    curve = suite.Benchmark("cost_curve", "", "--slices 12 --matrix 32 --runs 1")
+    broken = suite.Benchmark("reading", "", "--no-such-option")
+    monkeypatch.setattr(run, "SUITE", (broken, curve))
+
+    def call(*arguments: str) -> dict[str, object]:
+        monkeypatch.setattr(sys, "argv", ["run.py", "--quick", "--out", str(tmp_path), *arguments])
+        run.main()
+        return json.loads((tmp_path / "bench.json").read_text())
+
+    first = call("cost_curve")
+    with pytest.raises(SystemExit, match="failed: reading"):
+        call("reading", "--keep")
+    both = json.loads((tmp_path / "bench.json").read_text())
+    assert both["rows"] == first["rows"]
+    assert [script["name"] for script in both["scripts"]] == ["reading", "cost_curve"]
+    assert both["failed"] == ["reading"]
+
+    machine = both["machine"] | {"cpu": "another"}
+    (tmp_path / "bench.json").write_text(json.dumps(both | {"machine": machine}))
+    with pytest.raises(SystemExit, match="2"):
+        call("reading", "--keep")
+    assert "of another machine" in capsys.readouterr().err
+
+
 def test_an_unknown_benchmark_is_a_wrong_call(tmp_path: Path) -> None:
     done = _run(tmp_path, "nothing")
     assert done.returncode == 2
