@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from row import Row
 
-WIDTH_IN, ROW_IN, DOTS_PER_INCH = 9.0, 0.25, 120
+WIDTH_IN, LINE_IN, DOTS_PER_INCH = 10.0, 0.13, 110
+MOST_LETTERS = 62  # in a line of a label: the bars keep half of the width
 BETTER, WORSE = "#2b6ca3", "#b5524a"
 
 
@@ -26,9 +28,10 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         Said above the bars; a PNG or SVG file.
     """
     shown = [row for row in rows if row.ratio is not None]
-    figure, axes = plt.subplots(
-        figsize=(WIDTH_IN, 1.2 + ROW_IN * max(len(shown), 2)), layout="constrained"
-    )
+    labels = [textwrap.fill(f"{row.benchmark}: {row.work}", MOST_LETTERS) for row in shown]
+    lines = 1 + max((label.count("\n") for label in labels), default=1)
+    height_in = 1.2 + LINE_IN * (0.6 + lines) * max(len(shown), 2)
+    figure, axes = plt.subplots(figsize=(WIDTH_IN, height_in), layout="constrained")
     for place, row in enumerate(shown):
         assert row.ratio is not None
         axes.barh(
@@ -41,17 +44,15 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         )
         end = max(row.ratio, 1) * 1.05
         axes.text(end, place, f"{row.ratio:.2g} x {row.peer}", va="center", fontsize=8)
-    axes.set_yticks(range(len(shown)), [f"{row.benchmark}: {row.work}" for row in shown])
+    axes.set_yticks(range(len(shown)), labels)
     axes.tick_params(axis="y", labelsize=8, length=0)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     ratios = [row.ratio or 1.0 for row in shown] or [1.0]
-    axes.set_xlim(min(0.5, min(ratios) / 1.3), max(ratios) * 20)
+    axes.set_xlim(min(0.5, min(ratios) / 1.3), max(ratios) * 50)  # room for the peers' names
     axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel(
-        "times better than the peer (time or rate; hatched: peer extrapolated)", fontsize=9
-    )
+    axes.set_xlabel("times better than the peer; hatched: peer extrapolated", fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=DOTS_PER_INCH)
