@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from pacs_bridge.config.listener import TransferSyntax, checked_address
+from pacs_bridge.config.listener import NetworkText, TransferSyntax, checked_address
 from pacs_bridge.config.section import (
     AETitle,
     Name,
@@ -60,7 +60,7 @@ class DimseSourceConfig(Section):
     move_bind: Annotated[str, AfterValidator(checked_address)] = "127.0.0.1"
     move_port: Annotated[int, Field(ge=0, le=65535)] = 11113
     #: For c-move: addresses that the archive sends from; empty: those of its host.
-    move_addresses: tuple[str, ...] = ()
+    move_addresses: tuple[NetworkText, ...] = ()
     transfer_syntaxes: Annotated[tuple[TransferSyntax, ...], NotEmpty] = tuple(TransferSyntax)
     max_results: Annotated[int, Field(ge=1)] = 100_000  #: of one C-FIND; more are an error
     max_instance_mib: Annotated[int, Field(ge=1, le=4096)] = 2048

@@ -200,6 +200,14 @@ def test_c_move_needs_a_title_of_ours(faults):
     assert found == {"sources[0]": "move_ae_title is needed for retrieve = 'c-move'"}
 
 
+@pytest.mark.parametrize("address", ["pacs.example.org", "10.0.0.1/33", "10.0.0.1/24"])
+def test_what_a_c_move_may_come_from_is_an_address_or_a_network(faults, address):
+    move = 'retrieve = "c-move"\nmove_ae_title = "FETCH"\n'
+    found = faults(MINIMAL + DIMSE + move + f'move_addresses = ["10.0.0.0/24", "{address}"]')
+    assert list(found) == ["sources[0].move_addresses[1]"]
+    assert address in found["sources[0].move_addresses[1]"]
+
+
 def test_the_spool_is_no_name_of_a_source(faults):
     found = faults(MINIMAL + DIMSE.replace('"pacs"', '"spool"', 1))
     assert "spool" in found["sources"]
