@@ -179,10 +179,12 @@ def _roots(plan: PlanFile, given: Sequence[Path], listed: Sequence[Path]) -> lis
         if not path.exists():
             raise PermanentError(Reason.SOURCE_MISSING, f"input {number} is not there")
     roots = list(dict.fromkeys([*roots_of(plan), *(_plain(path) for path in given)]))
+    walked = set(roots)
     for path in map(_plain, listed):
         # what lies in a tree that is walked anyway is met there
-        if not (path.exists() and any(path.is_relative_to(root) for root in roots)):
+        if not (path.exists() and (path in walked or any(up in walked for up in path.parents))):
             roots.append(path)
+            walked.add(path)
     return list(dict.fromkeys(roots))
 
 

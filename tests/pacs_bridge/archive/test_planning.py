@@ -14,6 +14,7 @@ import pytest
 
 from dicom_seg.read.examination import SeriesRules
 from inference.reasons import Reason
+from pacs_bridge.archive import planning
 from pacs_bridge.archive.accounts import outcome_counts
 from pacs_bridge.archive.manifest import UnusableListError, read_manifest
 from pacs_bridge.archive.plan_file import PlanFile
@@ -70,6 +71,34 @@ def test_a_list_may_name_folders_and_files(tree, planned, ram_folder):
     assert planned(manifest=f"path\narchive/a\narchive/b\n{one}\n") == {
         "run": 2, "too-few-slices": 1,
     }  # fmt: skip
+
+
+def test_where_the_paths_of_a_list_lie_takes_work_that_grows_as_the_list_does(ram_folder):
+    def calls_for(count: int) -> int:
+        """Calls of functions that finding the roots of so many folders takes."""
+        folders = [ram_folder / f"{count}" / f"{number}" for number in range(count)]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        within = [folders[0] / "a", folders[-1] / "b"]
+        for folder in within:
+            folder.mkdir()
+        plan = PlanFile(ram_folder / f"run-{count}", must_exist=False)
+        calls = 0
+
+        def count_call(_frame: object, event: str, _argument: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(count_call)
+        try:
+            roots = planning._roots(plan, (), [*folders, *within])
+        finally:
+            sys.setprofile(None)
+            plan.close()
+        assert roots == folders
+        return calls
+
+    assert calls_for(200) < 15 * calls_for(20)
 
 
 def test_a_path_of_a_list_that_is_not_there_is_counted_and_found_when_it_comes(
