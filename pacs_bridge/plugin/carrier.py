@@ -29,8 +29,9 @@ _S_PER_H = 3600.0
 _PRIORITY = -10  # below 0, which Orthanc's other jobs have
 #: How Orthanc tells the answer to a C-STORE (PS3.7 9.1.1.1.9) by which a job failed.
 _STATUS = re.compile(r"status 0x([0-9A-Fa-f]{4})")
-#: Out of resources (PS3.4 table B.2-1): another time it may be taken.
-_LATER = "A7"
+#: Out of resources (PS3.4 table B.2-1), and a fault of the bridge's own, as with a damaged ledger
+#: (processing failure, PS3.7 annex C): another time it may be taken.
+_LATER = ("A7", "0110")
 
 
 class CarrierFault(StrEnum):

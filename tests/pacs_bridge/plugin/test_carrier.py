@@ -124,7 +124,12 @@ def test_what_was_refused_and_is_taken_later_has_arrived(scripted, notes, carrie
 
 
 @pytest.mark.parametrize(
-    "details", ["Connection refused", "C-STORE has failed with DIMSE status 0xA700"]
+    "details",
+    [
+        "Connection refused",
+        "C-STORE has failed with DIMSE status 0xA700",
+        "C-STORE has failed with DIMSE status 0x0110",
+    ],
 )
 def test_a_bridge_that_is_down_or_full_is_not_asked_for_every_instance(
     scripted, notes, carrier, time_s, details
@@ -136,6 +141,21 @@ def test_a_bridge_that_is_down_or_full_is_not_asked_for_every_instance(
         carrier.look()
         time_s[0] += 60.0
     assert [body["Permissive"] for _, body in scripted.posted] == [False, False]
+
+
+def test_a_fault_of_the_bridge_itself_ends_nothing_and_is_over_when_it_is_mended(
+    scripted, notes, carrier, time_s
+) -> None:
+    scripted.hold(SERIES, [CT, CT, CT])
+    fault = {"State": "Failure", "ErrorDetails": "C-STORE has failed with DIMSE status 0x0110"}
+    scripted.answers |= {f"/jobs/job{number}": fault for number in (1, 2, 3)}
+    scripted.answers["/jobs/job4"] = DONE
+    notes.add(SERIES, 1000.0)
+    for _ in range(10):
+        carrier.look()
+        time_s[0] += 60.0
+    assert [body["Permissive"] for _, body in scripted.posted] == [False] * 4
+    assert notes.all() == ()
 
 
 def test_a_job_that_vanished_is_done_again_with_growing_waits(
