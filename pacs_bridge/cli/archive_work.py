@@ -74,15 +74,16 @@ def work_here(
     recipe = recipe_of(config, config.routes[0], stores)
     _check_disk_of(plan, out)
     with _held(out, model):
-        _refresh(plan, recipe.digest, options["retry_failed"])
-        ResultsFolder(out).replan_missing(SeriesBook(plan))
-        note_results(plan, out)
-        plan.close()
         remote = _remote_sources(options["config_path"], sources, config, run_folder)
         try:
             segmenters = warm_segmenters(config, recipe)
         except UnknownDeviceError as error:
             end_wrong_call(f"--device {options['device']}: {error}")
+        # not before all is there that it takes to make anew what is planned anew
+        _refresh(plan, recipe.digest, options["retry_failed"])
+        ResultsFolder(out).replan_missing(SeriesBook(plan))
+        note_results(plan, out)
+        plan.close()
         run = OwnRun(run_folder, config, recipe, out, remote, segmenters)
         return _worked(lambda: run.work(pace, leaving, SystemClock(), progress))
 

@@ -188,6 +188,23 @@ def test_results_are_put_in_a_folder_of_their_model_alone_and_its_disk_may_be_aw
     assert len(list(ram_folder.glob("new/??/*/record.json"))) == 1
 
 
+def test_a_call_that_is_refused_plans_nothing_anew(call, tree, ram_folder, tiny_models):
+    tree.add("run", "a")
+    call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
+    plan = PlanFile(ram_folder / "run")
+    with plan.write() as connection:
+        connection.execute("UPDATE series SET state = 'failed', reason = 'source-missing'")
+    run = ("run", "--run", "run", "--models", tiny_models, "--out", "out", "--retry-failed")
+    assert call(*run, "--model", "no-such-model", "--quiet")[0] == 2
+    assert call(*run, "--model", "tiny", "--device", "cuda:7", "--quiet")[0] == 2
+    (ram_folder / "other").mkdir()
+    (ram_folder / "other" / "notes.txt").write_text("of somebody")
+    assert call(*run, "--model", "tiny", "--quiet", "--out", "other")[0] == 2
+    with plan.read() as connection:
+        assert [row[0] for row in connection.execute("SELECT state FROM series")] == ["failed"]
+    plan.close()
+
+
 def test_the_account_of_a_run_that_is_not_over_says_so(call, tree):
     tree.fill(10)
     call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
