@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from pacs_bridge.plugin.announcer import Announced, Announcer
-from pacs_bridge.plugin.notes import Note, NoteBook, Stage
+from pacs_bridge.plugin.notes import Found, Note, NoteBook, Stage
 from pacs_bridge.plugin.server import OrthancServer, ServerError
 from pacs_bridge.plugin.settings import Settings
 
@@ -111,7 +111,7 @@ class Carrier:
         free = self._settings.stores_at_once - len(sending)
         for note in sending:
             free += self._guarded(note, self._look_after, True)
-        for note in notes:
+        for note in sorted(notes, key=lambda one: one.found is Found.EXISTING):
             if free > 0 and note.stage is Stage.WAITING and self._due(note) <= now_s:
                 free -= self._guarded(note, self._send, False)
 
@@ -136,10 +136,18 @@ class Carrier:
             return False
 
     def _due(self, note: Note) -> float:
-        """When to send a note; at once if it was never tried since the start, or noted anew."""
-        waiting, due_s = self._due_s.get(note.series, (note, -math.inf))
-        is_same = replace(note, is_forced=waiting.is_forced) == waiting
-        return due_s if is_same else -math.inf
+        """When to send a note; at once if it was never tried since the start, or noted anew.
+
+        Of one that had not been stable when Orthanc ended more may come: Orthanc itself takes it
+        for stable, and would only tell that it is not when more has come.
+        """
+        waiting, due_s = self._due_s.get(note.series, (None, 0.0))
+        if waiting is not None and replace(note, is_forced=waiting.is_forced) == waiting:
+            return due_s
+        if note.found is not Found.UNSETTLED:
+            return -math.inf
+        start_s = self._counted_s.get(note.series, self._steady_s())
+        return start_s + self._settings.stable_age_s
 
     def _guarded(self, note: Note, step: Callable[[Note], bool], otherwise: bool) -> bool:
         """Do a step; a series of which Orthanc cannot speak keeps no other waiting."""
@@ -223,6 +231,8 @@ class Carrier:
         is_whole = len(wanted) == len(series["Instances"])
         # Noted first: what becomes stable from now on is sent once more.
         sending = replace(note, stage=Stage.SENDING, job="", reason="", instance_count=len(wanted))
+        if sending.found is Found.UNSETTLED:  # it has had its time
+            sending = replace(sending, found=Found.STABLE)
         self._notes.put(sending)
         try:
             answer = self._server.post(
@@ -263,6 +273,8 @@ class Carrier:
         attempts = note.attempts + 1
         longest = self._settings.max_wait_s
         wait_s = min(longest, self._settings.first_wait_s * 2.0 ** min(attempts - 1, 30))
+        if note.found is Found.UNSETTLED:
+            wait_s = max(wait_s, self._settings.stable_age_s)
         self._server.warning(f"series {note.series}: {reason}, again in {wait_s:.0f} s. {detail}")
         waiting = replace(
             note,

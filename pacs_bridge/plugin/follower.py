@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pacs_bridge.plugin.notes import NoteBook
+from pacs_bridge.plugin.notes import Found, NoteBook
 from pacs_bridge.plugin.server import OrthancServer, ServerError
 from pacs_bridge.plugin.settings import Settings
 
@@ -67,14 +67,16 @@ class Follower:
         if position is not None and position > last:
             self._server.warning("another database than before: its series are taken from now on")
         if position is None or position > last:
-            first = 0 if self._settings.existing_series and position is None else last
-            self._notes.advance(first, first, (), self._now_s())
+            if self._settings.existing_series and position is None:
+                self._notes.begin_at(0, existing_end=last)
+            else:
+                self._notes.begin_at(last)
             return
         unsettled, end = self._unsettled(self._notes.floor)
         if unsettled:
             self._server.info(f"{len(unsettled)} series had not been stable when Orthanc ended")
         # What lies before the end is in the log or noted now: the next start looks behind it.
-        self._notes.advance(position, end, unsettled, self._now_s())
+        self._notes.advance(position, end, unsettled, self._now_s(), Found.UNSETTLED)
 
     def follow(self) -> None:
         """Read what is new, and note it. Raises as ``begin`` does."""
@@ -86,12 +88,24 @@ class Follower:
             last = max(position, int(answer["Last"])) if answer["Changes"] else position
             self._read.append((self._steady_s(), last))
             floor = self._settled_floor()
-            stable = [
-                change["ID"] for change in answer["Changes"] if change["ChangeType"] == _STABLE
-            ]
-            wanted = [one for one in dict.fromkeys(stable) if self._may_be_wanted(one)]
+            stable = {
+                change["ID"]: change["Seq"]
+                for change in answer["Changes"]
+                if change["ChangeType"] == _STABLE
+            }
+            wanted = {one: seq for one, seq in stable.items() if self._may_be_wanted(one)}
             if last != position or floor != self._notes.floor:
-                self._notes.advance(last, floor, wanted, self._now_s())
+                self._advance(last, floor, wanted)
+
+    def _advance(self, last: int, floor: int, wanted: Mapping[str, int]) -> None:
+        """Note series, with the change at which each was stable; existing ones as such."""
+        now_s, end = self._now_s(), self._notes.existing_end
+        existing = [one for one, seq in wanted.items() if seq <= end]
+        if existing:
+            self._notes.advance(min(last, end), floor, existing, now_s, Found.EXISTING)
+        new = [one for one, seq in wanted.items() if seq > end]
+        if last > end or not existing:
+            self._notes.advance(last, floor, new, now_s)
 
     def _changes(self, since: int) -> Any:
         return self._server.get(f"/changes?since={since}&limit={_BATCH}")

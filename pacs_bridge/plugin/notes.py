@@ -28,6 +28,14 @@ class Stage(StrEnum):
     FAILED = "failed"  #: given up; can be started again
 
 
+class Found(StrEnum):
+    """How it was found that a series is to be sent."""
+
+    STABLE = "stable"  #: it became stable, or somebody started it
+    UNSETTLED = "unsettled"  #: it had not been stable when Orthanc ended: more may still come
+    EXISTING = "existing"  #: it was in Orthanc before the plugin's first start
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """One series that is to be sent."""
@@ -46,6 +54,7 @@ class Note:
     is_permissive: bool = False  #: the bridge refused an instance: the others are sent all the same
     has_others: bool = False  #: the others were sent
     is_forced: bool = False  #: an operator said that what the bridge has is as much as will come
+    found: Found = Found.STABLE
 
 
 #: What an older or newer version wrote beside these is passed over.
@@ -72,6 +81,7 @@ class NoteBook:
         self._notes: dict[str, Note] = {}
         self._position: int | None = None
         self._floor = 0
+        self._existing_end = 0
         self._lines = 0
         self._lock_file: int | None = None
         self.damage: tuple[str, ...] = ()  #: what could not be read, one line of the file each
@@ -116,6 +126,11 @@ class NoteBook:
         """The last change at which every series before it has been stable since."""
         return self._floor
 
+    @property
+    def existing_end(self) -> int:
+        """The last change before the first start, where existing series are wanted; else 0."""
+        return self._existing_end
+
     def all(self) -> tuple[Note, ...]:
         """Every note, the oldest first."""
         with self._lock:
@@ -126,10 +141,23 @@ class NoteBook:
         with self._lock:
             return self._notes.get(series)
 
-    def advance(self, position: int, floor: int, series: Iterable[str], now_s: float) -> None:
-        """Changes up to a position were read, and these series became stable on the way."""
+    def begin_at(self, position: int, existing_end: int = 0) -> None:
+        """Changes are read from a position on; up to the other, series were there before."""
         with self._lock:
-            notes = [self._renewed(one, now_s) for one in dict.fromkeys(series)]
+            line = {"position": position, "floor": position, "existing_end": existing_end}
+            self._write(line)
+
+    def advance(
+        self,
+        position: int,
+        floor: int,
+        series: Iterable[str],
+        now_s: float,
+        found: Found = Found.STABLE,
+    ) -> None:
+        """Changes up to a position were read, and these series were found on the way."""
+        with self._lock:
+            notes = [self._renewed(one, now_s, found) for one in dict.fromkeys(series)]
             self._write({"position": position, "floor": floor, "notes": _plain(notes)})
 
     def add(self, series: str, now_s: float) -> None:
@@ -142,7 +170,7 @@ class NoteBook:
         with self._lock:
             held = self._notes.get(note.series)
             if held is not None and held.stage is note.stage is Stage.SENDING:
-                note = replace(note, is_changed=held.is_changed)
+                note = replace(note, is_changed=held.is_changed, found=held.found)
             if held is not None and held.noted_s == note.noted_s:
                 note = replace(note, is_forced=held.is_forced)
             self._write({"notes": _plain([note])})
@@ -152,7 +180,7 @@ class NoteBook:
         with self._lock:
             held = self._notes.get(series)
             if held is not None and held.is_changed:
-                self._write({"notes": _plain([Note(series, now_s)])})
+                self._write({"notes": _plain([Note(series, now_s, found=held.found)])})
             else:
                 self._write({"forget": series})
 
@@ -161,7 +189,7 @@ class NoteBook:
         with self._lock:
             held = self._notes.get(note.series)
             if held is not None and held.is_changed:
-                note = Note(note.series, now_s)
+                note = Note(note.series, now_s, found=held.found)
             self._write({"notes": _plain([note])})
 
     def force(self, series: str) -> None:
@@ -171,11 +199,11 @@ class NoteBook:
             if held is not None:
                 self._write({"notes": _plain([replace(held, is_forced=True)])})
 
-    def _renewed(self, series: str, now_s: float) -> Note:
+    def _renewed(self, series: str, now_s: float, found: Found = Found.STABLE) -> Note:
         held = self._notes.get(series)
         if held is not None and held.stage is Stage.SENDING:
-            return replace(held, is_changed=True, is_forced=False)
-        return Note(series, now_s)
+            return replace(held, is_changed=True, is_forced=False, found=found)
+        return Note(series, now_s, found=found)
 
     def _load(self) -> None:
         try:
@@ -198,12 +226,14 @@ class NoteBook:
     def _apply(self, line: dict[str, Any]) -> None:
         for values in line.get("notes", ()):
             known = {name: value for name, value in values.items() if name in _FIELDS}
-            note = Note(**{**known, "stage": Stage(values["stage"])})
+            found = Found(values.get("found", Found.STABLE))
+            note = Note(**{**known, "stage": Stage(values["stage"]), "found": found})
             self._notes[note.series] = note
         self._notes.pop(line.get("forget", ""), None)
         if "position" in line:
             self._position = int(line["position"])
             self._floor = int(line["floor"])
+        self._existing_end = int(line.get("existing_end", self._existing_end))
 
     def _write(self, line: dict[str, Any]) -> None:
         """Append a line; only what is on the disk counts."""
@@ -226,6 +256,7 @@ class NoteBook:
         line: dict[str, Any] = {"notes": _plain(self._notes.values())}
         if self._position is not None:
             line |= {"position": self._position, "floor": self._floor}
+            line["existing_end"] = self._existing_end
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_name(self._path.name + ".partial")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -11,7 +11,7 @@ import pytest
 from pacs_bridge.plugin.announcer import Announcer
 from pacs_bridge.plugin.carrier import Carrier, CarrierFault
 from pacs_bridge.plugin.follower import Follower
-from pacs_bridge.plugin.notes import Note, NoteBook, Stage
+from pacs_bridge.plugin.notes import Found, Note, NoteBook, Stage
 from pacs_bridge.plugin.server import LeavingError, OrthancServer
 from pacs_bridge.plugin.settings import Settings
 
@@ -366,6 +366,75 @@ def test_what_became_stable_before_the_end_is_not_taken_for_unsettled(
     scripted.answers["/changes?since=4&limit=200"] = {"Changes": [], "Done": True, "Last": 4}
     Follower(OrthancServer(scripted), notes, settings, lambda: time_s[0]).begin()
     assert notes.all() == ()
+
+
+def test_what_was_not_stable_when_orthanc_ended_is_given_the_time_to_become_whole(
+    scripted, notes, carrier, time_s
+) -> None:
+    scripted.hold(SERIES, [CT])  # Orthanc forgets what was unstable, and calls it stable
+    change = {"Seq": 1, "ChangeType": "NewInstance", "ID": f"{SERIES}-0"}
+    answer = {"Changes": [change], "Done": True, "Last": 1}
+    scripted.answers |= {"/changes?last": answer, "/changes?since=0&limit=200": answer}
+    notes.advance(1, 0, (), 1000.0)
+    Follower(OrthancServer(scripted), notes, Settings("bridge", Path("unused"), 60.0)).begin()
+    for time_s[0] in (1000.0, 1030.0, 1059.0):
+        carrier.look()
+        assert carrier.next_due_s() == 1060.0
+    assert scripted.posted == []
+    time_s[0] = 1060.0
+    carrier.look()
+    assert len(scripted.posted) == 1
+
+
+def test_what_was_being_sent_and_not_stable_when_orthanc_ended_is_given_that_time_too(
+    scripted, notes, carrier, time_s
+) -> None:
+    scripted.hold(SERIES, [CT])
+    notes.put(Note(SERIES, 1000.0, Stage.SENDING, job="lost"))
+    notes.advance(1, 0, [SERIES], 1000.0, Found.UNSETTLED)
+    for time_s[0] in (1000.0, 1059.0):
+        carrier.look()
+    assert scripted.posted == []
+    time_s[0] = 1060.0
+    carrier.look()
+    assert len(scripted.posted) == 1
+
+
+def test_somebody_who_starts_an_unsettled_series_does_not_wait(scripted, notes, carrier) -> None:
+    scripted.hold(SERIES, [CT])
+    notes.advance(1, 0, [SERIES], 1000.0, Found.UNSETTLED)
+    carrier.look()
+    assert scripted.posted == []
+    notes.add(SERIES, 1001.0)
+    carrier.look()
+    assert len(scripted.posted) == 1
+
+
+def test_todays_series_go_before_those_that_were_there_at_the_first_start(
+    scripted, tmp_path
+) -> None:
+    *existing, new = ids = [f"{number:044}" for number in range(301)]
+    for one in ids:
+        scripted.hold(one, [CT])
+    changes = [
+        {"Seq": seq, "ChangeType": "StableSeries", "ID": one} for seq, one in enumerate(ids, 1)
+    ]
+    scripted.answers |= {
+        "/changes?last": {"Changes": changes[299:300], "Done": True, "Last": 300},
+        "/changes?since=0&limit=200": {"Changes": changes[:200], "Done": False, "Last": 200},
+        "/changes?since=200&limit=200": {"Changes": changes[200:], "Done": True, "Last": 301},
+        "/jobs/job1": {"State": "Success"},
+    }
+    server = OrthancServer(scripted)
+    settings = Settings("bridge", Path("unused"), 60.0, existing_series=True)
+    Follower(server, NoteBook(tmp_path / "notes"), settings).begin()
+    notes = NoteBook(tmp_path / "notes")  # Orthanc may end in between
+    Follower(server, notes, settings).follow()
+    assert (notes.position, len(notes.all())) == (301, 301)
+    carrier = Carrier(server, notes, settings, Announcer(server, None))
+    carrier.look()
+    carrier.look()
+    assert [body["Resources"] for _, body in scripted.posted] == [[new], [existing[0]]]
 
 
 def test_the_floor_follows_when_everything_before_it_is_stable(scripted, notes) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs_bridge.plugin.notes import Note, NoteBook, Stage
+from pacs_bridge.plugin.notes import Found, Note, NoteBook, Stage
 
 
 @pytest.fixture
@@ -33,6 +33,20 @@ def test_what_was_noted_is_there_after_a_new_start(path: Path) -> None:
             Note("c", 101.0),
         )
     )
+
+
+def test_how_a_series_was_found_is_known_after_a_new_start(path: Path) -> None:
+    book = NoteBook(path)
+    book.begin_at(0, existing_end=9)
+    book.advance(5, 0, ["a"], 100.0, Found.EXISTING)
+    book.advance(12, 0, ["b"], 100.0, Found.UNSETTLED)
+    for _ in range(2):
+        book = NoteBook(path)
+        assert (book.position, book.floor, book.existing_end) == (12, 0, 9)
+        found = [(note.series, note.found) for note in book.all()]
+        assert found == [("a", Found.EXISTING), ("b", Found.UNSETTLED)]
+    book.begin_at(3)
+    assert NoteBook(path).existing_end == 0
 
 
 def test_every_cut_of_the_file_leaves_a_state_that_was_once_true(path: Path) -> None:
