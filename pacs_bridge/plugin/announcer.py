@@ -68,6 +68,30 @@ class Announcer:
         """Whether something is still to be told."""
         return any(telling is not None for telling in self._tellings.values())
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is a control that can be asked."""
+        return self._client is not None
+
+    def here_count(self, series: str) -> int | None:
+        """How many instances of a series the bridge has, or knows to lack; None if unknown.
+
+        Raises
+        ------
+        ServerError
+            If Orthanc does not answer.
+        """
+        facts = None if self._client is None else self._server.find(f"/series/{series}")
+        if self._client is None or facts is None:
+            return None
+        try:
+            answer = self._client.series(identity_of(self._server, facts))
+        except BridgeUnreachableError:
+            return None
+        counts = [answer.body.get(name) for name in ("instance_count", "owed_count")]
+        known = [count for count in counts if isinstance(count, int)]
+        return sum(known) if answer.status == 200 and len(known) == len(counts) else None
+
     def announce(self, series: str, instance_count: int) -> Announced:
         """Say how many instances of a series, by Orthanc's id, are sent; ``insist`` repeats it.
 

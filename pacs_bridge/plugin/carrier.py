@@ -32,6 +32,8 @@ _STATUS = re.compile(r"status 0x([0-9A-Fa-f]{4})")
 #: Out of resources (PS3.4 table B.2-1), and a fault of the bridge's own, as with a damaged ledger
 #: (processing failure, PS3.7 annex C): another time it may be taken.
 _LATER = ("A7", "0110")
+#: How often what others the bridge may lack are sent without its having more.
+_MAX_VAIN = 5
 
 
 class CarrierFault(StrEnum):
@@ -57,7 +59,7 @@ class Carrier:
     settings
         Where to, how many at once, and how long to wait after a failure.
     announcer
-        Tells the bridge how many instances a series has.
+        Tells the bridge how many instances a series has, and asks how many it has.
     now_s, steady_s
         Time of day, for who asks, and time that never steps, for every wait.
     """
@@ -203,10 +205,32 @@ class Carrier:
         status = _STATUS.search(text)
         is_refusal = status is not None and not status[1].upper().startswith(_LATER)
         if is_refusal and note.has_others:
-            self._give_up(note, CarrierFault.PARTIAL, text)
+            rest = self._rest(note)
+            if rest is None:
+                self._give_up(note, CarrierFault.PARTIAL, text)
+            else:
+                self._again(rest, CarrierFault.PARTIAL, text)
         else:
             is_permissive = note.is_permissive or is_refusal
             self._again(replace(note, is_permissive=is_permissive), CarrierFault.FAILED, text)
+
+    def _rest(self, note: Note) -> Note | None:
+        """By which note the others are sent once more; None if the bridge has them.
+
+        A permissive job ends well also if the bridge was away for a part of it. The bridge keeps
+        no count of some that it refused: what never changes is taken for all that it will have.
+        """
+        if note.is_forced or not self._announcer.can_ask:
+            return None
+        here_count = self._announcer.here_count(note.series) or 0
+        if here_count >= note.instance_count:
+            return None
+        vain_count = 0 if here_count > note.here_count else note.vain_count + 1
+        if vain_count >= _MAX_VAIN:
+            return None
+        here_count = max(here_count, note.here_count)
+        rest = replace(note, is_permissive=True, has_others=False)
+        return replace(rest, here_count=here_count, vain_count=vain_count)
 
     def _send(self, note: Note) -> bool:
         """Whether a series is being sent now."""

@@ -53,6 +53,8 @@ class Note:
     instance_count: int = 0  #: how many of its instances are sent; 0 before the first time
     is_permissive: bool = False  #: the bridge refused an instance: the others are sent all the same
     has_others: bool = False  #: the others were sent
+    here_count: int = 0  #: how many the bridge had then, those that it is owed among them
+    vain_count: int = 0  #: how often the others were sent since, and it had no more
     is_forced: bool = False  #: an operator said that what the bridge has is as much as will come
     found: Found = Found.STABLE
 

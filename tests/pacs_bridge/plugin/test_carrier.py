@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from pacs_bridge.plugin.announcer import Announcer
+from pacs_bridge.plugin.bridge_client import BridgeAnswer, BridgeUnreachableError
 from pacs_bridge.plugin.carrier import Carrier, CarrierFault
 from pacs_bridge.plugin.follower import Follower
+from pacs_bridge.plugin.identity import Identity
 from pacs_bridge.plugin.notes import Found, Note, NoteBook, Stage
 from pacs_bridge.plugin.server import LeavingError, OrthancServer
 from pacs_bridge.plugin.settings import Settings
@@ -121,6 +123,102 @@ def test_what_was_refused_and_is_taken_later_has_arrived(scripted, notes, carrie
         time_s[0] += 60.0
     assert notes.all() == ()
     assert len(scripted.posted) == 3
+
+
+class Bridge:
+    """Says what it has of every series; None: nothing."""
+
+    def __init__(self, answer: BridgeAnswer | None) -> None:
+        self.answer = answer
+
+    def series(self, identity: Identity) -> BridgeAnswer:
+        if self.answer is None:
+            raise BridgeUnreachableError("down")
+        return self.answer
+
+    def expect(self, identity: Identity, instance_count: int) -> BridgeAnswer:
+        return BridgeAnswer(200, {})
+
+
+@pytest.fixture
+def bridge() -> Bridge:
+    return Bridge(BridgeAnswer(200, {"instance_count": 1, "owed_count": 1}))
+
+
+@pytest.fixture
+def asking(scripted: Any, notes: NoteBook, time_s: list[float], bridge: Any) -> Carrier:
+    """A carrier that can ask the bridge; each permissive job ends well, and no other."""
+    scripted.hold(SERIES, [CT, CT, CT])
+    scripted.answers |= {
+        f"/jobs/job{number}": REFUSED if number % 2 else DONE for number in range(1, 60)
+    }
+    notes.add(SERIES, 1000.0)
+    server = OrthancServer(scripted)
+    settings = Settings("bridge", Path("unused"), 60.0)
+    announcer = Announcer(server, bridge, lambda: time_s[0])
+    return Carrier(server, notes, settings, announcer, lambda: 1000.0, lambda: time_s[0])
+
+
+def _look_for_long(carrier: Carrier, time_s: list[float], looks: int) -> None:
+    for _ in range(looks):
+        carrier.look()
+        time_s[0] += 600.0
+
+
+def test_others_that_the_bridge_lost_with_a_permissive_job_are_sent_again(
+    scripted, notes, asking, time_s, bridge
+) -> None:
+    _look_for_long(asking, time_s, 6)
+    assert [body["Permissive"] for _, body in scripted.posted] == [False, True, False]
+    note = notes.get(SERIES)
+    assert (note.stage, note.reason) == (Stage.WAITING, CarrierFault.PARTIAL)
+    bridge.answer = BridgeAnswer(200, {"instance_count": 2, "owed_count": 1})
+    _look_for_long(asking, time_s, 8)
+    assert [body["Permissive"] for _, body in scripted.posted] == [False, True, False, True, False]
+    note = notes.get(SERIES)
+    assert (note.stage, note.reason) == (Stage.FAILED, CarrierFault.PARTIAL)
+
+
+def test_others_that_come_in_parts_are_sent_as_long_as_more_of_them_come(
+    scripted, notes, asking, time_s, bridge
+) -> None:
+    scripted.hold(SERIES, [CT] * 30)
+    for count in range(12):
+        bridge.answer = BridgeAnswer(200, {"instance_count": count, "owed_count": 1})
+        _look_for_long(asking, time_s, 4)
+    assert notes.get(SERIES).stage is not Stage.FAILED
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        BridgeAnswer(404, {"reason": "unknown-series"}),
+        BridgeAnswer(401, {"reason": "token"}),
+        BridgeAnswer(200, {"instance_count": 1, "owed_count": 1}),
+        BridgeAnswer(200, {"instance_count": "many"}),
+    ],
+    ids=["down", "nothing there", "no token", "never more", "nonsense"],
+)
+def test_a_bridge_that_never_has_more_is_sent_the_others_a_few_times_and_not_for_ever(
+    scripted, notes, asking, time_s, bridge, answer
+) -> None:
+    bridge.answer = answer
+    _look_for_long(asking, time_s, 40)
+    note = notes.get(SERIES)
+    assert (note.stage, note.reason) == (Stage.FAILED, CarrierFault.PARTIAL)
+    assert 3 < len(scripted.posted) < 15
+
+
+def test_what_an_operator_vouched_for_is_not_sent_again(
+    scripted, notes, asking, time_s, bridge
+) -> None:
+    while len(scripted.posted) < 3:
+        _look_for_long(asking, time_s, 1)
+    notes.force(SERIES)
+    _look_for_long(asking, time_s, 4)
+    assert len(scripted.posted) == 3
+    assert notes.get(SERIES).stage is Stage.FAILED
 
 
 @pytest.mark.parametrize(
