@@ -29,6 +29,8 @@ class BridgeError(Exception):
 class TransientError(BridgeError):
     """Trying again later may help."""
 
+    wait_s: float = 0.0  #: for which the other side asked to be left alone
+
 
 class PermanentError(BridgeError):
     """Trying again will not help."""

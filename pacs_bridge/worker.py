@@ -68,6 +68,7 @@ class _Failure:
     reason: Reason
     detail: str
     max_attempts: int | None = None  #: if it counts against the job
+    wait_s: float = 0.0  #: that was asked for
 
 
 class Turn(Protocol):
@@ -218,7 +219,7 @@ class Worker:
                 job.make_durable()
         except TransientError as error:
             tries = counted_tries(error.reason, self._config.workers.max_attempts)
-            failure = _Failure(error.reason, error.detail, tries)
+            failure = _Failure(error.reason, error.detail, tries, error.wait_s)
         except OSError as error:
             name = Path(str(error.filename or "")).name
             failure = _Failure(disk_reason(error), f"{name}: {error.strerror}")
@@ -320,6 +321,7 @@ class Worker:
             self._release(job.claim)
             return
         policy = self._config.workers.retry.policy(failure.max_attempts)
+        policy = replace(policy, least_wait_s=failure.wait_s)
         with limit.paused():
             state = self._tell(lambda: self._queue.retry(job.claim, reason, detail, policy))
         self._log.warning(

@@ -66,13 +66,15 @@ class BriefRetry:
                 attempt += 1
 
     def _note(self, error: TransientError) -> float:
-        """Keep for how long the service asked to be left alone."""
+        """Seconds for which the service wants to be left alone, whichever request it told."""
         if not isinstance(error, WebPeerError) or not error.wait_s:
             return 0.0
         with self._lock:
-            self._not_before_s = self._steady_s() + error.wait_s
-            self._last = error
-        return error.wait_s
+            now_s = self._steady_s()
+            if now_s + error.wait_s > self._not_before_s:
+                self._not_before_s = now_s + error.wait_s
+                self._last = error
+            return self._not_before_s - now_s
 
     def _respect(self, check: Callable[[], None]) -> None:
         """Wait for what the service asked for, if that is short."""

@@ -19,6 +19,7 @@ from inference.label_map import LabelMap
 from inference.reasons import Reason
 from inference.volume import Volume
 from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.dicomweb.peer import WebPeerError
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.fitness import Fitness
 from pacs_bridge.identity_hash import IdentityHash
@@ -26,7 +27,7 @@ from pacs_bridge.job_source import SpoolSources
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import JsonLog
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
-from pacs_bridge.queue import OutcomeInDoubtError, State
+from pacs_bridge.queue import JobClaim, OutcomeInDoubtError, State
 from pacs_bridge.report import SeriesReport
 from pacs_bridge.stopwatch import Stage
 from pacs_bridge.time_limit import TimeLimit
@@ -292,6 +293,26 @@ def test_errors_of_the_disk_do_not_use_up_the_attempts_of_a_job(
     assert _try_until_over(worker, ledger, job, 5) == [State.RETRY] * 5
     models.segmenter = FailingSegmenter(good, ModelError(Reason.OOM_CPU, "2 GiB"))
     assert _try_until_over(worker, ledger, job, 2) == [State.RETRY, State.DEAD]
+
+
+class BusySource:
+    """Asks to be left alone for ten minutes."""
+
+    def fetch(self, claim: JobClaim, scratch: Path, check: Callable[[], None]) -> SeriesSource:
+        raise WebPeerError(Reason.SOURCE_UNREACHABLE, "status 429", 600.0)
+
+
+def test_a_source_that_asks_for_a_wait_is_left_alone_by_the_job_for_as_long(
+    received: Callable[..., int], worker: Worker, ledger: Ledger
+) -> None:
+    job = received()
+    worker._sources = BusySource()
+    before_s = ledger.database.clock.steady_s()
+    assert worker.work_one("w")
+    with ledger.database.read() as connection:
+        row = connection.execute("SELECT state, due_s FROM jobs WHERE id = ?", (job,)).fetchone()
+    assert row["state"] == State.RETRY
+    assert row["due_s"] >= before_s + 600.0  # the longest wait of the site is 60 s
 
 
 @pytest.mark.parametrize(
