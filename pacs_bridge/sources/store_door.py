@@ -31,6 +31,8 @@ _MAX_ASSOCIATIONS = 16
 _PDU_TIMEOUT_S = 10.0
 _PORT_WAIT_S = 0.25
 _PORT_ATTEMPTS = 8
+#: Five minutes; then the worker turns to another job, and this one is tried again.
+_TURN_ATTEMPTS = 1200
 _LAST_WAIT_S = 2.0
 _MOST_MIB = 4096
 
@@ -78,13 +80,11 @@ class StoreDoor:
         ------
         TransientError
             ``source-unreachable`` if the name of the archive has no address; ``cannot-listen``
-            if a program that is none of ours has the port.
+            if a program that is none of ours has the port, or other fetches do not leave it.
         PermanentError
             ``cannot-listen`` if the address is none of this machine.
         """
-        while not self._turn.take():
-            self._check()
-            self._is_leaving.wait(_PORT_WAIT_S)  # another series is being fetched
+        self._await_turn()
         try:
             self._door = self._bound()
         except BaseException:
@@ -106,6 +106,20 @@ class StoreDoor:
         if not self._door.wait(_LAST_WAIT_S):
             self._door.cut()
             self._door.wait(_LAST_WAIT_S)
+
+    def _await_turn(self) -> None:
+        """Wait while other series are being fetched, whose fetches may hang."""
+        config = self._config
+        for _ in range(_TURN_ATTEMPTS):
+            if self._turn.take():
+                return
+            self._check()
+            self._is_leaving.wait(_PORT_WAIT_S)
+        self._log.warning("move-port-busy", source=config.name, port=config.move_port)
+        raise TransientError(
+            Reason.CANNOT_LISTEN,
+            f"{config.name}: other fetches hold {config.move_bind}:{config.move_port}",
+        )
 
     def _bound(self) -> Door:
         """The door at its port, which is ours to take."""

@@ -26,6 +26,7 @@ from pacs_bridge.errors import BridgeError, PermanentError, TransientError
 from pacs_bridge.library_settings import apply_library_settings
 from pacs_bridge.sources.brief_retry import BriefRetry
 from pacs_bridge.sources.dimse_archive import DimseArchive
+from pacs_bridge.sources.port_turn import PortTurn
 from pacs_bridge.sources.remote_archive import SeriesQuery
 
 #: The library's SCP leaves sockets open that were refused or cut; ours are looked at elsewhere.
@@ -484,6 +485,42 @@ def test_two_fetches_take_turns_at_the_port(
     with ThreadPoolExecutor() as executor:
         for paths in executor.map(run, range(3)):
             original.assert_is(paths)
+
+
+def test_a_turn_at_the_port_that_does_not_end_is_not_waited_for_without_end(
+    flaky: Flaky,
+    open_archive: Callable[..., DimseArchive],
+    original: Any,
+    tmp_path: Path,
+    kept_log: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class WaitsOnError(Exception):
+        pass
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        if checks > 1000:
+            raise WaitsOnError
+
+    checks = 0
+    monkeypatch.setattr("pacs_bridge.sources.store_door._PORT_WAIT_S", 0.001)
+    monkeypatch.setattr("pacs_bridge.sources.store_door._TURN_ATTEMPTS", 5, raising=False)
+    archive = open_archive("c-move")
+    turn = PortTurn("127.0.0.1", flaky.move_port)
+    assert turn.take()
+    try:
+        with pytest.raises(TransientError) as caught:
+            archive.fetch(original.study_uid, original.series_uid, tmp_path / "got", check)
+    finally:
+        turn.give_back()
+    assert caught.value.reason is Reason.CANNOT_LISTEN
+    assert ("move-port-busy", {"source": "pacs", "port": flaky.move_port}) in kept_log.lines
+    assert not any(each.startswith("C-MOVE") for each in flaky.requests)
+    original.assert_is(
+        archive.fetch(original.study_uid, original.series_uid, tmp_path / "got", _nothing)
+    )
 
 
 def test_an_address_that_is_not_ours_cannot_be_opened(fetch: Callable[..., Any]) -> None:
