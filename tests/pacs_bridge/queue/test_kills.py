@@ -22,8 +22,8 @@ from pacs_bridge.queue import State
 JOBS = int(os.environ.get("PACS_BRIDGE_KILL_JOBS", "60"))
 WORKERS = 3
 LEASE_S = 0.5
-WORK_S = 0.02
-KILL_EVERY_S = 0.12
+WORK_S = 0.03
+KILL_EVERY_S = 0.05
 LIMIT_S = 60.0 + JOBS
 FINAL = (State.SENDING, State.SKIPPED, State.DEAD)
 
