@@ -221,8 +221,7 @@ class Worker:
             tries = counted_tries(error.reason, self._config.workers.max_attempts)
             failure = _Failure(error.reason, error.detail, tries, error.wait_s)
         except OSError as error:
-            name = Path(str(error.filename or "")).name
-            failure = _Failure(disk_reason(error), f"{name}: {error.strerror}")
+            failure = _Failure(disk_reason(error), self._told(error))
         except (PermanentError, InferenceError, SegmentationError) as error:
             if error.reason not in COUNTED:
                 with limit.paused():
@@ -327,6 +326,12 @@ class Worker:
         self._log.warning(
             "job-failed", job=job.claim.job_id, state=state, reason=reason, detail=detail
         )
+
+    def _told(self, error: OSError) -> str:
+        """What the system said; of files that are none of ours the names may tell of patients."""
+        path, said = Path(str(error.filename or "")), error.strerror or type(error).__name__
+        is_own = path.is_relative_to(self._config.data_folder)
+        return f"{path.name}: {said}" if is_own else said
 
     def _is_machine_to_blame(self, claim: JobClaim, reason: Reason) -> bool:
         routes = {claim.request.model: claim.request.route}

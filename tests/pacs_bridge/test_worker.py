@@ -295,6 +295,25 @@ def test_errors_of_the_disk_do_not_use_up_the_attempts_of_a_job(
     assert _try_until_over(worker, ledger, job, 2) == [State.RETRY, State.DEAD]
 
 
+def test_of_files_that_cannot_be_used_our_own_alone_are_named(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    config: BridgeConfig,
+    models,
+    tmp_path: Path,
+) -> None:
+    job = received()
+    good = models.segmenter
+    own, foreign = config.scratch_folder / "000003", tmp_path / "archive" / "Doe^Jane.dcm"
+    for path, said in ((own, "000003: Input/output error"), (foreign, "Input/output error")):
+        error = OSError(5, "Input/output error", str(path))
+        models.segmenter = FailingSegmenter(good, error)
+        _try_until_over(worker, ledger, job, 1)
+        assert ledger.view.job(job).detail == said
+    assert "Doe" not in (tmp_path / "log.jsonl").read_text()
+
+
 class BusySource:
     """Asks to be left alone for ten minutes."""
 
