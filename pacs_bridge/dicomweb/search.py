@@ -4,6 +4,9 @@ A service may give fewer results at once than it is asked for, or more, and may 
 ``limit`` or ``offset`` at all. So a search goes on behind the last result until a page is empty
 or holds nothing new; and where a full page only repeats another, it begins again with a larger
 limit, until that is more than there are results.
+
+A service that caps its pages below ``limit``, does not heed ``offset`` and does not say that it
+keeps results back (206, warning 299) looks like one that knows no paging and gave all it has.
 """
 
 from __future__ import annotations

@@ -294,6 +294,27 @@ def test_one_instance_with_two_contents_in_one_answer_is_a_conflict(
     assert caught.value.reason is Reason.CONFLICTING_INSTANCE
 
 
+@pytest.mark.parametrize(
+    ("status", "warning"),
+    [(200, '299 pacs: "There are 150 additional results that can be requested"'), (206, "")],
+    ids=["warning", "partial"],
+)
+def test_results_that_a_service_keeps_back_and_says_so_end_a_search_as_an_error(
+    service: Any, open_archive: Callable[..., DicomwebArchive], status: int, warning: str
+) -> None:
+    """It caps its pages and does not heed ``offset``."""
+    rows = [_row("1.2", f"1.2.{number}") for number in range(1, 251)]
+    headers = {"Content-Type": "application/dicom+json"} | ({"Warning": warning} if warning else {})
+
+    def capped(exchange: Any) -> None:
+        exchange.say(status, headers, json.dumps(rows[:100]).encode())
+
+    service.faults = [capped] * 50
+    with pytest.raises(PermanentError) as caught:
+        list(open_archive().find(SeriesQuery()))
+    assert caught.value.reason is Reason.BAD_ANSWER
+
+
 def _hide_the_count(service: Any, listed: int) -> None:
     """The service gives no count, and always the same first instances."""
 
