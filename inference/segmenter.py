@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from inference.engine.arithmetic import fast_windows, threads
+from inference.engine.arithmetic import threads, windows_on_cpu
 from inference.engine.coarse_pass import CoarsePass
 from inference.engine.memory import (
     MemoryNeed,
@@ -247,9 +247,7 @@ class SegResNetSegmenter:
         """
         tried = _with_fewer_bytes(self._options)
         if not self._on_cpu:
-            windows = fast_windows("cpu")
-            on_cpu = replace(self._options, device="cpu", windows=windows)
-            tried += _with_fewer_bytes(on_cpu)
+            tried += _with_fewer_bytes(_on_cpu(self._options))
         free: int | None
         for options in tried:
             need = self._need(geometry, options)
@@ -372,6 +370,7 @@ class SegResNetSegmenter:
         other._options = options
         if options.device != self._options.device:
             other._load()
+            other._finder = _finder_on_cpu(self._finder)
         other._is_fitted = True
         other._execution = (
             ("asked_device", self._options.device),
@@ -388,6 +387,18 @@ class SegResNetSegmenter:
 _LEFT_OUT = "outside_region"
 #: Beyond this many voxels no machine is large enough, and planning would take long.
 _MOST_VOXELS = 2e10
+
+
+def _on_cpu(options: SegmenterOptions) -> SegmenterOptions:
+    """The CPU in place of a card; what was asked for beside the device stays."""
+    return replace(options, device="cpu", windows=windows_on_cpu(options.windows))
+
+
+def _finder_on_cpu(finder: Segmenter | None) -> Segmenter | None:
+    """The coarse pass beside a network on the CPU: a card that is full has no room for it."""
+    if not isinstance(finder, SegResNetSegmenter):
+        return finder
+    return finder._as(_on_cpu(finder._options), 0, None)
 
 
 def _with_fewer_bytes(options: SegmenterOptions) -> list[SegmenterOptions]:

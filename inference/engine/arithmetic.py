@@ -35,6 +35,25 @@ def fast_windows(
     return dataclasses.replace(WindowSpec(), precision=chosen, channels_last=channels_last)
 
 
+def windows_on_cpu(asked: WindowSpec, cpu_info: Path = _CPU_INFO) -> WindowSpec:
+    """What takes the place of windows that were to run on a card.
+
+    Their size and overlap, and never less precision than was asked for: what is in single
+    precision stays as it is, layout included, so that parity stays parity.
+
+    Parameters
+    ----------
+    asked
+        For the card.
+    cpu_info
+        As ``fast_windows``.
+    """
+    if asked.precision is Precision.FP32:
+        return asked
+    fast = fast_windows("cpu", cpu_info=cpu_info)
+    return dataclasses.replace(asked, precision=fast.precision, channels_last=fast.channels_last)
+
+
 def _cpu_precision(cpu_info: Path) -> Precision:
     try:
         lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()

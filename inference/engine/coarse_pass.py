@@ -36,7 +36,7 @@ class CoarsePass:
         """What is near the structures; the whole body if the coarse pass missed one of them."""
         grid = scan.sampler.grid
         labels = grid.grid_view(labels_to_network(self._found, grid))
-        near = Region.of_labels(labels, self._wanted, scan.block)
+        near = Region.of_labels(labels, self._wanted, scan.block, grid.spacing_mm)
         # one that was not found may be far from those that were
         return near.meet(body) if self._ids <= set(self._found.present()) else body
 

@@ -8,19 +8,20 @@ counts, with a margin.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from inference.engine.network_scan import COARSE_MM, Box, NetworkScan
+from inference.engine.network_scan import Box, NetworkScan
 from inference.engine.surrounding_air import surrounding_air
 from inference.engine.tiling import Range
 
 #: Thinner things are no body: table tops, blankets, tubes. Also what the margin must exceed.
 _OPENING_BLOCKS = 1
-_BODY_MARGIN_BLOCKS = 2
+_BODY_MARGIN_MM = 12.0
 #: How far a coarse result may be wrong about where a structure ends.
 STRUCTURE_MARGIN_MM = 30.0
 
@@ -54,11 +55,17 @@ class Region:
         found = sitk.GetArrayFromImage(thick)[inside] > 0
         if not found.any():
             found = solid  # a finger or a thin slab: rather a table top than nothing
-        return cls(grown(found, _BODY_MARGIN_BLOCKS), scan.block, scan.shape)
+        block_mm = scan.block * scan.sampler.grid.spacing_mm
+        margin = max(math.ceil(_BODY_MARGIN_MM / block_mm), _OPENING_BLOCKS + 1)
+        return cls(grown(found, margin), scan.block, scan.shape)
 
     @classmethod
     def of_labels(
-        cls, labels: npt.NDArray[np.uint8], wanted: npt.NDArray[np.bool_], block: int
+        cls,
+        labels: npt.NDArray[np.uint8],
+        wanted: npt.NDArray[np.bool_],
+        block: int,
+        spacing_mm: float,
     ) -> Region:
         """Where a coarse result has certain labels, 30 mm of margin included.
 
@@ -70,10 +77,12 @@ class Region:
             ``(256,)``, by label.
         block
             Edge of a block, voxels.
+        spacing_mm
+            Of the grid.
         """
         mask = _blocks_with(labels, wanted, block)
         depth, height, width = labels.shape
-        margin = round(STRUCTURE_MARGIN_MM / COARSE_MM)
+        margin = math.ceil(STRUCTURE_MARGIN_MM / (block * spacing_mm))
         return cls(grown(mask, margin), block, (depth, height, width))
 
     @classmethod
@@ -101,7 +110,9 @@ class Region:
     def cuts(
         self, labels: npt.NDArray[np.uint8], wanted: npt.NDArray[np.bool_], whole: Region
     ) -> bool:
-        """Whether certain labels reach a block beside one that only ``whole`` has.
+        """Whether certain labels lie in, or in a block beside, one that only ``whole`` has.
+
+        Windows reach beyond the region: what they see there may go on where none was.
 
         Parameters
         ----------
@@ -113,7 +124,7 @@ class Region:
             What would have been computed otherwise.
         """
         beyond = whole.mask & ~self.mask
-        rim = self.mask & grown(beyond, 1)
+        rim = whole.mask & grown(beyond, 1)
         return bool((rim & _blocks_with(labels, wanted, self.block)).any())
 
     def box(self, within: Box | None = None) -> Box | None:

@@ -423,6 +423,24 @@ def test_a_scan_that_was_read_is_not_counted_again(model: LoadedModel) -> None:
         fitted_segmenter(segmenter, SCAN)
 
 
+def test_a_full_card_makes_way_for_the_cpu_and_takes_nothing_of_what_was_asked_for(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = SegmenterOptions(
+        windows=WindowSpec(window_voxels=48, overlap=0.5), structures=("liver",)
+    )
+    asked = SegResNetSegmenter(model, options, SegResNetSegmenter(model))
+    for each in (asked, asked._finder):  # as on a machine with a card
+        each._options = dataclasses.replace(each._options, device="cuda:0")
+    monkeypatch.setattr("inference.segmenter.free_card_bytes", lambda _device: 1)
+
+    fitted = asked.fitted(SCAN)
+
+    assert fitted._options == dataclasses.replace(asked._options, device="cpu")
+    assert fitted._finder._options.device == "cpu"
+    assert dict(fitted.identity.execution)["asked_device"] == "cuda:0"
+
+
 def test_what_is_kept_for_the_next_window_is_given_back_before_a_scan_is_refused(
     model: LoadedModel,
 ) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from inference.engine.arithmetic import fast_windows
-from inference.windows import Precision
+from inference.engine.arithmetic import fast_windows, windows_on_cpu
+from inference.windows import Precision, WindowSpec
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,21 @@ def test_what_is_asked_for_wins(tmp_path: Path) -> None:
 
 def test_a_machine_that_does_not_tell_computes_in_single_precision(tmp_path: Path) -> None:
     assert fast_windows("cpu", cpu_info=tmp_path / "none").precision is Precision.FP32
+
+
+@pytest.mark.parametrize("flags", ["avx512_bf16", "avx2"])
+def test_the_cpu_takes_the_place_of_a_card_with_no_less_precision(
+    tmp_path: Path, flags: str
+) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"flags\t\t: fpu {flags}\n")
+    parity = WindowSpec(window_voxels=48, overlap=0.5, precision=Precision.FP32)
+    assert windows_on_cpu(parity, info) == parity
+
+    fast = WindowSpec(48, 0.5, Precision.BF16, channels_last=True)
+    taken = windows_on_cpu(fast, info)
+    assert (taken.window_voxels, taken.overlap) == (48, 0.5)
+    assert taken.precision is fast_windows("cpu", cpu_info=info).precision
 
 
 @pytest.mark.gpu

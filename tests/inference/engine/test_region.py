@@ -156,9 +156,31 @@ def test_a_structure_is_surrounded_by_its_margin() -> None:
     labels[30, 28, 31] = STRUCTURE_BY_NAME["liver"].id
     labels[2, 2, 2] = STRUCTURE_BY_NAME["spleen"].id
 
-    region = Region.of_labels(labels, wanted_labels(["liver"]), block=2)
+    region = Region.of_labels(labels, wanted_labels(["liver"]), block=2, spacing_mm=3.0)
 
     inside = voxels(region)
     assert inside[20:41, 18:39, 21:42].all()  # 30 mm of 3 mm voxels
     assert not inside[2, 2, 2]
-    assert Region.of_labels(labels, wanted_labels(["brain"]), block=2).is_empty
+    assert Region.of_labels(labels, wanted_labels(["brain"]), block=2, spacing_mm=3.0).is_empty
+
+
+def test_the_margin_of_a_structure_is_in_millimetres_whatever_a_block_measures() -> None:
+    labels = np.zeros((60, 60, 60), dtype=np.uint8)
+    labels[30, 30, 30] = STRUCTURE_BY_NAME["liver"].id
+
+    inside = voxels(Region.of_labels(labels, wanted_labels(["liver"]), block=2, spacing_mm=2.5))
+
+    assert inside[18:43, 30, 30].all()  # 12 voxels of 2.5 mm to both sides
+
+
+def test_a_part_that_windows_touch_beyond_the_region_may_go_on_there() -> None:
+    wanted = wanted_labels(["colon"])
+    labels = np.zeros((60, 40, 40), dtype=np.uint8)
+    labels[20, 20, 20] = STRUCTURE_BY_NAME["colon"].id
+    whole = Region(np.ones((30, 20, 20), dtype=np.bool_), 2, labels.shape)
+    near = Region.of_labels(labels, wanted, block=2, spacing_mm=3.0)
+    assert not near.cuts(labels, wanted, whole)
+
+    labels[40:44] = STRUCTURE_BY_NAME["colon"].id  # ten voxels beyond it, in the same window
+
+    assert near.cuts(labels, wanted, whole)
