@@ -9,13 +9,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from inference.engine.arithmetic import threads, windows_on_cpu
+from inference.engine.arithmetic import threads
 from inference.engine.coarse_pass import CoarsePass
 from inference.engine.memory import (
     MemoryNeed,
@@ -34,6 +34,7 @@ from inference.geometry import Geometry
 from inference.identity import SegmenterIdentity
 from inference.intensity import IntensitySpec
 from inference.label_map import LabelMap
+from inference.ladder import ladder, on_cpu
 from inference.network import build_network
 from inference.network_grid import NetworkGrid
 from inference.padding import clear_padding
@@ -245,11 +246,8 @@ class SegResNetSegmenter:
         Tried in this order: as asked for; sums between layers in half precision; on the CPU
         in place of the card.
         """
-        tried = _with_fewer_bytes(self._options)
-        if not self._on_cpu:
-            tried += _with_fewer_bytes(_on_cpu(self._options))
         free: int | None
-        for options in tried:
+        for options in ladder(self._options):
             need = self._need(geometry, options)
             if options.device.split(":")[0] != "cpu":
                 free, wanted = free_card_bytes(options.device), need.device
@@ -389,19 +387,8 @@ _LEFT_OUT = "outside_region"
 _MOST_VOXELS = 2e10
 
 
-def _on_cpu(options: SegmenterOptions) -> SegmenterOptions:
-    """The CPU in place of a card; what was asked for beside the device stays."""
-    return replace(options, device="cpu", windows=windows_on_cpu(options.windows))
-
-
 def _finder_on_cpu(finder: Segmenter | None) -> Segmenter | None:
     """The coarse pass beside a network on the CPU: a card that is full has no room for it."""
     if not isinstance(finder, SegResNetSegmenter):
         return finder
-    return finder._as(_on_cpu(finder._options), 0, None)
-
-
-def _with_fewer_bytes(options: SegmenterOptions) -> list[SegmenterOptions]:
-    """Ways to run on one device, the best one first."""
-    usual = options.carry or usual_carry(options.windows.precision)
-    return [options] + ([] if usual is Carry.FP16 else [replace(options, carry=Carry.FP16)])
+    return finder._as(on_cpu(finder._options), 0, None)

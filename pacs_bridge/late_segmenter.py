@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from inference.engine.heap import give_back_heap
 from inference.errors import ModelError
 from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap
@@ -51,3 +52,7 @@ class LateSegmenter:
             if error.reason in COUNTED:
                 self._look_at_device()
             raise
+        finally:
+            # Each job has a thread and the C library a heap for each: what this one kept for its
+            # next window is of no use to the next job, and would stand beside its own.
+            give_back_heap()

@@ -1,0 +1,61 @@
+"""What a job's thread keeps for its next window goes with the job."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+#: Jobs after each other, a thread each, all alive: as in a pipeline that decodes and encodes too.
+CODE = """
+import sys
+import threading
+from pathlib import Path
+import numpy as np
+from inference.engine.heap import keep_heap
+from inference.geometry import Geometry
+from inference.volume import Volume
+from pacs_bridge.late_segmenter import LateSegmenter
+
+class Windows:
+    identity = None
+    def segment(self, volume, progress=None):
+        blocks = [np.ones(40_000_000, dtype=np.uint8) for _ in range(5)]
+        del blocks
+
+volume = Volume(np.zeros((2, 4, 4), dtype=np.int16), Geometry.from_affine(np.eye(4), (2, 4, 4)))
+keep_heap()
+over = threading.Event()
+
+def job(done):
+    segmenter = LateSegmenter(Windows, lambda: None) if sys.argv[1] == "late" else Windows()
+    segmenter.segment(volume)
+    done.set()
+    over.wait()
+
+threads = []
+for _ in range(3):
+    done = threading.Event()
+    threads.append(threading.Thread(target=job, args=(done,)))
+    threads[-1].start()
+    done.wait()
+print(next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines()
+           if line.startswith("VmRSS")))
+over.set()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_does_not_grow_with_the_jobs_on_the_way() -> None:
+    held_kb = {
+        how: int(
+            subprocess.run(
+                [sys.executable, "-c", CODE, how], check=True, capture_output=True, text=True
+            ).stdout
+        )
+        for how in ("late", "bare")
+    }
+
+    assert held_kb["bare"] - held_kb["late"] > 300_000
