@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from arrivals import SERIES, arrival_of
 
 from inference.reasons import Reason
 from pacs_bridge.config.bridge import CollectorConfig
@@ -16,7 +17,6 @@ from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import (
     AssociationEnd,
     AssociationOutcome,
-    AssociationRecord,
 )
 from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.ledger import Ledger
@@ -29,7 +29,6 @@ from pacs_bridge.receive.selection import matches, select_route
 from pacs_bridge.worker_job import folder_of
 
 QUIET_S = 60.0
-SERIES = "1.2.3"
 
 
 class Bench:
@@ -56,23 +55,8 @@ class Bench:
         return self.newest
 
     def arrive(self, number: int, association: int, **changes: object) -> None:
-        arrival = Arrival(
-            association=AssociationRecord(association, "CT1", "BRIDGE", "10.0.0.1"),
-            landed_path=Path("landed"),
-            sop_instance_uid=f"{SERIES}.{number}",
-            sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-            transfer_syntax_uid="1.2.840.10008.1.2.1",
-            series_instance_uid=SERIES,
-            study_instance_uid="1.2",
-            patient_key="p",
-            digest=f"digest{number}",
-            data_offset_bytes=300,
-            size_bytes=0,
-            frame_count=1,
-            expected_instances=None,
-            facts=SeriesFacts(modality="CT"),
-        )
-        self.ledger.instances.enter([dataclasses.replace(arrival, **changes)], self)
+        arrival = arrival_of(number, association, size_bytes=0, **changes)
+        self.ledger.instances.enter([arrival], self)
 
     def place(self, arrival: Arrival, fate: Fate) -> str | None:
         (self.folder / arrival.digest).touch()

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from arrivals import SERIES, arrival_of
 
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
@@ -20,7 +21,6 @@ from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import (
     AssociationEnd,
     AssociationOutcome,
-    AssociationRecord,
 )
 from pacs_bridge.ledger.audit import audit
 from pacs_bridge.ledger.database import Database
@@ -32,7 +32,6 @@ from pacs_bridge.ledger.series import ForceOutcome, Verdict
 from pacs_bridge.queue import DeliveryState, JobRequest, Priority, ResultFile, State
 from pacs_bridge.retry_policy import RetryPolicy
 
-SERIES = "1.2.3"
 POLICY = RetryPolicy(first_wait_s=10, max_wait_s=10, give_up_after_s=1e6)
 
 
@@ -57,26 +56,6 @@ class Shelf:
 
     def settle(self) -> None:
         self.settled += 1
-
-
-def arrival_of(number: int, association: int = 1, **changes: object) -> Arrival:
-    arrival = Arrival(
-        association=AssociationRecord(association, "CT1", "BRIDGE", "10.0.0.1"),
-        landed_path=Path("landed"),
-        sop_instance_uid=f"{SERIES}.{number}",
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        series_instance_uid=SERIES,
-        study_instance_uid="1.2",
-        patient_key="p",
-        digest=f"digest{number}",
-        data_offset_bytes=300,
-        size_bytes=len(b"instance"),
-        frame_count=1,
-        expected_instances=None,
-        facts=SeriesFacts(modality="CT"),
-    )
-    return dataclasses.replace(arrival, **changes)
 
 
 @pytest.fixture

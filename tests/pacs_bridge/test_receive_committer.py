@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import sqlite3
 import threading
@@ -10,13 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from arrivals import arrival_of
 
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import TransientError
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.ledger.arrival import Arrival, Fate
-from pacs_bridge.ledger.associations import AssociationRecord
-from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.instances import InstanceBook
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import JsonLog
@@ -39,23 +37,8 @@ class Bench:
     def arrival(self, name: str, **changes: object) -> Arrival:
         landed = self.spool.landing_folder / f"{next(self.numbers)}.part"
         landed.write_text(name)
-        arrival = Arrival(
-            association=AssociationRecord(1, "CT1", "BRIDGE", "10.0.0.1"),
-            landed_path=landed,
-            sop_instance_uid=f"1.2.3.{name}",
-            sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-            transfer_syntax_uid="1.2.840.10008.1.2.1",
-            series_instance_uid="1.2.3",
-            study_instance_uid="1.2",
-            patient_key="p",
-            digest=f"digest{name}",
-            data_offset_bytes=0,
-            size_bytes=len(name),
-            frame_count=1,
-            expected_instances=None,
-            facts=SeriesFacts(modality="CT"),
-        )
-        return dataclasses.replace(arrival, **changes)
+        usual = {"landed_path": landed, "data_offset_bytes": 0, "size_bytes": len(name)}
+        return arrival_of(name, **(usual | changes))
 
     def enter_together(
         self, *arrivals: Arrival, wait_for: Callable[..., None], is_freed: bool

@@ -6,32 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from arrivals import arrival_of
 
 from pacs_bridge.ledger.arrival import Arrival, Fate
-from pacs_bridge.ledger.associations import AssociationRecord
 from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.receive.spool import Spool
 
 
-def arrival_of(number: int, folder: Path) -> Arrival:
+def landed_arrival(number: int, folder: Path) -> Arrival:
     landed = folder / f"{number}.part"
     landed.write_bytes(b"instance")
-    return Arrival(
-        association=AssociationRecord(1, "CT1", "BRIDGE", "10.0.0.1"),
-        landed_path=landed,
-        sop_instance_uid=f"1.2.3.{number}",
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        series_instance_uid="1.2.3",
-        study_instance_uid="1.2",
-        patient_key="p",
-        digest=f"digest{number}",
-        data_offset_bytes=0,
-        size_bytes=8,
-        frame_count=1,
-        expected_instances=None,
-        facts=SeriesFacts(),
-    )
+    return arrival_of(number, landed_path=landed, data_offset_bytes=0, facts=SeriesFacts())
 
 
 @pytest.mark.parametrize("fate", [Fate.KEPT, Fate.CONFLICTING])
@@ -47,17 +32,17 @@ def test_the_folder_of_a_series_is_flushed_although_its_first_batch_was_undone(
     monkeypatch.setattr(os, "fsync", note_and_flush)
     spool = Spool(ram_folder, ram_folder / "spool", ram_folder / "quarantine")
     undone = spool.placement()
-    undone.place(arrival_of(1, ram_folder), fate)
+    undone.place(landed_arrival(1, ram_folder), fate)
     undone.undo()
 
     placement = spool.placement()
-    path = placement.place(arrival_of(2, ram_folder), fate)
+    path = placement.place(landed_arrival(2, ram_folder), fate)
     placement.settle()
     folder = (ram_folder / path).parent
     assert set(flushed) == {folder, folder.parent}
 
     flushed.clear()
     later = spool.placement()
-    later.place(arrival_of(3, ram_folder), fate)
+    later.place(landed_arrival(3, ram_folder), fate)
     later.settle()
     assert flushed == [folder]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from arrivals import NoShelf, arrival_of
 
 from inference.reasons import Reason
 from pacs_bridge.control import server as server_module
@@ -20,9 +21,7 @@ from pacs_bridge.control.server import ControlServer
 from pacs_bridge.control.token import Token
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.identity_hash import IdentityHash
-from pacs_bridge.ledger.arrival import Arrival, Fate
-from pacs_bridge.ledger.associations import AssociationRecord
-from pacs_bridge.ledger.facts import SeriesFacts
+from pacs_bridge.ledger.arrival import Fate
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import JsonLog
 from pacs_bridge.queue import JobRequest, State
@@ -73,36 +72,18 @@ def dead_job(ledger: Ledger) -> int:
     return job_id
 
 
-class _Shelf:
-    """Moves no files: none of what is asked here looks at them."""
-
-    def place(self, arrival: Arrival, fate: Fate) -> str:
-        return f"{arrival.sop_instance_uid}.dcm"
-
-    def settle(self) -> None:
-        return
-
-
 @pytest.fixture
 def received(ledger: Ledger) -> None:
     """A series of one instance, of the patient P1 and the study 1.2."""
-    arrival = Arrival(
-        association=AssociationRecord(1, "CT1", "BRIDGE", "10.0.0.1"),
-        landed_path=Path("landed"),
+    key = IdentityHash(b"test").of("P\xe4 1")
+    arrival = arrival_of(
+        1,
         sop_instance_uid=f"{SERIES}.1",
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
         series_instance_uid=SERIES,
-        study_instance_uid="1.2",
-        patient_key=IdentityHash(b"test").of("P\xe4 1"),
+        patient_key=key,
         digest="digest",
-        data_offset_bytes=300,
-        size_bytes=8,
-        frame_count=1,
-        expected_instances=None,
-        facts=SeriesFacts(modality="CT"),
     )
-    assert ledger.instances.enter([arrival], _Shelf()) == [Fate.KEPT]
+    assert ledger.instances.enter([arrival], NoShelf()) == [Fate.KEPT]
 
 
 # --- the token ---

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from arrivals import SERIES, NoShelf, arrival_of
 
 from inference.reasons import Reason
 from pacs_bridge.config.bridge import CollectorConfig
@@ -15,20 +15,17 @@ from pacs_bridge.config.routes import RouteConfig
 from pacs_bridge.control.answers import Answer, CallFault
 from pacs_bridge.control.routes import Routes, Whose
 from pacs_bridge.identity_hash import IdentityHash
-from pacs_bridge.ledger.arrival import Arrival, Fate
+from pacs_bridge.ledger.arrival import Fate
 from pacs_bridge.ledger.associations import (
     AssociationEnd,
     AssociationOutcome,
-    AssociationRecord,
 )
-from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.refusals import RefusedInstance
 from pacs_bridge.log import JsonLog
 from pacs_bridge.queue import JobRequest, Priority, ResultFile, State
 from pacs_bridge.receive.collector import Collector
 
-SERIES = "1.2.3"
 QUIET_S = 60.0
 IDENTITY = IdentityHash(b"test")
 MINE = Whose("1.2", "P1")
@@ -56,39 +53,13 @@ def ask(ledger: Ledger) -> Post:
     return call
 
 
-class Shelf:
-    """Moves no files: none of what is asked here looks at them."""
-
-    def place(self, arrival: Arrival, _fate: Fate) -> str:
-        return arrival.digest
-
-    def settle(self) -> None:
-        return
-
-
 def receive(ledger: Ledger, *numbers: int, association: int = 1) -> None:
     """Instances of the series, of the patient P1 and the study 1.2, and the association's end."""
-    one = Arrival(
-        association=AssociationRecord(association, "CT1", "BRIDGE", "10.0.0.1"),
-        landed_path=Path("landed"),
-        sop_instance_uid="",
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        series_instance_uid=SERIES,
-        study_instance_uid="1.2",
-        patient_key=IDENTITY.of("P1"),
-        digest="",
-        data_offset_bytes=300,
-        size_bytes=8,
-        frame_count=1,
-        expected_instances=None,
-        facts=SeriesFacts(modality="CT"),
-    )
+    key = IDENTITY.of("P1")
     arrivals = [
-        dataclasses.replace(one, sop_instance_uid=f"{SERIES}.{number}", digest=f"d{number}")
-        for number in numbers
+        arrival_of(number, association, patient_key=key, digest=f"d{number}") for number in numbers
     ]
-    assert set(ledger.instances.enter(arrivals, Shelf())) == {Fate.KEPT}
+    assert set(ledger.instances.enter(arrivals, NoShelf())) == {Fate.KEPT}
     end = AssociationEnd(association, AssociationOutcome.RELEASED, association)
     ledger.associations.end([end])
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from arrivals import SERIES, arrival_of
 
 from inference.reasons import Reason
 from pacs_bridge.config.bridge import CollectorConfig
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.ledger.arrival import Arrival, Fate
-from pacs_bridge.ledger.associations import AssociationRecord
 from pacs_bridge.ledger.audit import audit
 from pacs_bridge.ledger.database import Database
-from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.schema import MIGRATIONS
 from pacs_bridge.log import JsonLog
 from pacs_bridge.receive.collector import Collector
 
-SERIES = "1.2.3"
 DAY_S = 86_400.0
 SIZE_BYTES = 8
 _FOLDER = "quarantine/missing-identity"
@@ -52,29 +49,11 @@ def ledger(ram_folder, clock) -> Ledger:
 @pytest.fixture
 def set_aside(ledger, ram_folder, clock) -> Callable[..., None]:
     """Have instances without identity come, a second apart."""
-    arrival = Arrival(
-        association=AssociationRecord(1, "CT1", "BRIDGE", "10.0.0.1"),
-        landed_path=Path("landed"),
-        sop_instance_uid="",
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        series_instance_uid=SERIES,
-        study_instance_uid="1.2",
-        patient_key="p",
-        digest="",
-        data_offset_bytes=0,
-        size_bytes=SIZE_BYTES,
-        frame_count=1,
-        expected_instances=None,
-        facts=SeriesFacts(modality="CT"),
-        is_identified=False,
-    )
+    usual = {"data_offset_bytes": 0, "size_bytes": SIZE_BYTES, "is_identified": False}
 
     def run(*numbers: int) -> None:
         for number in numbers:
-            uid, digest = f"{SERIES}.{number}", f"digest{number}"
-            one = dataclasses.replace(arrival, sop_instance_uid=uid, digest=digest)
-            fates = ledger.instances.enter([one], Shelf(ram_folder))
+            fates = ledger.instances.enter([arrival_of(number, **usual)], Shelf(ram_folder))
             assert fates == [Fate.MISSING_IDENTITY]
             clock.pass_s(1)
 
@@ -117,22 +96,7 @@ def test_a_series_lacks_what_was_deleted_from_quarantine_all_the_same(
 ):
     set_aside(1)
     ledger.retention.delete_quarantined(None, 0)
-    arrival = Arrival(
-        association=AssociationRecord(2, "CT1", "BRIDGE", "10.0.0.1"),
-        landed_path=Path("landed"),
-        sop_instance_uid=f"{SERIES}.2",
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        series_instance_uid=SERIES,
-        study_instance_uid="1.2",
-        patient_key="p",
-        digest="digest2",
-        data_offset_bytes=0,
-        size_bytes=SIZE_BYTES,
-        frame_count=1,
-        expected_instances=None,
-        facts=SeriesFacts(modality="CT"),
-    )
+    arrival = arrival_of(2, association=2, data_offset_bytes=0, size_bytes=SIZE_BYTES)
     ledger.instances.enter([arrival], Shelf(ram_folder))
     assert ledger.series.open_revisions()[0].hold_reason is Reason.MISSING_IDENTITY
 

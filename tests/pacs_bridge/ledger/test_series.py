@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from arrivals import SERIES, NoShelf, arrival_of
 
-from pacs_bridge.ledger.arrival import Arrival, Fate
-from pacs_bridge.ledger.associations import AssociationRecord
-from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.refusals import RefusedInstance
 from pacs_bridge.ledger.series import Verdict
 from pacs_bridge.queue import JobRequest, Priority, State
-
-SERIES = "1.2.3"
-
-
-class Shelf:
-    """Moves no files: none of what is tried here looks at them."""
-
-    def place(self, arrival: Arrival, _fate: Fate) -> str:
-        return arrival.digest
-
-    def settle(self) -> None:
-        return
 
 
 @pytest.fixture
@@ -35,23 +19,8 @@ def ledger(ram_folder, clock) -> Ledger:
 @pytest.fixture
 def received(ledger) -> None:
     """One instance of the series."""
-    arrival = Arrival(
-        association=AssociationRecord(1, "CT1", "BRIDGE", "10.0.0.1"),
-        landed_path=Path("landed"),
-        sop_instance_uid=f"{SERIES}.1",
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        series_instance_uid=SERIES,
-        study_instance_uid="1.2",
-        patient_key="p",
-        digest="digest",
-        data_offset_bytes=0,
-        size_bytes=8,
-        frame_count=1,
-        expected_instances=None,
-        facts=SeriesFacts(modality="CT"),
-    )
-    ledger.instances.enter([arrival], Shelf())
+    arrival = arrival_of(1, digest="digest", data_offset_bytes=0)
+    ledger.instances.enter([arrival], NoShelf())
 
 
 @pytest.mark.usefixtures("received")

@@ -6,21 +6,19 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from arrivals import SERIES, arrival_of
 
 from inference.reasons import Reason
 from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import (
     AssociationEnd,
     AssociationOutcome,
-    AssociationRecord,
 )
-from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.series import Verdict
 from pacs_bridge.ledger.steering import RepeatOutcome
 from pacs_bridge.queue import JobRequest, ResultFile, State
 
-SERIES = "1.2.3"
 DAY_S = 86_400.0
 
 
@@ -62,22 +60,7 @@ class Shelf:
 
 def receive(ledger: Ledger, folder: Path, number: int, association: int) -> Fate:
     """An instance of the series, over an association of its own."""
-    arrival = Arrival(
-        association=AssociationRecord(association, "CT1", "BRIDGE", "10.0.0.1"),
-        landed_path=Path("landed"),
-        sop_instance_uid=f"{SERIES}.{number}",
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        series_instance_uid=SERIES,
-        study_instance_uid="1.2",
-        patient_key="p",
-        digest=f"digest{number}",
-        data_offset_bytes=0,
-        size_bytes=len(b"instance"),
-        frame_count=1,
-        expected_instances=None,
-        facts=SeriesFacts(modality="CT"),
-    )
+    arrival = arrival_of(number, association, data_offset_bytes=0)
     (fate,) = ledger.instances.enter([arrival], Shelf(folder))
     end = AssociationEnd(association, AssociationOutcome.RELEASED, association)
     ledger.associations.end([end])
