@@ -18,7 +18,6 @@ from pathlib import Path
 from dicom_seg.errors import SegmentationError
 from dicom_seg.provenance import ResultIdentity, source_instances
 from dicom_seg.read.examination import StackPlan
-from dicom_seg.read.slice_table import FileStamp
 from dicom_seg.seg.attributes import build_attributes
 from dicom_seg.seg.copied import text_of
 from dicom_seg.seg.file import (
@@ -43,6 +42,7 @@ from dicom_seg.seg.request import (
     SegKind,
     SegRequest,
 )
+from inference.file_stamp import FileStamp
 from inference.label_map import LabelMap
 from inference.reasons import Reason
 

@@ -28,13 +28,13 @@ from pydicom.values import converters
 
 from dicom_seg.errors import SeriesRefusedError
 from dicom_seg.read.attributes import Attributes
-from dicom_seg.read.slice_table import FileStamp
 from dicom_seg.read.transfer_syntax import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     pixel_encoding,
 )
+from inference.file_stamp import FileStamp
 from inference.reasons import Reason
 
 _PREAMBLE_BYTES: Final = 128

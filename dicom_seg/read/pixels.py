@@ -16,8 +16,9 @@ from dicom_seg.errors import SeriesRefusedError
 from dicom_seg.read.codecs import decode_frame
 from dicom_seg.read.encapsulated import Fragment, frame_fragments, read_frame
 from dicom_seg.read.hounsfield import PlaneCounts, WordFormat, to_hounsfield
-from dicom_seg.read.slice_table import FileStamp, PixelSource, SliceRow
+from dicom_seg.read.slice_table import PixelSource, SliceRow
 from dicom_seg.read.transfer_syntax import PixelEncoding, pixel_encoding
+from inference.file_stamp import FileStamp
 from inference.reasons import Reason
 
 #: No codec needs more for noise than the pixels themselves and a little.

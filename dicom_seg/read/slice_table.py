@@ -7,12 +7,12 @@ Thickness and Patient Position order nothing (PS3.3 C.7.6.2.1.1).
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from inference.file_stamp import FileStamp
 from inference.geometry import Geometry
 
 #: Cosines of rows and columns of two slices may differ by so much and count as parallel: one
@@ -31,20 +31,6 @@ class PixelSource:
     bits_stored: int
     high_bit: int
     signed: bool  #: Pixel Representation 1: two's complement
-
-
-@dataclass(frozen=True, slots=True)
-class FileStamp:
-    """Tells whether a file is still the one that was examined."""
-
-    size_bytes: int
-    modified_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> FileStamp:
-        """Of what ``os.stat`` or ``os.fstat`` says."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @dataclass(frozen=True, slots=True)

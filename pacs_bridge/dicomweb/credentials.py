@@ -7,9 +7,9 @@ import os
 import threading
 from pathlib import Path
 
+from inference.file_stamp import FileStamp
 from inference.reasons import Reason
 from pacs_bridge.config.web_service import AuthConfig
-from pacs_bridge.dicomweb.file_stamp import FileStamp, file_stamp
 from pacs_bridge.errors import TransientError
 
 _MAX_SECRET_BYTES = 64 * 1024
@@ -55,7 +55,7 @@ class Credentials:
 
     def _read(self, path: Path) -> str:
         try:
-            stamp = file_stamp(path)
+            stamp = FileStamp.of(path.stat())
             with self._lock:
                 if stamp != self._stamp:
                     self._secret = _secret(path)

@@ -6,9 +6,9 @@ import ssl
 from pathlib import Path
 from typing import TypeAlias
 
+from inference.file_stamp import FileStamp
 from inference.reasons import Reason
 from pacs_bridge.config.web_service import WebServiceConfig
-from pacs_bridge.dicomweb.file_stamp import FileStamp, file_stamp
 from pacs_bridge.errors import TransientError
 
 #: Of each file that a context is made of; None where it cannot be looked at.
@@ -60,7 +60,7 @@ def _is_needed(service: WebServiceConfig) -> bool:
 
 def _stamp(file: Path) -> FileStamp | None:
     try:
-        return file_stamp(file)
+        return FileStamp.of(file.stat())
     except OSError:
         return None
 
