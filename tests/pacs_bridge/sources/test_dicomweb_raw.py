@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import socket
 import threading
@@ -153,51 +154,41 @@ def test_an_answer_that_drips_without_end_is_cut_off(
     assert "ReadTimeout" in caught.value.detail
 
 
-@pytest.mark.parametrize("name", [*_DRIPPING, "silence"])
-def test_a_check_that_raises_ends_a_wait(
+class Leaving(Exception):
+    """What a check raises to end a wait."""
+
+
+def _leave_after(most: int) -> Callable[[], None]:
+    checks = itertools.count(1)
+
+    def check() -> None:
+        if next(checks) > most:
+            raise Leaving
+
+    return check
+
+
+@pytest.fixture(params=[*_DRIPPING, "silence"])
+def waited_for(
+    request: pytest.FixtureRequest,
     serve_raw: Callable[..., str],
     open_archive: Callable[..., DicomwebArchive],
-    tmp_path: Path,
-    name: str,
-) -> None:
-    class Leaving(Exception):
-        pass
-
-    checks: list[float] = []
-
-    def check() -> None:
-        checks.append(time.monotonic())
-        if len(checks) > 5:
-            raise Leaving
-
+) -> Iterator[DicomwebArchive]:
+    """An archive whose answer does not come to an end."""
     silent = threading.Event()
-    answer = _DRIPPING.get(name, lambda _: silent.wait(60))
-    archive = open_archive(serve_raw(answer), response_timeout_s=600)
-    with pytest.raises(Leaving):
-        archive.fetch("1.2", "1.2.3", tmp_path / "got", check)
+    answer = _DRIPPING.get(request.param, lambda _: silent.wait(60))
+    yield open_archive(serve_raw(answer), response_timeout_s=600)
     silent.set()
 
 
-@pytest.mark.parametrize("name", [*_DRIPPING, "silence"])
-def test_a_check_that_raises_ends_a_search_that_waits(
-    serve_raw: Callable[..., str], open_archive: Callable[..., DicomwebArchive], name: str
-) -> None:
-    class Leaving(Exception):
-        pass
-
-    checks: list[float] = []
-
-    def check() -> None:
-        checks.append(time.monotonic())
-        if len(checks) > 3:
-            raise Leaving
-
-    silent = threading.Event()
-    answer = _DRIPPING.get(name, lambda _: silent.wait(60))
-    archive = open_archive(serve_raw(answer), response_timeout_s=600)
+def test_a_check_that_raises_ends_a_wait(waited_for: DicomwebArchive, tmp_path: Path) -> None:
     with pytest.raises(Leaving):
-        list(archive.find(SeriesQuery(), check))
-    silent.set()
+        waited_for.fetch("1.2", "1.2.3", tmp_path / "got", _leave_after(5))
+
+
+def test_a_check_that_raises_ends_a_search_that_waits(waited_for: DicomwebArchive) -> None:
+    with pytest.raises(Leaving):
+        list(waited_for.find(SeriesQuery(), _leave_after(3)))
 
 
 @pytest.mark.parametrize("name", ["header", "interim"])
