@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from border_rules import confusion, counts_by_rule
+from process_memory import peak_mb
 from row import Row, Unit, add_json_option, write_rows
 
 if TYPE_CHECKING:
@@ -138,14 +138,6 @@ def serve(work: Work, way: str, out: Path) -> dict[str, float]:
         "ns": placing_s[0] / labels.size * 1e9,
         "peak_mb": peak_mb(),
     }
-
-
-def peak_mb() -> float:
-    """High-water mark of this process (Linux)."""
-    status = Path("/proc/self/status").read_text()
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) / 1024
 
 
 def compare(work: Work, rounds: int) -> Row:

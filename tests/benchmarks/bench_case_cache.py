@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from process_memory import status_mb
 from row import Row, Unit, add_json_option, write_rows
 
 from training.case import STORED_SCALE, Case
@@ -150,9 +151,7 @@ def _monai(folders: list[Path], window: int) -> Callable[[], Callable[[int], obj
 
 
 def _memory_mb() -> dict[str, float]:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return {name: int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon")}
+    return {name: status_mb(name) for name in ("VmRSS", "RssAnon")}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from process_memory import peak_mb
 
 #: (z, y, x) of the whole scans, voxels.
 SHAPES = {"3mm": (199, 144, 144), "1.5mm": (397, 287, 287)}
@@ -210,7 +210,7 @@ def serve(part: str, variant: str, size: Size) -> None:
         windows = work()
         found = {
             "s": time.perf_counter() - start,
-            "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "peak_gb": peak_mb() / 1000,
             "windows": windows,
         }
         print(json.dumps(found), flush=True)

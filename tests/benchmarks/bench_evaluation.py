@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from process_memory import peak_mb
 from row import Row, Unit, add_json_option, write_rows
 
 from inference.geometry import Geometry
@@ -27,12 +28,6 @@ from inference.synthetic.patient import SyntheticPatient, default_geometry
 
 SPACING_MM = (1.25, 0.8, 0.8)
 RIVAL_STRUCTURES = 12
-
-
-def peak_mb() -> float:
-    """Peak of this process, all libraries with it (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def make_pair(planes: int, matrix: int, structures: int) -> tuple[LabelMap, LabelMap]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from process_memory import peak_mb
 from row import Row, Unit, add_json_option, write_rows
 
 from inference.geometry import Geometry
@@ -85,7 +85,7 @@ def main() -> None:
 
 def comparison(work: str, ours: dict[str, float], theirs: dict[str, float], peer: str) -> Row:
     """One stage of ours against the same of another."""
-    peaks_mb = (1024 * ours["peak_gb"], 1024 * theirs["peak_gb"])
+    peaks_mb = (1000 * ours["peak_gb"], 1000 * theirs["peak_gb"])
     return Row("resampling", work, Unit.SECONDS, ours["s"], peer, theirs["s"], *peaks_mb)
 
 
@@ -113,7 +113,7 @@ class Stages:
     def run(self, name: str, work: Callable[[], object]) -> object:
         """Run one stage; its result."""
         if not self.rows:
-            self._start_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            self._start_mb = peak_mb()
         wall, cpu = time.perf_counter(), time.process_time()
         result = work()
         self.rows.append(
@@ -121,8 +121,7 @@ class Stages:
                 "stage": name,
                 "s": time.perf_counter() - wall,
                 "cpu_s": time.process_time() - cpu,
-                "peak_gb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self._start_kb)
-                / 2**20,
+                "peak_gb": (peak_mb() - self._start_mb) / 1000,
             }
         )
         return result

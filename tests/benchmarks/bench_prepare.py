@@ -25,6 +25,7 @@ from pathlib import Path
 import imagecodecs
 import nibabel as nib
 import numpy as np
+from process_memory import status_mb
 from row import Row, Unit, add_json_option, write_rows
 
 from inference.structures import STRUCTURES
@@ -142,21 +143,16 @@ def _files(case: Path) -> list[Path]:
     return [case / "ct.nii.gz", *sorted((case / "segmentations").iterdir())]
 
 
-def _memory_mb(field: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return int(dict(line.split(":", 1) for line in lines)[field].split()[0]) / 1024
-
-
 def measure(way: str, case: Path) -> dict[str, object]:
     for path in _files(case):
         path.read_bytes()  # the disk is no part of the question
     with tempfile.TemporaryDirectory() as folder:
-        before, resident_mb = resource.getrusage(resource.RUSAGE_SELF), _memory_mb("VmRSS")
+        before, resident_mb = resource.getrusage(resource.RUSAGE_SELF), status_mb("VmRSS")
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
         started = time.perf_counter()
         WAYS[way](case, Path(folder))
         wall_s = time.perf_counter() - started
-        after, peak_mb = resource.getrusage(resource.RUSAGE_SELF), _memory_mb("VmHWM")
+        after, peak_mb = resource.getrusage(resource.RUSAGE_SELF), status_mb("VmHWM")
         made = list(Path(folder).glob("labelsTr/*"))
         labels = np.asarray(nib.load(made[0]).dataobj) if made else np.zeros(1, np.uint8)
     weights = np.arange(labels.size, dtype=np.int64) % 9973

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from process_memory import status_mb
 from row import Row, Unit, add_json_option, write_rows
 
 SYNTAXES = ("EXPLICIT_LITTLE", "RLE", "JPEG_LOSSLESS_SV1", "JPEG_LS", "JPEG_2000_LOSSLESS")
@@ -113,19 +114,13 @@ def measure(reader: str, folder: Path) -> dict[str, float]:
     paths = sorted(folder.iterdir())
     read = {"ours": read_ours, "pydicom": read_pydicom, "SimpleITK": read_sitk}[reader]()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
-    before = memory_mb("VmRSS")
+    before = status_mb("VmRSS")
     start = time.perf_counter(), time.process_time()
     hu = read(paths)
     seconds, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
-    peak_mb = memory_mb("VmHWM") - before
+    peak_mb = status_mb("VmHWM") - before
     total = int(sum(int(plane.sum(dtype=np.int64)) for plane in hu))
     return {"s": seconds, "cpu_s": cpu, "peak_mb": peak_mb, "sum": total}
-
-
-def memory_mb(field: str) -> float:
-    """A line of this process's memory status (proc(5))."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
 
 def read_ours():

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from process_memory import status_mb
 from row import Row, Unit, add_json_option, write_rows
 
 from dicom_seg.synthetic.series import write_ct_series
@@ -77,8 +78,7 @@ class Receiver:
 
     def look(self) -> None:
         """Note the peak memory of the process that listens."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        self.peak_mb = int(status.split("VmHWM:")[1].split()[0]) / 1024
+        self.peak_mb = status_mb("VmHWM", self.process.pid)
 
 
 @dataclass(frozen=True, slots=True)

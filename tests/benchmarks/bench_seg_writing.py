@@ -203,7 +203,7 @@ def report(times: Times, before_kb: int, path: Path) -> None:
                 "write_s": times.write_s,
                 "write_cpu_s": times.write_cpu_s,
                 "verify_cpu_s": times.verify_cpu_s,
-                "extra_mb": (times.peak_kb - before_kb) / 1024,
+                "extra_mb": (times.peak_kb - before_kb) * 1024 / 1e6,
                 "frames": frames,
                 "size_mb": path.stat().st_size / 1e6,
             }

@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
+from process_memory import peak_mb
 from row import Row, Unit, add_json_option, write_rows
 
 CHAINS = ("published", "same", "ours")
@@ -94,7 +94,7 @@ def comparison(chain: str, best: dict[str, dict[str, float]], size: str) -> Row:
     ours, theirs = best[chain], best["published"]
     recipe = {"same": "a step of the published recipe", "ours": "a step of our recipe"}[chain]
     memory = "device_gb" if theirs["device_gb"] else "peak_gb"
-    peaks = (1024 * ours[memory], 1024 * theirs[memory])
+    peaks = (1000 * ours[memory], 1000 * theirs[memory])
     work = f"{recipe}, {size}"
     return Row("training", work, Unit.SECONDS, ours["s"], "MONAI bundle", theirs["s"], *peaks)
 
@@ -131,8 +131,8 @@ def measure(chain: str, folder: Path, options: argparse.Namespace) -> dict[str, 
     device_bytes = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     return {
         "s": (time.perf_counter() - started) / options.steps,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "device_gb": device_bytes / 2**30,
+        "peak_gb": peak_mb() / 1000,
+        "device_gb": device_bytes / 1e9,
     }
 
 

@@ -37,8 +37,8 @@ def engine_rows(path: Path) -> list[Row]:
                 record["s"],
                 f"{PUBLISHED}{NETWORK_ALONE * (part != peer['part'])}" if peer else None,
                 peer["s"] if peer else None,
-                1024 * record["peak_gb"],
-                1024 * peer["peak_gb"] if peer and peer["peak_gb"] else None,
+                1000 * record["peak_gb"],
+                1000 * peer["peak_gb"] if peer and peer["peak_gb"] else None,
                 peer.get("extrapolation", "") if peer else "",
                 record["rounds"],
             )

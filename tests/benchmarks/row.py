@@ -42,7 +42,8 @@ class Row:
     peer, theirs
         Who did the same work in the same run, and the figure; ``None`` without a peer.
     ours_peak_mb, theirs_peak_mb
-        Peak memory as the script defines it, the same for both; ``None`` if not measured.
+        Peak memory as the script defines it, the same for both, decimal megabytes; ``None`` if
+        not measured.
     extrapolation
         How ``theirs`` was come by where the work was not done in full; empty if it was.
     rounds
