@@ -1,7 +1,8 @@
 """The results of a run: a folder for each series, under a name that tells nobody's.
 
-What lies there says itself what it rests on, so that a result is recognised whatever became of
-the plan. A folder is whole or not there at all.
+What lies there says itself what it rests on and for which run it was made, so that a result is
+recognised whatever became of the plan, and no run takes away what another one has made. A folder
+is whole or not there at all.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import hashlib
 import json
 import shutil
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from inference.durable import flush
 from inference.reasons import Reason
+from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.series_book import Made, PlannedSeries, SeriesBook
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 from pacs_bridge.report import REPORT_NAME, SeriesReport
@@ -25,6 +28,7 @@ RECORD_NAME: Final = "record.json"
 RECORD_SCHEMA: Final = "pacs-bridge/archive-result/1"
 _STAGING: Final = ".staging"
 _REPLACED: Final = ".replaced"
+_RUN: Final = "run"  #: a setting of the plan
 
 
 def made_of(report: SeriesReport, result: str) -> Made:
@@ -60,51 +64,89 @@ def report_of(series: PlannedSeries, folder: Path) -> SeriesReport:
     return report
 
 
+def run_of(plan: PlanFile) -> str:
+    """The word that tells a plan from every other one: results say by it for whom they are."""
+    known = plan.setting(_RUN)
+    if known is None:
+        known = uuid4().hex
+        plan.set(_RUN, known)
+    return str(known)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What lies beside a result."""
+
+    contents: str
+    recipe: str
+    run: str  #: that it was made for; empty: nobody's, and anybody may put something else there
+    made: Made
+
+    @classmethod
+    def read(cls, folder: Path) -> _Record | None:
+        """None if there is none, or what there is is damaged or of another version."""
+        with suppress(FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            told = json.loads((folder / RECORD_NAME).read_bytes())
+            if told["schema"] == RECORD_SCHEMA:
+                findings = tuple(Reason(code) for code in told["made"]["findings"])
+                made = Made(**told["made"] | {"findings": findings})
+                return cls(told["contents"], told["recipe"], told.get("run", ""), made)
+        return None
+
+    def rests_on(self, contents: str, recipe: str) -> bool:
+        return (self.contents, self.recipe) == (contents, recipe)
+
+
 class ResultsFolder:
-    """Where results lie.
+    """Where results lie; several runs may put theirs into one folder.
 
     Parameters
     ----------
     folder
         Of all of them; it is made.
+    run
+        From ``run_of``, of the run whose results are put here.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, run: str = "") -> None:
         self._folder = folder
+        self._run = run
         folder.mkdir(parents=True, exist_ok=True)
 
-    def name(self, series: PlannedSeries) -> str:
-        """Of the folder of a series, relative to that of all: SHA-256 of its UIDs."""
-        text = json.dumps([series.study_instance_uid, series.series])
-        word = hashlib.sha256(text.encode()).hexdigest()[:32]
-        return f"{word[:2]}/{word}"
-
     def find(self, series: PlannedSeries, recipe: str) -> Made | None:
-        """The result of a series that rests on these files and this recipe, if there is one."""
+        """The result of a series that rests on these files and this recipe, if there is one.
+
+        It may have been made for another run.
+        """
         self._mend(series)
-        # damaged, or of another version: it is made again
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            record = json.loads((self._path(series) / RECORD_NAME).read_bytes())
-            rests_on = (record["schema"], record["contents"], record["recipe"])
-            if rests_on == (RECORD_SCHEMA, series.contents, recipe):
-                made = record["made"]
-                made["findings"] = tuple(Reason(code) for code in made["findings"])
-                return Made(**made)
+        for name in self._names(series):
+            with suppress(OSError):  # it is made again
+                record = _Record.read(self._folder / name)
+                if record is not None and record.rests_on(series.contents, recipe):
+                    return record.made
         return None
 
-    def has(self, name: str) -> bool:
-        """Whether there is a result of that name."""
-        return (self._folder / name / RECORD_NAME).exists()
-
     def replan_missing(self, book: SeriesBook) -> int:
-        """Have the series run again whose results are here no more; gives how many."""
-        gone = [series for series, name in book.done() if not self.has(name)]
+        """Have the series run again whose results are here no more; gives how many.
+
+        Another run may have put a result of other files or another recipe there.
+
+        Raises
+        ------
+        OSError
+            If it cannot be seen whether they are.
+        """
+        gone = [series for series, name in book.done() if not self._has(series, name)]
         for series in gone:
             book.replan(series, "its result is gone")
         return len(gone)
 
+    def _has(self, series: PlannedSeries, name: str) -> bool:
+        record = _Record.read(self._folder / name)
+        return record is not None and record.rests_on(series.fed_contents, series.fed_recipe)
+
     def place(self, series: PlannedSeries, recipe: str, folder: Path) -> Made | None:
-        """Move a finished result here, in the place of an older one.
+        """Move a finished result here, in the place of an older one of the same run.
 
         Parameters
         ----------
@@ -130,7 +172,7 @@ class ResultsFolder:
             raise TransientError(disk_reason(error), f"results: {error.strerror}") from error
 
     def _place(self, series: PlannedSeries, recipe: str, folder: Path) -> Made | None:
-        staged = self._folder / _STAGING / self._word(series)
+        staged = self._staged(series)
         if _is_whole(folder):
             report_of(series, folder)
             shutil.rmtree(staged, ignore_errors=True)
@@ -141,25 +183,26 @@ class ResultsFolder:
             return done
         elif not _is_whole(staged):
             return None
-        made = made_of(report_of(series, staged), self.name(series))
+        made = made_of(report_of(series, staged), self._free_name(series))
         record = {
             "schema": RECORD_SCHEMA,
             "series_instance_uid": series.series,
             "contents": series.contents,
             "recipe": recipe,
+            "run": self._run,
             "made": asdict(made),
         }
         path = staged / RECORD_NAME
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         flush(path)
         flush(staged)
-        self._put(series, staged)
+        self._put(staged, made.result)
         shutil.rmtree(folder, ignore_errors=True)  # of another disk: it was copied
         return made
 
-    def _put(self, series: PlannedSeries, staged: Path) -> None:
-        final = self._path(series)
-        replaced = self._folder / _REPLACED / self._word(series)
+    def _put(self, staged: Path, name: str) -> None:
+        final = self._folder / name
+        replaced = self._folder / _REPLACED / self._run / final.name
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists():
             shutil.rmtree(replaced, ignore_errors=True)
@@ -171,15 +214,32 @@ class ResultsFolder:
 
     def _mend(self, series: PlannedSeries) -> None:
         """Finish what was ended between two moves."""
-        staged = self._folder / _STAGING / self._word(series)
-        if (staged / RECORD_NAME).exists() and not self._path(series).exists():
-            self._put(series, staged)
+        staged = self._staged(series)
+        record = _Record.read(staged)
+        if record is not None and not (self._folder / record.made.result).exists():
+            self._put(staged, record.made.result)
 
-    def _path(self, series: PlannedSeries) -> Path:
-        return self._folder / self.name(series)
+    def _staged(self, series: PlannedSeries) -> Path:
+        """Of this run alone: another one may be putting its result of the series in its place."""
+        return self._folder / _STAGING / self._run / Path(_name(series, "")).name
 
-    def _word(self, series: PlannedSeries) -> str:
-        return self.name(series).rpartition("/")[2]
+    def _names(self, series: PlannedSeries) -> tuple[str, str]:
+        """Where its result may be: at its own place, or apart from that of another run."""
+        return _name(series, ""), _name(series, self._run)
+
+    def _free_name(self, series: PlannedSeries) -> str:
+        """Where its result is put: what was made for another run stays where it is."""
+        name, apart = self._names(series)
+        record = _Record.read(self._folder / name)
+        is_taken = record is not None and record.run not in ("", self._run)
+        return apart if is_taken or (self._folder / apart).exists() else name
+
+
+def _name(series: PlannedSeries, apart: str) -> str:
+    """Of a folder, relative to that of all: SHA-256 of the UIDs of a series."""
+    text = json.dumps([series.study_instance_uid, series.series, *([apart] if apart else [])])
+    word = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return f"{word[:2]}/{word}"
 
 
 def _is_whole(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from pacs_bridge.archive.own_bridge import ROUTE
 from pacs_bridge.archive.plan_file import FILES, PlanFile
 from pacs_bridge.archive.plan_source import PlanSources
 from pacs_bridge.archive.recipe import Recipe
-from pacs_bridge.archive.results_folder import ResultsFolder
+from pacs_bridge.archive.results_folder import ResultsFolder, run_of
 from pacs_bridge.archive.run_log import RunClock
 from pacs_bridge.archive.series_book import SeriesBook
 from pacs_bridge.archive.window import Rate, TimeWindow
@@ -109,7 +109,7 @@ class OwnRun:
         ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
         ArchiveJobs(ledger.database).take_back()  # the run folder is ours: nobody works there
         order = FeedOrder(ROUTE, (), self._recipe, FILES, _MOST_WAITING, pace.window, pace.rate)
-        results = ResultsFolder(self._out)
+        results = ResultsFolder(self._out, run_of(plan))
         feeder = Feeder(SeriesBook(plan), ledger, order, config.data_folder, clock, results)
         run = RunClock(plan, self._recipe, clock)
         try:

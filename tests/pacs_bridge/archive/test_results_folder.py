@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,3 +151,65 @@ def test_a_record_that_is_not_understood_is_none(finished, ram_folder, changed):
     assert results.find(SERIES, "recipe") is None
     results.place(SERIES, "recipe", finished(ram_folder / "again"))
     assert results.find(SERIES, "recipe") is not None
+
+
+def test_a_run_takes_no_place_that_holds_what_another_one_has_made(finished, ram_folder):
+    one, other = (ResultsFolder(ram_folder / "out", run) for run in ("one", "other"))
+    changed = replace(SERIES, contents="of another disk")
+    first = one.place(SERIES, "recipe", finished(ram_folder / "a"))
+
+    second = other.place(changed, "recipe", finished(ram_folder / "b"))
+
+    assert first.result != second.result
+    assert one.find(SERIES, "recipe") == first
+    assert other.find(changed, "recipe") == second
+    assert other.find(SERIES, "recipe") == first  # what rests on the same is for everybody
+    again = other.place(changed, "newer", finished(ram_folder / "c"))
+    assert again.result == second.result
+    assert one.place(SERIES, "newer", finished(ram_folder / "d")).result == first.result
+    assert names(ram_folder / "out") == sorted(2 * WHOLE)
+
+
+def test_two_runs_that_place_one_series_at_once_take_nothing_from_each_other(
+    finished, ram_folder, monkeypatch
+):
+    one, other = (ResultsFolder(ram_folder / "out", run) for run in ("one", "other"))
+    between: list[Callable[[], object]] = [
+        lambda: other.place(SERIES, "second", finished(ram_folder / "b"))
+    ]
+    rename = Path.rename
+
+    def beside(path: Path, target: Path) -> Path:
+        renamed = rename(path, target)
+        if between:  # the first has been staged
+            between.pop()()
+        return renamed
+
+    monkeypatch.setattr(Path, "rename", beside)
+    made = one.place(SERIES, "first", finished(ram_folder / "a"))
+    assert one.find(SERIES, "first") == made
+    assert other.find(SERIES, "second") is not None
+    assert names(ram_folder / "out") == sorted(2 * WHOLE)
+
+
+def test_a_place_that_another_run_takes_at_the_last_moment_is_left_to_it(
+    finished, ram_folder, monkeypatch
+):
+    one, other = (ResultsFolder(ram_folder / "out", run) for run in ("one", "other"))
+    between: list[Callable[[], object]] = [
+        lambda: other.place(SERIES, "second", finished(ram_folder / "b"))
+    ]
+    rename = Path.rename
+
+    def beside(path: Path, target: Path) -> Path:
+        if between and target.parent.parent == ram_folder / "out":
+            between.pop()()
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", beside)
+    with pytest.raises(TransientError):
+        one.place(SERIES, "first", finished(ram_folder / "a"))
+    assert one.place(SERIES, "first", ram_folder / "a") is not None  # as it is tried again
+    assert one.find(SERIES, "first") is not None
+    assert other.find(SERIES, "second") is not None
+    assert names(ram_folder / "out") == sorted(2 * WHOLE)
