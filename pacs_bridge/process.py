@@ -29,6 +29,7 @@ from dicom_seg.verification import verify_segmentation
 from inference.geometry import Geometry
 from inference.label_map import LabelMap
 from inference.quality import check_labels, truncated_structures
+from inference.reasons import Reason
 from inference.segmenter import Segmenter, fitted_segmenter
 from pacs_bridge.report import (
     Ending,
@@ -52,6 +53,9 @@ from pacs_bridge.report_parts import (
     structure_volumes,
 )
 from pacs_bridge.stopwatch import ProgressReport, Stage, Stopwatch, no_progress
+
+#: What a file ends with that cannot be read, or is not there any more.
+_UNREAD = (Reason.UNREADABLE_FILE, Reason.SOURCE_MISSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class SeriesSource:
     fetch_s: float | None = None  #: seconds that it took to get them, where they had to be got
     #: raises if what was read is not the series that was meant
     confirm: Callable[[SeriesIdentity], None] | None = None
+    #: called when a file could not be read: raises if that is not for good
+    look_again: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,7 @@ def process_series(
     OSError
         If ``folder`` cannot be written.
     Exception
-        What ``source.confirm`` raises.
+        What ``source.confirm`` and ``source.look_again`` raise.
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_result(folder)
@@ -120,6 +126,8 @@ def process_series(
         examination = examine_series(source.paths, options.rules)
     if source.confirm is not None and examination.identity is not None:
         source.confirm(examination.identity)
+    if any(left.reason in _UNREAD for left in examination.left_out):
+        _look_again(source)
     stacks: tuple[StackReport, ...] = ()
     refusal: Ending | None = None
     if examination.outcome is Outcome.PROCESS:
@@ -129,6 +137,8 @@ def process_series(
         try:
             stacks = run.all_stacks(examination.stacks)
         except SegmentationError as error:  # pixels are decoded only here
+            if error.reason in _UNREAD:
+                _look_again(source)
             refusal = refused(error.reason, error.detail)
             if refusal is None:
                 raise
@@ -146,6 +156,11 @@ def process_series(
     )
     report.write(folder)
     return report
+
+
+def _look_again(source: SeriesSource) -> None:
+    if source.look_again is not None:
+        source.look_again()
 
 
 def _with_fetching(fetch_s: float | None, seconds: dict[Stage, float]) -> dict[Stage, float]:

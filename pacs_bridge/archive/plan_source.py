@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -29,7 +30,10 @@ from pacs_bridge.report import LeftOutInstance
 #: What a disk or share says that is away, and not the file alone.
 _AWAY: Final = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN,
                 errno.ENODEV, errno.ENXIO)  # fmt: skip
+#: Of one file, as a bad sector is, or what a service may not open.
+_OF_THE_FILE: Final = (*_AWAY, errno.EACCES, errno.EPERM)
 _ROOTS: Final = "roots"
+_READ_BYTES: Final = 1 << 20
 #: Detail of what a series has beside the files that are read.
 FURTHER_FILE: Final = "a further file of the archive"
 
@@ -119,18 +123,12 @@ def fetch_planned(
     ------
     TransientError
         ``source-unreachable`` while the disk or share is away; ``source-incomplete`` if it is
-        there, and a file cannot be read.
+        there, and a file cannot be read. So does ``look_again`` of what is given.
     PermanentError
         ``source-missing`` if a file is gone or another one: plan again.
     """
-    try:
+    with _faults_told(planned.roots):
         paths = _on_disk(planned.files, scratch, check)
-    except OSError as error:
-        raise _told(error, planned.roots) from error
-    except PermanentError as error:
-        if error.reason is Reason.SOURCE_MISSING and _are_away(planned.roots):
-            raise _unreachable() from error
-        raise
     return SeriesSource(
         paths=paths,
         created=claim.created,
@@ -138,7 +136,31 @@ def fetch_planned(
         predecessors=earlier_results(claim.predecessors, data_folder),
         set_aside=planned.set_aside,
         confirm=_Confirmation(planned.identity, IdentityHash(planned.key)),
+        look_again=_SecondLook(planned, check),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _SecondLook:
+    """Says what it means that a planned file could not be read when its turn came.
+
+    Its header was read when it was planned, and the file is the same: what fails is the disk or
+    share, or what this process may do there. What was taken out of a zip file is whole.
+    """
+
+    planned: PlannedFiles
+    check: Callable[[], None]
+
+    def __call__(self) -> None:
+        files = [file for file in self.planned.files if not file.is_zip]
+        with _faults_told(self.planned.roots):
+            for file in files:
+                self.check()
+                with _unchanged(file).open("rb") as stream:
+                    while stream.read(_READ_BYTES):
+                        pass
+        if files:
+            raise TransientError(Reason.SOURCE_INCOMPLETE, "a planned file could not be read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,14 +273,24 @@ def _unzipped(
     return paths
 
 
+@contextmanager
+def _faults_told(roots: Sequence[Path]) -> Iterator[None]:
+    """Turn what the file system says into what it means for the job."""
+    try:
+        yield
+    except OSError as error:
+        raise _told(error, roots) from error
+    except PermanentError as error:
+        if error.reason is Reason.SOURCE_MISSING and _are_away(roots):
+            raise _unreachable() from error
+        raise
+
+
 def _told(error: OSError, roots: Sequence[Path]) -> Exception:
-    """What an error of the file system means for the job."""
     if _are_away(roots):
         return _unreachable()
-    if error.errno in _AWAY:  # of this file alone, as a bad sector is
+    if error.errno in _OF_THE_FILE:
         return TransientError(Reason.SOURCE_INCOMPLETE, f"a planned file: {error.strerror}")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return PermanentError(Reason.UNREADABLE_FILE, error.strerror or "not allowed")
     return error  # of the scratch folder, such as a full disk
 
 

@@ -20,6 +20,7 @@ from dicom_seg.read.examination import SeriesRules
 from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
 from inference.reasons import Reason
+from pacs_bridge import process
 from pacs_bridge.archive.accounts import account_of, outcome_counts
 from pacs_bridge.archive.feeder import Feeder, FeedOrder
 from pacs_bridge.archive.plan_file import PlanFile
@@ -842,3 +843,61 @@ def test_a_service_that_has_begun_nothing_gets_no_more_by_a_rate(tree, feeding, 
     assert feeder.step().waiting == 1
     fed.ledger.jobs.claim("w", 3600)
     assert feeder.step().waiting == 2
+
+
+@pytest.mark.parametrize("part", ["contents", "recipe"])
+def test_a_result_in_whose_place_another_run_has_put_its_own_is_made_again(
+    bright_archive, feeding, clock, part
+):
+    fed = feeding(bright_archive(1))
+    fed.run_out(clock)
+    (path,) = fed.out.glob("??/*/record.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {part: "of another run"}))
+    assert ResultsFolder(fed.out).replan_missing(fed.book) == 1
+    assert fed.outcomes() == {("planned", ""): 1}
+
+
+@pytest.mark.parametrize("after", ["fetch", "examine_series"])
+def test_a_share_that_goes_between_the_look_at_the_files_and_their_reading_is_waited_for(
+    bright_archive, feeding, clock, monkeypatch, after
+):
+    root = bright_archive(1)
+    fed = feeding(root)
+    away = root.with_name("away")
+    place = PlanSources if after == "fetch" else process
+    step = getattr(place, after)
+
+    def then_away(*given: object) -> object:
+        told = step(*given)
+        root.rename(away)
+        return told
+
+    fed.feed().step()
+    with monkeypatch.context() as patched:
+        patched.setattr(place, after, then_away)
+        fed.work()
+    view = fed.ledger.view.jobs()[0]
+    assert (view.state, view.reason) == (State.RETRY, Reason.SOURCE_UNREACHABLE)
+    away.rename(root)
+    assert fed.run_out(clock) == {("done", ""): 1}
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("is_header_read", [False, True])
+def test_a_file_that_is_there_and_cannot_be_read_ends_its_series_after_some_tries(
+    bright_archive, feeding, clock, monkeypatch, error, is_header_read
+):
+    root = bright_archive(2)
+    fed = feeding(root)
+    bad = next((root / "bright0").iterdir())
+    opened, opening = [], Path.open
+
+    def bad_sector(path: Path, *args: object, **options: object) -> object:
+        if path == bad:
+            opened.append(path)
+            if not is_header_read or len(opened) % 3 != 1:  # header, pixels, second look
+                raise OSError(error, os.strerror(error))
+        return opening(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", bad_sector)
+    assert fed.run_out(clock) == {("done", ""): 1, ("failed", "source-incomplete"): 1}
