@@ -16,11 +16,12 @@ from pacs_bridge.control.answers import (
     steered_jobs,
 )
 from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.ledger.announcements import Announcement
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.series import ForceOutcome
 from pacs_bridge.ledger.steering import RepeatOutcome
 from pacs_bridge.ledger.views import JobView
-from pacs_bridge.queue import State
+from pacs_bridge.queue import Priority, State
 
 #: Answered without a token.
 HEALTH = "/health"
@@ -145,13 +146,13 @@ class Routes:
     def _steer(
         self, series: str, action: str, query: Mapping[str, Sequence[str]], whose: Whose
     ) -> Answer:
-        rows = self._ledger.view.series(series)
-        if not rows:
-            return _unknown_series()
         if self._is_others(series, whose):
             return _other_patient()
         if action == "expect":
-            return self._expect(series, query.get("instances", ("",))[-1], whose)
+            return self._expect(series, query, whose)
+        rows = self._ledger.view.series(series)
+        if not rows:
+            return _unknown_series()
         if not self._theirs(series, rows, whose):
             return _other_patient()
         return self._actions[action](series, whose)
@@ -184,14 +185,27 @@ class Routes:
         fault = CallFault.NOT_HELD if held else CallFault.SOURCES_DELETED
         return refusal(HTTPStatus.CONFLICT, fault, outcome)
 
-    def _expect(self, series: str, text: str, whose: Whose) -> Answer:
-        """Note how many instances a series has where it comes from; with fewer it is held."""
+    def _expect(self, series: str, query: Mapping[str, Sequence[str]], whose: Whose) -> Answer:
+        """Note how many instances a series has where it comes from; with fewer it is held.
+
+        It may be said before any of them has come. It may be in less of a hurry than its route.
+        """
+        text = query.get("instances", ("",))[-1]
         if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= _MAX_INSTANCES):
             detail = f"instances is 1 to {_MAX_INSTANCES}"
             return refusal(HTTPStatus.BAD_REQUEST, CallFault.BAD_REQUEST, detail)
-        if not self._ledger.series.expect(series, int(text[:9])):
-            return _unknown_series()
-        return self._series(series, whose)
+        try:
+            priority = Priority(query["priority"][-1]) if "priority" in query else None
+        except ValueError:
+            detail = f"priority is one of {', '.join(Priority)}"
+            return refusal(HTTPStatus.BAD_REQUEST, CallFault.BAD_REQUEST, detail)
+        patient = None if whose.patient_id is None else self._identity.of(whose.patient_id)
+        study = whose.study_instance_uid
+        self._ledger.series.expect(Announcement(series, int(text[:9]), priority, study, patient))
+        rows = self._theirs(series, self._ledger.view.series(series), whose)
+        if not rows:
+            return Answer(HTTPStatus.OK, {"series_instance_uid": series, "state": None})
+        return Answer(HTTPStatus.OK, series_facts(self._ledger.view, rows))
 
     def _steered_jobs(self, series: str, whose: Whose) -> tuple[int, ...]:
         rows = self._ledger.view.series(series)

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from inference.reasons import Reason
+from pacs_bridge.ledger.announcements import take
 from pacs_bridge.ledger.archive_jobs import next_revision
 from pacs_bridge.ledger.arrival import Arrival, Fate, Placer
 from pacs_bridge.ledger.associations import AssociationRecord
@@ -197,17 +198,7 @@ class Entry:
         ).fetchone()
         if series is None:
             revision = next_revision(self._connection, arrival.series_instance_uid)
-            self._connection.execute(
-                "INSERT INTO series (series_instance_uid, study_instance_uid, patient_key,"
-                " revision, expected_instances) VALUES (?, ?, ?, ?, ?)",
-                (
-                    arrival.series_instance_uid,
-                    arrival.study_instance_uid,
-                    arrival.patient_key,
-                    revision,
-                    arrival.expected_instances,
-                ),
-            )
+            self._begin_series(arrival, revision)
             self._begin_revision(arrival.series_instance_uid, revision)
             return revision
         if arrival.expected_instances is not None:
@@ -230,6 +221,17 @@ class Entry:
             )
             self._begin_revision(arrival.series_instance_uid, revision)
         return revision
+
+    def _begin_series(self, arrival: Arrival, revision: int) -> None:
+        series = arrival.series_instance_uid, arrival.study_instance_uid, arrival.patient_key
+        said = take(self._connection, *series)
+        count = arrival.expected_instances
+        expected = said.instance_count if count is None else count
+        self._connection.execute(
+            "INSERT INTO series (series_instance_uid, study_instance_uid, patient_key, revision,"
+            " expected_instances, priority) VALUES (?, ?, ?, ?, ?, ?)",
+            (*series, revision, expected, said.rank),
+        )
 
     def _begin_revision(self, series_instance_uid: str, revision: int) -> None:
         self._connection.execute(

@@ -305,6 +305,41 @@ def _bound_quarantine(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+_ANNOUNCED = """
+CREATE TABLE announced (              -- said of a series of which nothing has come yet
+    series_instance_uid TEXT PRIMARY KEY,
+    study_instance_uid TEXT,          -- NULL: not said
+    patient_key TEXT,
+    instance_count INTEGER NOT NULL,
+    priority INTEGER,
+    announced_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX announced_when ON announced (announced_at);
+
+ALTER TABLE series ADD COLUMN priority INTEGER; -- its jobs are no more urgent; NULL: not said
+"""
+
+
+def _keep_announcements(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_ANNOUNCED):
+        connection.execute(statement)
+
+
+_ARCHIVE_RESULTS = """
+CREATE TABLE archive_results (        -- of archive runs that this bridge did the work for
+    job_id INTEGER PRIMARY KEY REFERENCES jobs,
+    contents TEXT NOT NULL,           -- digest of what tells whether files of its source changed
+    recipe TEXT NOT NULL,             -- digest of the model and all settings that matter
+    made TEXT NOT NULL                -- JSON, for the account of a run
+) STRICT;
+"""
+
+
+def _note_archive_results(connection: sqlite3.Connection) -> None:
+    for statement in _statements(_ARCHIVE_RESULTS):
+        connection.execute(statement)
+
+
 #: The n-th takes a file of version n to version n + 1; a file that is not there has version 0.
 MIGRATIONS: Sequence[Migration] = (
     _create,
@@ -315,6 +350,7 @@ MIGRATIONS: Sequence[Migration] = (
     _tell_ledgers_apart,
     _note_what_goes_again,
     _bound_quarantine,
+    _keep_announcements,
 )
 
 

@@ -9,12 +9,13 @@ from datetime import timedelta
 from enum import StrEnum
 
 from inference.reasons import Reason
+from pacs_bridge.ledger.announcements import Announcement, forget_unseen, keep, priority_of
 from pacs_bridge.ledger.database import Database, time_text
 from pacs_bridge.ledger.facts import SeriesFacts
 from pacs_bridge.ledger.history import Change, note
 from pacs_bridge.ledger.jobs import insert_job
 from pacs_bridge.ledger.refusals import forgive, give_up_unseen
-from pacs_bridge.queue import JobRequest, State
+from pacs_bridge.queue import JobRequest, Priority, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class OpenRevision:
     owed_count: int  #: instances that were refused and have not come since
     deleted_count: int  #: instances whose files were deleted after an earlier result was sent
     expected_instances: int | None  #: what the sender says the series has
+    priority: Priority | None  #: its job is no more urgent than this, if somebody said so
     is_interrupted: bool  #: an association ended before it had sent all, and none made up for it
     hold_reason: Reason | None
     facts: SeriesFacts
@@ -136,14 +138,15 @@ class SeriesBook:
     def give_up_incomplete(self, after_s: float) -> tuple[str, ...]:
         """End the series that were held for so long: DEAD; what is sent later opens them again.
 
-        A series of which nothing came but what was refused is forgotten then.
+        A series of which nothing came but what was refused, or said, is forgotten then.
         """
         now = self._database.now_text()
         before = time_text(self._database.clock.now() - timedelta(seconds=after_s))
         with self._database.read() as connection:
             if not connection.execute(
                 "SELECT 1 FROM revisions WHERE state = 'incomplete' AND state_at < :before"
-                " UNION ALL SELECT 1 FROM refused WHERE refused_at < :before",
+                " UNION ALL SELECT 1 FROM refused WHERE refused_at < :before"
+                " UNION ALL SELECT 1 FROM announced WHERE announced_at < :before",
                 {"before": before},
             ).fetchone():
                 return ()
@@ -157,32 +160,13 @@ class SeriesBook:
             for row in rows:
                 note(connection, now, Change(row[0], row[1], State.DEAD, row[2], row[3]))
             unseen = give_up_unseen(connection, before)
+            forget_unseen(connection, before)
         return (*(row[0] for row in rows), *unseen)
 
-    def expect(self, series_instance_uid: str, instance_count: int) -> bool:
-        """Note how many instances the series has where it comes from.
-
-        A revision that was looked at before and is open is looked at again. Gives False, and
-        notes nothing, if nothing of the series was received: jobs of an archive are not that.
-        """
+    def expect(self, announcement: Announcement) -> None:
+        """Note what is said of a series, also if nothing of it has come yet."""
         with self._database.write() as connection:
-            row = connection.execute(
-                "SELECT expected_instances FROM series WHERE series_instance_uid = ?",
-                (series_instance_uid,),
-            ).fetchone()
-            if row is None:
-                return False
-            if row[0] != instance_count:
-                connection.execute(
-                    "UPDATE series SET expected_instances = ? WHERE series_instance_uid = ?",
-                    (instance_count, series_instance_uid),
-                )
-                connection.execute(
-                    "UPDATE revisions SET activity = activity + 1 WHERE series_instance_uid = ?"
-                    " AND state IN ('receiving', 'quiet', 'incomplete')",
-                    (series_instance_uid,),
-                )
-        return True
+            keep(connection, self._database.now_text(), announcement)
 
 
 def _has_deleted_sources(connection: sqlite3.Connection, series_instance_uid: str) -> bool:
@@ -215,7 +199,7 @@ _CAN_GO_ON = """
 
 _OPEN_REVISIONS = """
 SELECT r.series_instance_uid, r.revision, r.state, r.activity, r.abort_boundary, r.hold_reason,
-       s.expected_instances,
+       s.expected_instances, s.priority,
        (SELECT json_group_array(json_array(f.facts, f.instance_count)) FROM facts f
          WHERE f.series_instance_uid = r.series_instance_uid) AS facts,
        (SELECT count(*) FROM touches t JOIN associations a ON a.id = t.association_id
@@ -248,6 +232,7 @@ def _open_revision(row: sqlite3.Row) -> OpenRevision:
         owed_count=row["owed_count"],
         deleted_count=row["deleted_count"],
         expected_instances=row["expected_instances"],
+        priority=priority_of(row),
         is_interrupted=row["abort_boundary"] is not None,
         hold_reason=None if hold is None else Reason(hold),
         facts=SeriesFacts.of_most(

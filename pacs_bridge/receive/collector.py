@@ -16,6 +16,7 @@ from pacs_bridge.clock import Clock
 from pacs_bridge.config.bridge import CollectorConfig
 from pacs_bridge.config.routes import RouteConfig
 from pacs_bridge.errors import TransientError
+from pacs_bridge.ledger.announcements import less_urgent
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.series import OpenRevision, Verdict
 from pacs_bridge.log import Log
@@ -186,7 +187,7 @@ class Collector:
                 route=route.name,
                 model=route.model,
                 destinations=route.destinations,
-                priority=route.priority,
+                priority=less_urgent(route.priority, revision.priority),
             ),
         )
 

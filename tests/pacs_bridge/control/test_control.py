@@ -192,7 +192,14 @@ def test_a_series_is_told_how_many_instances_it_has(
 ) -> None:
     assert web.post(f"/series/{SERIES}/expect?instances=3").status_code == 200
     assert ledger.series.open_revisions()[0].expected_instances == 3
-    for wrong in ("", "?instances=0", "?instances=-1", "?instances=9999999999", "?instances=x"):
+    for wrong in (
+        "",
+        "?instances=0",
+        "?instances=-1",
+        "?instances=9999999999",
+        "?instances=x",
+        "?instances=3&priority=soon",
+    ):
         answer = web.post(f"/series/{SERIES}/expect{wrong}")
         assert (answer.status_code, answer.json()["reason"]) == (400, CallFault.BAD_REQUEST)
 

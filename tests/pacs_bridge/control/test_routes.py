@@ -136,35 +136,83 @@ def test_beside_a_received_series_an_archive_run_for_another_study_is_not_told(
 # --- how many instances it has ---
 
 
-def test_what_is_said_of_a_series_that_only_an_archive_run_knows_is_not_acknowledged(
-    ledger: Ledger, ask: Post, clock: Any, ram_folder: Path
-) -> None:
-    submit(ledger, 1)
-    end(ledger, State.SENT)
-    log = JsonLog.open(ram_folder / "log.jsonl", IDENTITY)
-    route = RouteConfig(name="all", model="tiny", destinations=("archive",))
-    config = CollectorConfig(quiet_period_s=QUIET_S)
-    collector = Collector(ledger, config, [route], clock, log)
+@pytest.fixture
+def collector(ledger: Ledger, clock: Any, ram_folder: Path) -> Callable[[Priority], Collector]:
+    """A collector whose only route has a priority."""
 
-    first = ask("expect", instances=100)
-    assert (first.status, first.body["reason"]) == (404, CallFault.UNKNOWN_SERIES)
-    receive(ledger, *range(60))
-    assert ask("expect", instances=100).status == 200
+    def make(priority: Priority = Priority.ROUTINE) -> Collector:
+        log = JsonLog.open(ram_folder / "log.jsonl", IDENTITY)
+        route = RouteConfig(name="all", model="tiny", destinations=("archive",), priority=priority)
+        return Collector(ledger, CollectorConfig(quiet_period_s=QUIET_S), [route], clock, log)
 
+    return make
+
+
+def look(collector: Collector, clock: Any) -> None:
     for _ in range(3):
         collector.look()
         clock.pass_s(QUIET_S)
+
+
+@pytest.mark.parametrize("known", ["nothing", "an archive run", "a refusal"])
+def test_what_is_said_before_anything_has_come_holds_the_part_that_comes(
+    ledger: Ledger, ask: Post, clock: Any, collector: Any, known: str
+) -> None:
+    if known == "an archive run":
+        submit(ledger, 1)
+        end(ledger, State.SENT)
+    elif known == "a refusal":
+        ledger.refusals.note([RefusedInstance(SERIES, f"{SERIES}.1", "A700", "CT1")])
+
+    assert ask("expect", instances=100).status == 200
+    receive(ledger, *range(60))
+
+    look(collector(), clock)
     facts = ask().body
     assert (facts["state"], facts["detail"]) == (State.INCOMPLETE, "60 of 100 instances here")
 
 
-def test_of_a_series_that_was_only_refused_nothing_is_acknowledged_and_that_is_told(
+def test_what_is_only_said_of_a_series_does_not_make_it_known(ledger: Ledger, ask: Post) -> None:
+    answer = ask("expect")
+    assert (answer.status, answer.body["state"]) == (200, None)
+    for action in ("", "retry", "repeat", "force"):
+        assert (ask(action).status, ask(action).body["reason"]) == (404, CallFault.UNKNOWN_SERIES)
+
+
+def test_to_a_stranger_it_is_said_what_is_here_and_not_what_an_archive_run_made(
     ledger: Ledger, ask: Post
 ) -> None:
-    ledger.refusals.note([RefusedInstance(SERIES, f"{SERIES}.1", "A700", "CT1")])
+    submit(ledger, 1, study="9.9")
     answer = ask("expect")
-    assert (answer.status, answer.body["reason"]) == (404, CallFault.UNKNOWN_SERIES)
-    assert (ask().body["state"], ask().body["owed_count"]) == (State.INCOMPLETE, 1)
+    assert (answer.status, answer.body["state"]) == (200, None)
+
+
+@pytest.mark.parametrize(
+    ("route", "said", "job"),
+    [
+        (Priority.STAT, "archive", Priority.ARCHIVE),
+        (Priority.ROUTINE, "archive", Priority.ARCHIVE),
+        (Priority.ARCHIVE, "stat", Priority.ARCHIVE),
+        (Priority.STAT, None, Priority.STAT),
+    ],
+)
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_job_is_no_more_urgent_than_was_said_of_its_series(
+    ledger: Ledger, clock: Any, collector: Any, route: Any, said: Any, job: Any, is_early: bool
+) -> None:
+    routes = Routes(ledger, IDENTITY)
+    query = {"instances": ("3",)} | ({} if said is None else {"priority": (said,)})
+    if not is_early:
+        receive(ledger, 1, 2, 3)
+    assert routes.answer("POST", f"/series/{SERIES}/expect", query, MINE).status == 200
+    if is_early:
+        receive(ledger, 1, 2, 3)
+
+    look(collector(route), clock)
+
+    claim = ledger.jobs.claim("w", 60)
+    assert claim is not None
+    assert (claim.request.priority, claim.request.source) == (job, "spool")
 
 
 # --- which job ---

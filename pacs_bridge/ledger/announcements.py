@@ -1,0 +1,84 @@
+"""What is said of a series from outside: how much it has, and that it is in no hurry.
+
+It may be said before anything of the series has come, and is kept until then: a transfer that
+stops half-way ends like one that is done.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from pacs_bridge.queue import Priority
+
+_RANKED = tuple(Priority)
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What a caller says of a series; the latest counts."""
+
+    series_instance_uid: str
+    instance_count: int  #: where it comes from
+    priority: Priority | None = None  #: its job is no more urgent than this
+    study_instance_uid: str | None = None  #: whose it is, as far as the caller says
+    patient_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What was said of a series, as its row has it."""
+
+    instance_count: int | None = None
+    rank: int | None = None  #: of the priority
+
+
+def priority_of(row: sqlite3.Row) -> Priority | None:
+    """The priority in a row of ``series``."""
+    return None if row["priority"] is None else _RANKED[row["priority"]]
+
+
+def less_urgent(route: Priority, said: Priority | None) -> Priority:
+    """The priority of a job whose route has one, where another may have been said."""
+    return route if said is None else max(route, said, key=_RANKED.index)
+
+
+def keep(connection: sqlite3.Connection, now: str, announcement: Announcement) -> None:
+    """Note what is said; a revision that is open and was looked at before is looked at again."""
+    series, count = announcement.series_instance_uid, announcement.instance_count
+    rank = None if announcement.priority is None else _RANKED.index(announcement.priority)
+    row = connection.execute(
+        "SELECT expected_instances, priority FROM series WHERE series_instance_uid = ?", (series,)
+    ).fetchone()
+    if row is None:
+        connection.execute(
+            "INSERT OR REPLACE INTO announced VALUES (?, ?, ?, ?, ?, ?)",
+            (series, announcement.study_instance_uid, announcement.patient_key, count, rank, now),
+        )
+    elif tuple(row) != (count, rank):
+        connection.execute(
+            "UPDATE series SET expected_instances = ?, priority = ? WHERE series_instance_uid = ?",
+            (count, rank, series),
+        )
+        connection.execute(
+            "UPDATE revisions SET activity = activity + 1 WHERE series_instance_uid = ?"
+            " AND state IN ('receiving', 'quiet', 'incomplete')",
+            (series,),
+        )
+
+
+def take(connection: sqlite3.Connection, series: str, study: str, patient_key: str) -> Expected:
+    """What was said of a series of which now the first instance comes, if it was of this one."""
+    row = connection.execute(
+        "DELETE FROM announced WHERE series_instance_uid = ?"
+        " RETURNING study_instance_uid, patient_key, instance_count, priority",
+        (series,),
+    ).fetchone()
+    if row is None or row[0] not in (None, study) or row[1] not in (None, patient_key):
+        return Expected()
+    return Expected(row[2], row[3])
+
+
+def forget_unseen(connection: sqlite3.Connection, before: str) -> None:
+    """Forget what was said so long ago of series of which nothing has come since."""
+    connection.execute("DELETE FROM announced WHERE announced_at < ?", (before,))
