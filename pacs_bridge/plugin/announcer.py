@@ -1,8 +1,8 @@
 """Tells the bridge how many images a series has: one that lacks some is held, however it ends.
 
 A store job of Orthanc that stops half-way releases its association like one that is done. So the
-bridge is told until it has heard, also for a while after such an end: it waits for its quiet
-period before it takes what has come for the whole.
+bridge is told before the job, and until it has heard, also for a while after such an end: it waits
+for its quiet period before it takes what has come for the whole.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from pacs_bridge.plugin.bridge_client import BridgeClient, BridgeUnreachableError
 from pacs_bridge.plugin.identity import Identity, identity_of
+from pacs_bridge.plugin.notes import Found, Note
 from pacs_bridge.plugin.server import OrthancServer
 
 #: How long after the end of a store job the bridge is still told: no quiet period is longer.
@@ -25,7 +26,7 @@ class Announced(Enum):
     """What came of an announcement."""
 
     HEARD = auto()
-    NOTHING_THERE = auto()  #: the bridge has nothing of the series yet
+    NOTHING_THERE = auto()  #: an older bridge, which keeps this of a series that is there only
     UNHEARD = auto()  #: it cannot be asked, or not now
     OTHER_PATIENT = auto()  #: the bridge has the series of another patient or study
 
@@ -36,6 +37,7 @@ class _Telling:
 
     identity: Identity
     instance_count: int
+    is_backlog: bool  #: clinical work goes before it
     until_s: float = math.inf  #: steady
 
 
@@ -92,34 +94,35 @@ class Announcer:
         known = [count for count in counts if isinstance(count, int)]
         return sum(known) if answer.status == 200 and len(known) == len(counts) else None
 
-    def announce(self, series: str, instance_count: int) -> Announced:
-        """Say how many instances of a series, by Orthanc's id, are sent; ``insist`` repeats it.
+    def announce(self, note: Note) -> Announced:
+        """Say how many instances of a series are sent, until it is heard; ``insist`` repeats it.
 
         Raises
         ------
         ServerError
             If Orthanc does not answer.
         """
-        facts = None if self._client is None else self._server.find(f"/series/{series}")
+        facts = None if self._client is None else self._server.find(f"/series/{note.series}")
         if self._client is None or facts is None:
             return Announced.UNHEARD
-        telling = _Telling(identity_of(self._server, facts), instance_count)
+        identity, is_backlog = identity_of(self._server, facts), note.found is Found.EXISTING
+        telling = _Telling(identity, note.instance_count, is_backlog)
         outcome = self._tell(self._client, telling)
         is_done = outcome in (Announced.HEARD, Announced.OTHER_PATIENT)
-        self._tellings[series] = None if is_done else telling
+        self._tellings[note.series] = None if is_done else telling
         return outcome
 
-    def ensure(self, series: str, instance_count: int) -> None:
+    def ensure(self, note: Note) -> None:
         """Announce a series that is being sent, unless this was done; raises as ``announce``."""
-        if series not in self._tellings:
-            self.announce(series, instance_count)
+        if note.series not in self._tellings:
+            self.announce(note)
 
     def transfer_ended(self, series: str, is_partial: bool) -> None:
         """A series is no longer sent; of one that may be here in part the bridge still hears."""
         telling = self._tellings.pop(series, None)
         if telling is not None and is_partial:
             until_s = self._steady_s() + _LINGER_S
-            self._tellings[series] = _Telling(telling.identity, telling.instance_count, until_s)
+            self._tellings[series] = replace(telling, until_s=until_s)
 
     def insist(self) -> None:
         """Say again what was not heard; a bridge that does not answer is asked only once."""
@@ -141,7 +144,7 @@ class Announcer:
 
     def _tell(self, client: BridgeClient, telling: _Telling) -> Announced:
         try:
-            answer = client.expect(telling.identity, telling.instance_count)
+            answer = client.expect(telling.identity, telling.instance_count, telling.is_backlog)
         except BridgeUnreachableError:
             return Announced.UNHEARD
         if answer.status == 200:

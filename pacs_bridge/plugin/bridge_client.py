@@ -87,9 +87,16 @@ class BridgeClient:
         """retry, repeat or force a series. Raises ``BridgeUnreachableError``."""
         return self._call("POST", f"/series/{_checked(identity)}/{action}", identity=identity)
 
-    def expect(self, identity: Identity, instance_count: int) -> BridgeAnswer:
-        """Say how many instances a series has. Raises ``BridgeUnreachableError``."""
+    def expect(
+        self, identity: Identity, instance_count: int, is_backlog: bool = False
+    ) -> BridgeAnswer:
+        """Say how many instances a series has, and whether clinical work goes before it.
+
+        Raises ``BridgeUnreachableError``.
+        """
         path = f"/series/{_checked(identity)}/expect?instances={instance_count}"
+        if is_backlog:
+            path += "&priority=archive"
         return self._call("POST", path, identity=identity)
 
     def _call(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from enum import StrEnum
-from typing import Any
 
 from pacs_bridge.plugin.announcer import Announced, Announcer
 from pacs_bridge.plugin.notes import Found, Note, NoteBook, Stage
 from pacs_bridge.plugin.server import OrthancServer, ServerError
 from pacs_bridge.plugin.settings import Settings
+from pacs_bridge.plugin.store_jobs import CarrierFault, Ending, StoreJobs
 
 #: CT, Enhanced CT, Legacy Converted Enhanced CT Image Storage (PS3.6 table A-1): what the
 #: bridge takes. A Segmentation is none of them, whatever its series says of itself.
@@ -26,25 +23,6 @@ CT_CLASSES = frozenset(
     }
 )
 _S_PER_H = 3600.0
-_PRIORITY = -10  # below 0, which Orthanc's other jobs have
-#: How Orthanc tells the answer to a C-STORE (PS3.7 9.1.1.1.9) by which a job failed.
-_STATUS = re.compile(r"status 0x([0-9A-Fa-f]{4})")
-#: Out of resources (PS3.4 table B.2-1), and a fault of the bridge's own, as with a damaged ledger
-#: (processing failure, PS3.7 annex C): another time it may be taken.
-_LATER = ("A7", "0110")
-#: How often what others the bridge may lack are sent without its having more.
-_MAX_VAIN = 5
-
-
-class CarrierFault(StrEnum):
-    """Why a series is not on its way."""
-
-    REFUSED = "store-refused"  #: Orthanc did not make the job, as with an unknown modality
-    FAILED = "store-failed"  #: the job failed, as when the bridge is down
-    PARTIAL = "store-partial"  #: the bridge refused some instances, and will again
-    OTHER_PATIENT = "other-patient"  #: the bridge has this series of another patient or study
-    ORTHANC = "orthanc"  #: Orthanc does not say what is asked of this series
-    VANISHED = "store-vanished"  #: Orthanc no longer knows the job, nor how it ended
 
 
 class Carrier:
@@ -82,15 +60,11 @@ class Carrier:
         self.deleted_count = 0  #: series that were deleted before they were sent, since the start
         self._due_s: dict[str, tuple[Note, float]] = {}  # what waits, and until when; steady
         self._counted_s: dict[str, float] = {}  # up to when a series' waiting is counted; steady
-        self._lock = threading.Lock()
-        self._ended: dict[str, bool] = {}  # jobs that Orthanc said have ended, and how
+        self._jobs = StoreJobs(server, announcer, settings.modality)
 
     def job_ended(self, job: str, is_success: bool) -> None:
-        """Take note that Orthanc says how a job ended: it may forget the job at once."""
-        with self._lock:
-            self._ended[job] = is_success
-            while len(self._ended) > 10_000:  # jobs of others
-                del self._ended[next(iter(self._ended))]
+        """Take note that Orthanc says how a job ended; any thread may."""
+        self._jobs.note_end(job, is_success)
 
     def look(self) -> None:
         """Look after what is being sent, and send what is due.
@@ -161,76 +135,23 @@ class Carrier:
 
     def _look_after(self, note: Note) -> bool:
         """Whether a note takes no place any more: its job has ended, or somebody pauses it."""
-        facts = self._job_facts(note.job)
+        facts = self._jobs.facts(note.job)
         state = str(facts.get("State", ""))
         has_part = state != "Success" or note.is_permissive
         if has_part and note.instance_count and not note.is_forced:
-            self._announcer.ensure(note.series, note.instance_count)
-        if state == "Success":
-            self._succeeded(note)
-        elif state == "Failure":
-            self._failed(note, facts)
-        elif not state:
-            self._again(note, CarrierFault.VANISHED, "")
+            self._announcer.ensure(note)
+        if state in ("", "Success", "Failure"):
+            self._conclude(note, self._jobs.ending(note, facts))
         return state in ("", "Success", "Failure", "Paused")
 
-    def _job_facts(self, job: str) -> Mapping[str, Any]:
-        """What Orthanc says of a job; of one that it has forgotten, how it ended if it said so."""
-        facts = self._server.find(f"/jobs/{job}") if job else None
-        with self._lock:
-            ended = self._ended.pop(job, None)
-        if facts is not None:
-            return dict(facts)
-        return {} if ended is None else {"State": "Success" if ended else "Failure"}
-
-    def _succeeded(self, note: Note) -> None:
-        """A job came to its end.
-
-        One that goes on after a refusal ends well whatever was refused, and Orthanc counts no
-        failures of it: whether all has arrived is seen by a job that does not.
-        """
-        if note.is_permissive:
-            checking = replace(note, is_permissive=False, has_others=True)
-            self._again(checking, CarrierFault.PARTIAL, note.detail)
-        else:
+    def _conclude(self, note: Note, ending: Ending) -> None:
+        if ending.fault is None:
             self._server.info(f"series {note.series} is with the bridge")
             self._settle(note)
-
-    def _failed(self, note: Note, facts: Mapping[str, Any]) -> None:
-        """A job ended at once with an instance: only a refusal of the instance lets others pass.
-
-        Were the others sent after any failure, each of them would wait for a bridge that is down.
-        """
-        text = f"{facts.get('ErrorDescription', '')} {facts.get('ErrorDetails', '')}".strip()
-        status = _STATUS.search(text)
-        is_refusal = status is not None and not status[1].upper().startswith(_LATER)
-        if is_refusal and note.has_others:
-            rest = self._rest(note)
-            if rest is None:
-                self._give_up(note, CarrierFault.PARTIAL, text)
-            else:
-                self._again(rest, CarrierFault.PARTIAL, text)
+        elif ending.is_final:
+            self._give_up(note, ending.fault, ending.detail)
         else:
-            is_permissive = note.is_permissive or is_refusal
-            self._again(replace(note, is_permissive=is_permissive), CarrierFault.FAILED, text)
-
-    def _rest(self, note: Note) -> Note | None:
-        """By which note the others are sent once more; None if the bridge has them.
-
-        A permissive job ends well also if the bridge was away for a part of it. The bridge keeps
-        no count of some that it refused: what never changes is taken for all that it will have.
-        """
-        if note.is_forced or not self._announcer.can_ask:
-            return None
-        here_count = self._announcer.here_count(note.series) or 0
-        if here_count >= note.instance_count:
-            return None
-        vain_count = 0 if here_count > note.here_count else note.vain_count + 1
-        if vain_count >= _MAX_VAIN:
-            return None
-        here_count = max(here_count, note.here_count)
-        rest = replace(note, is_permissive=True, has_others=False)
-        return replace(rest, here_count=here_count, vain_count=vain_count)
+            self._again(ending.note, ending.fault, ending.detail)
 
     def _send(self, note: Note) -> bool:
         """Whether a series is being sent now."""
@@ -248,7 +169,7 @@ class Carrier:
             self._server.info(f"series {note.series} is not sent: no instance is a CT image")
             self._settle(note)
             return False
-        if self._is_others(note, len(wanted)):
+        if self._is_others(replace(note, instance_count=len(wanted))):
             detail = "its UIDs are those of a series of another patient or study"
             self._give_up(note, CarrierFault.OTHER_PATIENT, detail)
             return False
@@ -259,27 +180,18 @@ class Carrier:
             sending = replace(sending, found=Found.STABLE)
         self._notes.put(sending)
         try:
-            answer = self._server.post(
-                f"/modalities/{self._settings.modality}/store",
-                {
-                    "Resources": [note.series] if is_whole else wanted,
-                    "Synchronous": False,
-                    "Permissive": note.is_permissive,
-                    "Priority": _PRIORITY,
-                },
-            )
+            job = self._jobs.begin([note.series] if is_whole else wanted, note.is_permissive)
         except ServerError as error:
             self._again(sending, CarrierFault.REFUSED, str(error))
             return False
-        self._notes.put(replace(sending, job=str(answer["ID"])))
+        self._notes.put(replace(sending, job=job))
         return True
 
-    def _is_others(self, note: Note, instance_count: int) -> bool:
+    def _is_others(self, note: Note) -> bool:
         """Whether the bridge, told how much will come, says whose the series is there."""
         if note.is_forced:  # to expect more now would take back what the operator said
             return False
-        outcome = self._announcer.announce(note.series, instance_count)
-        return outcome is Announced.OTHER_PATIENT
+        return self._announcer.announce(note) is Announced.OTHER_PATIENT
 
     def _is_ct(self, instance: str) -> bool:
         sop_class = self._server.text(f"/instances/{instance}/metadata/SopClassUid")

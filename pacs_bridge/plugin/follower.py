@@ -1,25 +1,30 @@
 """Finds the series that became stable, by Orthanc's own log of changes.
 
 The log is in Orthanc's database: what became stable while the plugin was down is read there at the
-next start. What had not been stable for long enough when Orthanc was ended is in no such line, and
-never will be: Orthanc forgets which series were unstable. Those are found by their instances.
+next start. It may be long: a step reads some of it, and what that has found can be sent before the
+next. First comes what is new, then what had not been stable when Orthanc ended, last what was in
+Orthanc before the plugin's first start.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from pacs_bridge.plugin.notes import Found, NoteBook
+from pacs_bridge.plugin.change_log import Change, ChangeLog
+from pacs_bridge.plugin.notes import Found, NoteBook, Place, Stage
 from pacs_bridge.plugin.server import OrthancServer, ServerError
 from pacs_bridge.plugin.settings import Settings
+from pacs_bridge.plugin.unsettled import UnsettledSearch
 
-_BATCH = 200
 #: Orthanc looks for stable series every second; its log has a resolution of one.
 _MARGIN_S = 30.0
 _MODALITY = "CT"
+#: When so many existing series wait to be sent, no more of them are read for now.
+_MAX_EXISTING = 500
+_MAX_READINGS = 200
 
 
 class Follower:
@@ -46,11 +51,13 @@ class Follower:
         steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
+        self._log = ChangeLog(server)
         self._notes = notes
         self._settings = settings
         self._now_s = now_s
         self._steady_s = steady_s
         self._read: deque[tuple[float, int]] = deque()  # when which change was read
+        self._search: UnsettledSearch | None = None
 
     def begin(self) -> None:
         """Go on where the plugin ended; at the first start, from now on.
@@ -62,92 +69,101 @@ class Follower:
         OSError
             If it cannot be noted.
         """
-        last = int(self._server.get("/changes?last")["Last"])
-        position = self._notes.position
-        if position is not None and position > last:
+        last = self._log.last()
+        place = self._notes.place
+        if place is not None and place.position > last:
             self._server.warning("another database than before: its series are taken from now on")
-        if position is None or position > last:
-            if self._settings.existing_series and position is None:
-                self._notes.begin_at(0, existing_end=last)
-            else:
-                self._notes.begin_at(last)
+        if place is None or place.position > last:
+            is_first = place is None and not self._notes.damage
+            self._notes.tidy()
+            self._notes.begin_at(last, last if is_first and self._settings.existing_series else 0)
             return
-        unsettled, end = self._unsettled(self._notes.floor)
-        if unsettled:
-            self._server.info(f"{len(unsettled)} series had not been stable when Orthanc ended")
+        self._look_for_what_was_damaged(place)
+        self._search = UnsettledSearch(self._server, place.floor, last)
+
+    def follow(self) -> bool:
+        """Read some changes, and note what they tell; whether there is more to read at once.
+
+        Raises as ``begin`` does.
+        """
+        place = self._place()
+        changes = self._log.after(place.position)
+        self._read.append((self._steady_s(), changes.last))
+        stable = self._wanted(changes.lines)
+        now = replace(place, position=changes.last, floor=self._floor(place))
+        if now != place:
+            self._notes.advance(now, stable, self._now_s())
+        return not changes.is_end or self._search_on() or self._read_existing()
+
+    def _place(self) -> Place:
+        return self._notes.place or Place(0, 0)
+
+    def _look_for_what_was_damaged(self, place: Place) -> None:
+        """Note again what damaged lines may have noted, unless a later line speaks of it."""
+        doubt = self._notes.doubt
+        if doubt is None:
+            return
+        before = doubt.before
+        for found, since, until in (
+            (Found.STABLE, before.position, place.position),
+            (Found.EXISTING, before.existing, place.existing),
+        ):
+            lines = self._log.between(since, until)
+            wanted = [one for one in self._wanted(lines) if one not in doubt.mentioned]
+            if wanted:
+                self._notes.advance(place, wanted, self._now_s(), found)
+        self._notes.tidy()
+
+    def _search_on(self) -> bool:
+        """Look for some more of what was unsettled; whether that goes on."""
+        if self._search is None:
+            return False
+        if not self._search.is_over:
+            self._search.step()
+        if not self._search.is_over:
+            return True
+        place = self._place()
+        wanted = [series for series in self._search.found() if self._may_be_wanted(series)]
+        if wanted:
+            self._server.info(f"{len(wanted)} series had not been stable when Orthanc ended")
         # What lies before the end is in the log or noted now: the next start looks behind it.
-        self._notes.advance(position, end, unsettled, self._now_s(), Found.UNSETTLED)
+        floor = max(place.floor, self._search.until)
+        self._notes.advance(replace(place, floor=floor), wanted, self._now_s(), Found.UNSETTLED)
+        self._notes.tidy()  # what was unsettled is in no change behind this place
+        self._search = None
+        return False
 
-    def follow(self) -> None:
-        """Read what is new, and note it. Raises as ``begin`` does."""
-        done = False
-        while not done:
-            position = self._notes.position or 0
-            answer = self._changes(position)
-            done = bool(answer["Done"]) or not answer["Changes"]
-            last = max(position, int(answer["Last"])) if answer["Changes"] else position
-            self._read.append((self._steady_s(), last))
-            floor = self._settled_floor()
-            stable = {
-                change["ID"]: change["Seq"]
-                for change in answer["Changes"]
-                if change["ChangeType"] == _STABLE
-            }
-            wanted = {one: seq for one, seq in stable.items() if self._may_be_wanted(one)}
-            if last != position or floor != self._notes.floor:
-                self._advance(last, floor, wanted)
+    def _read_existing(self) -> bool:
+        """Read some of what was there before the first start; whether there is more at once."""
+        place = self._place()
+        if place.existing >= place.existing_end or self._existing_count() >= _MAX_EXISTING:
+            return False
+        changes = self._log.after(place.existing, place.existing_end)
+        read = place.existing_end if changes.is_end else changes.last
+        wanted = [one for one in self._wanted(changes.lines) if self._notes.get(one) is None]
+        self._notes.advance(replace(place, existing=read), wanted, self._now_s(), Found.EXISTING)
+        return read < place.existing_end
 
-    def _advance(self, last: int, floor: int, wanted: Mapping[str, int]) -> None:
-        """Note series, with the change at which each was stable; existing ones as such."""
-        now_s, end = self._now_s(), self._notes.existing_end
-        existing = [one for one, seq in wanted.items() if seq <= end]
-        if existing:
-            self._notes.advance(min(last, end), floor, existing, now_s, Found.EXISTING)
-        new = [one for one, seq in wanted.items() if seq > end]
-        if last > end or not existing:
-            self._notes.advance(last, floor, new, now_s)
+    def _existing_count(self) -> int:
+        waiting = (one for one in self._notes.all() if one.stage is Stage.WAITING)
+        return sum(one.found is Found.EXISTING for one in waiting)
 
-    def _changes(self, since: int) -> Any:
-        return self._server.get(f"/changes?since={since}&limit={_BATCH}")
-
-    def _settled_floor(self) -> int:
+    def _floor(self, place: Place) -> int:
         """The last change that was read so long ago that its series has been stable since."""
         old_s = self._steady_s() - self._settings.stable_age_s - _MARGIN_S
-        floor = self._notes.floor
+        floor = place.floor
         while self._read and self._read[0][0] < old_s:
             floor = max(floor, self._read.popleft()[1])
-        while len(self._read) > _BATCH:  # merge what was read at nearly the same time
+        while len(self._read) > _MAX_READINGS:  # merge what was read at nearly the same time
             del self._read[-2]
-        return floor
+        if self._search is None:
+            return floor
+        # What the search has found so far is not noted yet.
+        return max(place.floor, min(place.position, self._search.floor))
 
-    def _unsettled(self, since: int) -> tuple[list[str], int]:
-        """Series with instances that no line says to have become stable; the last line seen."""
-        end = since
-        touched: dict[str, int] = {}
-        stable: dict[str, int] = {}
-        for change in self._walk(since):
-            end = change["Seq"]
-            if change["ChangeType"] == _STABLE:
-                stable[change["ID"]] = change["Seq"]
-            elif change["ChangeType"] == "NewInstance":
-                parent = self._server.find(f"/instances/{change['ID']}/series")
-                if parent is not None:
-                    touched[parent["ID"]] = change["Seq"]
-        # What became stable after the position is noted when the log is followed from there.
-        unsettled = [
-            series
-            for series, last in touched.items()
-            if stable.get(series, 0) < last and self._may_be_wanted(series)
-        ]
-        return unsettled, end
-
-    def _walk(self, since: int) -> Iterator[Any]:
-        done = False
-        while not done:
-            answer = self._changes(since)
-            yield from answer["Changes"]
-            done = bool(answer["Done"]) or not answer["Changes"]
-            since = int(answer["Last"])
+    def _wanted(self, lines: Iterable[Change]) -> list[str]:
+        stable = dict.fromkeys(one.resource for one in lines if one.is_stable_series)
+        return [series for series in stable if self._may_be_wanted(series)]
 
     def _may_be_wanted(self, series: str) -> bool:
         """Whether it is wanted; one of which Orthanc cannot speak is asked for when it is sent."""
@@ -163,6 +179,3 @@ class Follower:
             return False
         facts = self._server.find(f"/series/{series}")
         return facts is not None and facts["MainDicomTags"].get("Modality") == _MODALITY
-
-
-_STABLE = "StableSeries"

@@ -1,21 +1,23 @@
 """What is still to be sent, on the disk before anything is done about it.
 
-A journal of JSON lines, each whole or not there: position in Orthanc's changes and the series that
-were noted on the way go into one line. No SQLite: a statically built Orthanc brings symbols of its
-own copy along, and Python's module in the same process could meet them.
+A journal of JSON lines: position in Orthanc's changes and the series that were noted on the way go
+into one line, and each line says where reading stands, so that a damaged one costs no more than
+itself. No SQLite: a statically built Orthanc brings symbols of its own copy along, and Python's
+module in the same process could meet them.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from pacs_bridge.plugin.journal import Journal
 
 _LINES_PER_REWRITE = 1000
 
@@ -60,7 +62,25 @@ class Note:
 
 
 #: What an older or newer version wrote beside these is passed over.
-_FIELDS = frozenset(field.name for field in fields(Note))
+_FIELDS = frozenset(one.name for one in fields(Note))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Up to where Orthanc's changes were read."""
+
+    position: int  #: the last that was read
+    floor: int  #: the last at which every series before it has been stable since, or is noted
+    existing: int = 0  #: the last that was read of those before the first start
+    existing_end: int = 0  #: the last of those, where existing series are wanted; else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What damaged lines may have noted: series of the changes that were read with them."""
+
+    before: Place  #: what the last line before the first of them says
+    mentioned: set[str] = field(default_factory=set)  #: of which a line behind them all speaks
 
 
 class NoteBook:
@@ -78,15 +98,14 @@ class NoteBook:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._journal = Journal(path)
         self._lock = threading.Lock()
         self._notes: dict[str, Note] = {}
-        self._position: int | None = None
-        self._floor = 0
-        self._existing_end = 0
+        self._place: Place | None = None
+        self._doubt: Doubt | None = None
         self._lines = 0
         self._lock_file: int | None = None
-        self.damage: tuple[str, ...] = ()  #: what could not be read, one line of the file each
+        self.damage: tuple[int, ...] = ()  #: which lines of the file could not be read
         self._load()
         with self._lock:
             self._rewrite()
@@ -119,19 +138,26 @@ class NoteBook:
             self._lock_file = None
 
     @property
-    def position(self) -> int | None:
-        """The last of Orthanc's changes that was read; None before the first time."""
-        return self._position
+    def place(self) -> Place | None:
+        """Up to where Orthanc's changes were read; None before the first time."""
+        return self._place
 
     @property
-    def floor(self) -> int:
-        """The last change at which every series before it has been stable since."""
-        return self._floor
+    def faults(self) -> tuple[str, ...]:
+        """What the damage of the file means."""
+        if not self.damage:
+            return ()
+        lines = ", ".join(map(str, self.damage[:10]))
+        if self._place is None:
+            loss = "what was to be sent is not known any more; series are taken from now on"
+        else:
+            loss = "what is in no other line is looked for in Orthanc's changes"
+        return (f"{len(self.damage)} lines of the notes are damaged ({lines}): {loss}",)
 
     @property
-    def existing_end(self) -> int:
-        """The last change before the first start, where existing series are wanted; else 0."""
-        return self._existing_end
+    def doubt(self) -> Doubt | None:
+        """What damaged lines may have noted, until ``tidy``; None if there is none."""
+        return self._doubt
 
     def all(self) -> tuple[Note, ...]:
         """Every note, the oldest first."""
@@ -146,21 +172,21 @@ class NoteBook:
     def begin_at(self, position: int, existing_end: int = 0) -> None:
         """Changes are read from a position on; up to the other, series were there before."""
         with self._lock:
-            line = {"position": position, "floor": position, "existing_end": existing_end}
-            self._write(line)
+            self._write({}, Place(position, position, 0, existing_end))
 
     def advance(
-        self,
-        position: int,
-        floor: int,
-        series: Iterable[str],
-        now_s: float,
-        found: Found = Found.STABLE,
+        self, place: Place, series: Iterable[str], now_s: float, found: Found = Found.STABLE
     ) -> None:
-        """Changes up to a position were read, and these series were found on the way."""
+        """Changes up to a place were read, and these series were found on the way."""
         with self._lock:
             notes = [self._renewed(one, now_s, found) for one in dict.fromkeys(series)]
-            self._write({"position": position, "floor": floor, "notes": _plain(notes)})
+            self._write({"notes": _plain(notes)}, place)
+
+    def tidy(self) -> None:
+        """Put one line in the place of many; what damaged ones noted has been looked for."""
+        with self._lock:
+            self._doubt = None
+            self._rewrite()
 
     def add(self, series: str, now_s: float) -> None:
         """A series is to be sent, at once."""
@@ -208,77 +234,63 @@ class NoteBook:
         return Note(series, now_s, found=found)
 
     def _load(self) -> None:
-        try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            return
         damage = []
-        known = 0, 0
-        for number, line in enumerate(data.split(b"\n")[:-1], 1):  # what follows was cut off
+        for number, line in enumerate(self._journal.read(), 1):
             try:
-                self._apply(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                damage.append(f"line {number}: {type(error).__name__}")
-            if not damage and self._position is not None:
-                known = self._position, self._floor
-        if damage:  # what such a line noted is found again where it stood in the changes
-            self._position, self._floor = known
+                if line is None:
+                    raise ValueError("damaged")
+                self._apply(line)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                damage.append(number)
+                before = self._place if self._doubt is None else self._doubt.before
+                self._doubt = None if before is None else Doubt(before)
         self.damage = tuple(damage)
 
     def _apply(self, line: dict[str, Any]) -> None:
-        for values in line.get("notes", ()):
-            known = {name: value for name, value in values.items() if name in _FIELDS}
-            found = Found(values.get("found", Found.STABLE))
-            note = Note(**{**known, "stage": Stage(values["stage"]), "found": found})
-            self._notes[note.series] = note
-        self._notes.pop(line.get("forget", ""), None)
-        if "position" in line:
-            self._position = int(line["position"])
-            self._floor = int(line["floor"])
-        self._existing_end = int(line.get("existing_end", self._existing_end))
+        notes = [_note(values) for values in line.get("notes", ())]
+        place = Place(*map(int, line["place"])) if "place" in line else _older_place(line)
+        self._notes |= {note.series: note for note in notes}
+        forgotten = line.get("forget", "")
+        self._notes.pop(forgotten, None)
+        self._place = place or self._place
+        if self._doubt is not None:
+            self._doubt.mentioned.update([forgotten, *(note.series for note in notes)])
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, line: dict[str, Any], place: Place | None = None) -> None:
         """Append a line; only what is on the disk counts."""
-        with self._path.open("a+b", buffering=0) as file:
-            start = file.seek(0, os.SEEK_END)
-            is_torn = start > 0 and os.pread(file.fileno(), 1, start - 1) != b"\n"
-            try:
-                data = json.dumps(line).encode() + b"\n"
-                _write_all(file.fileno(), b"\n" + data if is_torn else data)
-            except OSError:
-                file.truncate(start)
-                raise
+        line |= _plain_place(place or self._place)
+        self._journal.append(line)
         self._apply(line)
         self._lines += 1
         if self._lines > _LINES_PER_REWRITE + 2 * len(self._notes):
             self._rewrite()
 
     def _rewrite(self) -> None:
-        """Put one line in the place of many."""
-        line: dict[str, Any] = {"notes": _plain(self._notes.values())}
-        if self._position is not None:
-            line |= {"position": self._position, "floor": self._floor}
-            line["existing_end"] = self._existing_end
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_name(self._path.name + ".partial")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            _write_all(descriptor, json.dumps(line).encode() + b"\n")
-        finally:
-            os.close(descriptor)
-        partial.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        """Put a line for each note in the place of many, unless these are still of use.
+
+        And then once more: of all that is not in the changes behind the place there are two lines.
+        """
+        if self._doubt is not None:
+            return
+        place = _plain_place(self._place)
+        lines = [place, *({"notes": _plain([note]), **place} for note in self._notes.values())]
+        self._journal.replace([*lines, *lines])
         self._lines = 0
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
-    os.fsync(descriptor)
+def _note(values: dict[str, Any]) -> Note:
+    known = {name: value for name, value in values.items() if name in _FIELDS}
+    found = Found(values.get("found", Found.STABLE))
+    return Note(**{**known, "stage": Stage(values["stage"]), "found": found})
+
+
+def _older_place(line: dict[str, Any]) -> Place | None:
+    """What a version wrote that read all changes before it sent anything."""
+    return Place(int(line["position"]), int(line["floor"])) if "position" in line else None
+
+
+def _plain_place(place: Place | None) -> dict[str, Any]:
+    return {} if place is None else {"place": list(astuple(place))}
 
 
 def _plain(notes: Iterable[Note]) -> list[dict[str, Any]]:

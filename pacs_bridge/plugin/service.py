@@ -64,6 +64,7 @@ class PluginService:
         try:
             self._warn(settings)
             self._working = _Working(self._server, settings, self._wake.set, self._own_status)
+            self._warnings += self._working.notes.faults
         except Exception as error:  # Orthanc itself goes on without us
             self._server.error(f"cannot begin: {error}")
             self._reading = Reading(None, (str(error),), tuple(self._warnings))
@@ -110,12 +111,13 @@ class PluginService:
     def _own_status(self) -> Mapping[str, object]:
         working = self._working
         notes = () if working is None else working.notes.all()
+        place = None if working is None else working.notes.place
         return {
             "is_working": working is not None,
             "faults": list(self._reading.faults),
             "warnings": self._warnings,
             "process": "" if working is None else working.process.state,
-            "position": None if working is None else working.notes.position,
+            "position": None if place is None else place.position,
             "deleted_before_sent": 0 if working is None else working.carrier.deleted_count,
             "transfers": dict(Counter(str(note.stage) for note in notes)),
         }
@@ -135,19 +137,23 @@ class PluginService:
         return str(facts.get("Version", ""))
 
     def _carry(self, working: _Working) -> None:
-        has_begun = False
+        has_begun = has_more = False
 
         def step() -> None:
-            nonlocal has_begun
+            nonlocal has_begun, has_more
+            has_more = False
             if not has_begun:
                 working.follower.begin()
                 working.carrier.forget_gone()
                 has_begun = True
-            working.follower.follow()
-            working.carrier.look()
+            has_more = working.follower.follow()
 
         while not self._leave.is_set():
             self._guarded(step)
+            if has_begun:  # also where the log cannot be read: what is known can be sent
+                self._guarded(working.carrier.look)
+            if has_more:  # a long log: what was found in it is sent while it is read
+                continue
             due_s = working.carrier.next_due_s()
             idle_s = _IDLE_S if due_s is None else due_s - time.monotonic()
             wait_s = min(_IDLE_S, max(_BUSY_S, idle_s))
@@ -197,8 +203,8 @@ class _Working:
         self.client = client
         self.settings = settings
         self.notes = NoteBook.open_alone(settings.notes_file)
-        for damage in self.notes.damage:
-            server.error(f"the notes are damaged, and read again from the changes: {damage}")
+        for fault in self.notes.faults:
+            server.error(fault)
         self.follower = Follower(server, self.notes, settings)
         self.carrier = Carrier(server, self.notes, settings, Announcer(server, client))
         self.process = BridgeProcess(settings, client, server)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -278,6 +280,7 @@ class ScriptedOrthanc:
         self.refuses = False
         self.asked: list[str] = []
         self.lines: list[str] = []
+        self.changes: list[dict[str, Any]] = []  #: its log, unless ``answers`` say otherwise
         self.LogInfo = self.LogWarning = self.LogError = self.lines.append
 
     class OrthancException(Exception):
@@ -285,6 +288,8 @@ class ScriptedOrthanc:
 
     def RestApiGet(self, uri: str) -> bytes:
         self.asked.append(uri)
+        if uri.startswith("/changes") and uri not in self.answers:
+            return json.dumps(self._log(uri)).encode()
         if uri not in self.answers:
             raise self.OrthancException(17, "Unknown resource")
         answer = self.answers[uri]
@@ -295,6 +300,22 @@ class ScriptedOrthanc:
             raise self.OrthancException(5, "Inexistent item")
         self.posted.append((uri, json.loads(body)))
         return json.dumps({"ID": f"job{len(self.posted)}"}).encode()
+
+    def _log(self, uri: str) -> dict[str, Any]:
+        if uri == "/changes?last":
+            lines, is_done = self.changes[-1:], True
+        else:
+            since, limit = map(int, re.findall(r"\d+", uri))
+            first = bisect_right(self.changes, since, key=lambda line: line["Seq"])
+            lines = self.changes[first : first + limit]
+            is_done = first + limit >= len(self.changes)
+        return {"Changes": lines, "Done": is_done, "Last": lines[-1]["Seq"] if lines else 0}
+
+    def happen(self, kind: str, resource: str) -> int:
+        """Let something stand in the log; gives the number of its line."""
+        number = self.changes[-1]["Seq"] + 1 if self.changes else 1
+        self.changes.append({"Seq": number, "ChangeType": kind, "ID": resource})
+        return number
 
     def hold(self, series: str, classes: list[str], is_stable: bool = True) -> None:
         """Have a series with instances of these SOP classes."""

@@ -10,12 +10,12 @@ import pytest
 
 from pacs_bridge.plugin.announcer import Announcer
 from pacs_bridge.plugin.bridge_client import BridgeAnswer, BridgeUnreachableError
-from pacs_bridge.plugin.carrier import Carrier, CarrierFault
-from pacs_bridge.plugin.follower import Follower
+from pacs_bridge.plugin.carrier import Carrier
 from pacs_bridge.plugin.identity import Identity
-from pacs_bridge.plugin.notes import Found, Note, NoteBook, Stage
+from pacs_bridge.plugin.notes import Found, Note, NoteBook, Place, Stage
 from pacs_bridge.plugin.server import LeavingError, OrthancServer
 from pacs_bridge.plugin.settings import Settings
+from pacs_bridge.plugin.store_jobs import CarrierFault
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -69,22 +69,6 @@ def test_a_series_that_was_deleted_is_told_counted_and_forgotten(scripted, notes
     assert "deleted before it was sent" in scripted.lines[0]
 
 
-def test_a_series_of_which_orthanc_cannot_speak_keeps_no_other_waiting(
-    scripted, notes, carrier
-) -> None:
-    bad = "1" * 44
-    scripted.answers[f"/series/{bad}"] = "no JSON"
-    scripted.hold(SERIES, [CT])
-    stable = [(1, bad), (2, SERIES)]
-    changes = [{"Seq": seq, "ChangeType": "StableSeries", "ID": one} for seq, one in stable]
-    scripted.answers["/changes?since=0&limit=200"] = {"Changes": changes, "Done": True, "Last": 2}
-    Follower(OrthancServer(scripted), notes, Settings("bridge", Path("unused"), 60.0)).follow()
-    carrier.look()
-    assert notes.position == 2
-    assert [body["Resources"] for _, body in scripted.posted] == [[SERIES]]
-    assert (notes.get(bad).stage, notes.get(bad).reason) == (Stage.WAITING, CarrierFault.ORTHANC)
-
-
 def test_a_job_that_orthanc_forgets_at_once_is_known_by_its_event(scripted, notes, carrier) -> None:
     scripted.hold(SERIES, [CT])
     notes.add(SERIES, 1000.0)
@@ -136,7 +120,7 @@ class Bridge:
             raise BridgeUnreachableError("down")
         return self.answer
 
-    def expect(self, identity: Identity, instance_count: int) -> BridgeAnswer:
+    def expect(self, identity: Identity, instance_count: int, is_backlog: bool) -> BridgeAnswer:
         return BridgeAnswer(200, {})
 
 
@@ -351,7 +335,9 @@ def test_what_became_stable_again_before_it_was_given_up_is_sent_again(
     while len(scripted.posted) < 3:
         carrier.look()
         time_s[0] += 60.0
-    notes.advance(1, 0, [SERIES], 2000.0)  # late slices, while the last of these jobs goes on
+    notes.advance(
+        Place(1, 0), [SERIES], 2000.0
+    )  # late slices, while the last of these jobs goes on
     carrier.look()
     carrier.look()
     assert len(scripted.posted) == 4
@@ -387,33 +373,6 @@ def test_orthancs_end_is_not_held_up_by_a_series_of_many_images(
     assert scripted.posted == []
 
 
-def test_orthancs_end_is_not_held_up_by_a_long_log_of_changes(scripted, notes) -> None:
-    server = OrthancServer(scripted)
-    ids = [f"{number:044}" for number in range(100)]
-    for one in ids:
-        scripted.hold(one, [CT])
-    changes = [
-        {"Seq": seq, "ChangeType": "NewInstance", "ID": f"{one}-0"}
-        for seq, one in enumerate(ids, 1)
-    ]
-    scripted.answers["/changes?last"] = {"Changes": changes[-1:], "Done": True, "Last": 100}
-    scripted.answers["/changes?since=0&limit=200"] = {"Changes": changes, "Done": True, "Last": 100}
-    notes.advance(0, 0, (), 1000.0)
-    ask = scripted.RestApiGet
-
-    def end_at_the_third(uri: str) -> bytes:
-        if uri == f"/instances/{ids[2]}-0/series":
-            server.leave()
-        return ask(uri)
-
-    scripted.RestApiGet = end_at_the_third
-    follower = Follower(server, notes, Settings("bridge", Path("unused"), 60.0))
-    with pytest.raises(LeavingError):
-        follower.begin()
-    assert scripted.asked[-1] == f"/instances/{ids[2]}-0/series"
-    assert (notes.position, notes.floor, notes.all()) == (0, 0, ())  # it is all found again
-
-
 def test_no_more_series_than_wanted_are_sent_at_once(scripted, notes, carrier) -> None:
     for number in range(5):
         series = f"{number}" * 44
@@ -429,67 +388,12 @@ def test_no_more_series_than_wanted_are_sent_at_once(scripted, notes, carrier) -
     assert len(scripted.posted) == 3
 
 
-def test_another_database_than_before_is_followed_from_its_end(scripted, notes, time_s) -> None:
-    notes.advance(5000, 4000, (), 1000.0)
-    scripted.answers["/changes?last"] = {"Changes": [], "Done": True, "Last": 12}
-    settings = Settings("bridge", Path("unused"), 60.0)
-    follower = Follower(OrthancServer(scripted), notes, settings, lambda: time_s[0])
-    follower.begin()
-    assert notes.position == 12
-    assert "another database" in scripted.lines[0]
-
-
-def test_what_became_stable_before_the_end_is_not_taken_for_unsettled(
-    scripted, notes, time_s
-) -> None:
-    other = "1" * 44
-    scripted.hold(SERIES, [CT])
-    scripted.hold(other, [CT])
-    changes = [
-        {"Seq": 1, "ChangeType": "NewInstance", "ID": f"{SERIES}-0"},
-        {"Seq": 2, "ChangeType": "NewInstance", "ID": f"{other}-0"},
-        {"Seq": 3, "ChangeType": "StableSeries", "ID": SERIES},
-        {"Seq": 4, "ChangeType": "NewInstance", "ID": "gone"},
-    ]
-    scripted.answers["/changes?last"] = {"Changes": changes[-1:], "Done": True, "Last": 4}
-    answer = {"Changes": changes, "Done": True, "Last": 4}
-    scripted.answers["/changes?since=0&limit=200"] = answer
-    notes.advance(4, 0, (), 1000.0)
-    settings = Settings("bridge", Path("unused"), 60.0)
-    Follower(OrthancServer(scripted), notes, settings, lambda: time_s[0]).begin()
-    assert [note.series for note in notes.all()] == [other]
-
-    # It is found once, not at every start.
-    notes.settle(other, 1000.0)
-    scripted.answers["/changes?since=4&limit=200"] = {"Changes": [], "Done": True, "Last": 4}
-    Follower(OrthancServer(scripted), notes, settings, lambda: time_s[0]).begin()
-    assert notes.all() == ()
-
-
-def test_what_was_not_stable_when_orthanc_ended_is_given_the_time_to_become_whole(
-    scripted, notes, carrier, time_s
-) -> None:
-    scripted.hold(SERIES, [CT])  # Orthanc forgets what was unstable, and calls it stable
-    change = {"Seq": 1, "ChangeType": "NewInstance", "ID": f"{SERIES}-0"}
-    answer = {"Changes": [change], "Done": True, "Last": 1}
-    scripted.answers |= {"/changes?last": answer, "/changes?since=0&limit=200": answer}
-    notes.advance(1, 0, (), 1000.0)
-    Follower(OrthancServer(scripted), notes, Settings("bridge", Path("unused"), 60.0)).begin()
-    for time_s[0] in (1000.0, 1030.0, 1059.0):
-        carrier.look()
-        assert carrier.next_due_s() == 1060.0
-    assert scripted.posted == []
-    time_s[0] = 1060.0
-    carrier.look()
-    assert len(scripted.posted) == 1
-
-
 def test_what_was_being_sent_and_not_stable_when_orthanc_ended_is_given_that_time_too(
     scripted, notes, carrier, time_s
 ) -> None:
     scripted.hold(SERIES, [CT])
     notes.put(Note(SERIES, 1000.0, Stage.SENDING, job="lost"))
-    notes.advance(1, 0, [SERIES], 1000.0, Found.UNSETTLED)
+    notes.advance(Place(1, 0), [SERIES], 1000.0, Found.UNSETTLED)
     for time_s[0] in (1000.0, 1059.0):
         carrier.look()
     assert scripted.posted == []
@@ -500,56 +404,9 @@ def test_what_was_being_sent_and_not_stable_when_orthanc_ended_is_given_that_tim
 
 def test_somebody_who_starts_an_unsettled_series_does_not_wait(scripted, notes, carrier) -> None:
     scripted.hold(SERIES, [CT])
-    notes.advance(1, 0, [SERIES], 1000.0, Found.UNSETTLED)
+    notes.advance(Place(1, 0), [SERIES], 1000.0, Found.UNSETTLED)
     carrier.look()
     assert scripted.posted == []
     notes.add(SERIES, 1001.0)
     carrier.look()
     assert len(scripted.posted) == 1
-
-
-def test_todays_series_go_before_those_that_were_there_at_the_first_start(
-    scripted, tmp_path
-) -> None:
-    *existing, new = ids = [f"{number:044}" for number in range(301)]
-    for one in ids:
-        scripted.hold(one, [CT])
-    changes = [
-        {"Seq": seq, "ChangeType": "StableSeries", "ID": one} for seq, one in enumerate(ids, 1)
-    ]
-    scripted.answers |= {
-        "/changes?last": {"Changes": changes[299:300], "Done": True, "Last": 300},
-        "/changes?since=0&limit=200": {"Changes": changes[:200], "Done": False, "Last": 200},
-        "/changes?since=200&limit=200": {"Changes": changes[200:], "Done": True, "Last": 301},
-        "/jobs/job1": {"State": "Success"},
-    }
-    server = OrthancServer(scripted)
-    settings = Settings("bridge", Path("unused"), 60.0, existing_series=True)
-    Follower(server, NoteBook(tmp_path / "notes"), settings).begin()
-    notes = NoteBook(tmp_path / "notes")  # Orthanc may end in between
-    Follower(server, notes, settings).follow()
-    assert (notes.position, len(notes.all())) == (301, 301)
-    carrier = Carrier(server, notes, settings, Announcer(server, None))
-    carrier.look()
-    carrier.look()
-    assert [body["Resources"] for _, body in scripted.posted] == [[new], [existing[0]]]
-
-
-def test_the_floor_follows_when_everything_before_it_is_stable(scripted, notes) -> None:
-    steady_s = [0.0]
-    settings = Settings("bridge", Path("unused"), stable_age_s=60.0)
-    follower = Follower(
-        OrthancServer(scripted), notes, settings, lambda: 1000.0, lambda: steady_s[0]
-    )
-    notes.advance(3, 0, (), 1000.0)
-    change = {"Seq": 9, "ChangeType": "NewInstance", "ID": "x"}
-    scripted.answers["/changes?since=3&limit=200"] = {"Changes": [change], "Done": True, "Last": 9}
-    scripted.answers["/changes?since=9&limit=200"] = {"Changes": [], "Done": True, "Last": 9}
-    floors = []
-    for _ in range(12):
-        follower.follow()
-        floors.append(notes.floor)
-        steady_s[0] += 15.0
-    assert floors == sorted(floors)
-    assert floors[:6] == [0] * 6  # its series may still be unstable
-    assert floors[-1] == notes.position == 9

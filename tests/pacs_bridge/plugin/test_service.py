@@ -60,7 +60,6 @@ def test_notes_that_cannot_be_kept_stop_the_plugin_and_not_orthanc(
 def test_what_the_settings_name_and_orthanc_does_not_have_is_warned_of(
     scripted: Any, tmp_path: Path
 ) -> None:
-    scripted.answers["/changes?last"] = {"Changes": [], "Done": True, "Last": 0}
     service = _service(scripted, tmp_path, Modality="elsewhere")
     service.start()
     service.stop()
@@ -68,17 +67,47 @@ def test_what_the_settings_name_and_orthanc_does_not_have_is_warned_of(
     assert "DicomModalities has no 'elsewhere'" in warning
 
 
+def test_while_the_log_cannot_be_read_what_is_known_is_sent(
+    scripted: Any, tmp_path: Path, wait_for: Any
+) -> None:
+    scripted.hold(SERIES, ["1.2.840.10008.5.1.4.1.1.2"])
+    book = NoteBook(tmp_path / "notes")
+    book.begin_at(0)
+    book.add(SERIES, 1.0)
+    scripted.answers["/changes?since=0&limit=200"] = "no JSON"
+    service = _service(scripted, tmp_path)
+    service.start()
+    wait_for(lambda: scripted.posted)
+    service.stop()
+
+
+def test_damaged_notes_are_told_and_hold_nothing_up(
+    scripted: Any, tmp_path: Path, wait_for: Any
+) -> None:
+    scripted.hold(SERIES, ["1.2.840.10008.5.1.4.1.1.2"])
+    (tmp_path / "notes").write_bytes(b"\0\n")
+    service = _service(scripted, tmp_path)
+    service.start()
+    (warning,) = service.answer("GET", "status", {}).body["warnings"]
+    assert "notes are damaged" in warning
+    assert warning in "".join(scripted.lines)
+    wait_for(lambda: NoteBook(tmp_path / "notes").place is not None)
+    scripted.happen("StableSeries", SERIES)
+    service.series_is_stable()
+    wait_for(lambda: scripted.posted)
+    service.stop()
+
+
 def test_what_goes_wrong_in_a_thread_is_said_and_tried_again(
     scripted: Any, tmp_path: Path, wait_for: Any
 ) -> None:
+    scripted.answers["/changes?last"] = "no JSON"
     service = _service(scripted, tmp_path, ExistingSeries=True)
-    service.start()  # there are no changes to read yet
+    service.start()
     wait_for(lambda: any("ServerError at" in line for line in scripted.lines))
     scripted.hold(SERIES, ["1.2.840.10008.5.1.4.1.1.2"])
-    stable = {"Seq": 4, "ChangeType": "StableSeries", "ID": SERIES}
-    scripted.answers["/changes?since=0&limit=200"] = {"Changes": [stable], "Done": True, "Last": 4}
-    scripted.answers["/changes?since=4&limit=200"] = {"Changes": [], "Done": True, "Last": 4}
-    scripted.answers["/changes?last"] = {"Changes": [stable], "Done": True, "Last": 4}
+    scripted.happen("StableSeries", SERIES)
+    del scripted.answers["/changes?last"]
     wait_for(lambda: scripted.posted)
     service.stop()
 
@@ -218,9 +247,7 @@ def test_orthancs_end_waits_for_no_bridge_that_is_silent(
     monkeypatch.setattr("pacs_bridge.plugin.bridge_client._TIMEOUT_S", 3600.0)
     (tmp_path / "token").write_text("word")
     scripted.hold(SERIES, ["1.2.840.10008.5.1.4.1.1.2"])
-    stable = {"Seq": 4, "ChangeType": "StableSeries", "ID": SERIES}
-    scripted.answers["/changes?last"] = {"Changes": [stable], "Done": True, "Last": 4}
-    scripted.answers["/changes?since=0&limit=200"] = {"Changes": [stable], "Done": True, "Last": 4}
+    scripted.happen("StableSeries", SERIES)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         service = _service(
             scripted,
