@@ -13,7 +13,7 @@ window.config = {
         name: 'orthanc',
         qidoRoot: '/dicom-web',
         wadoRoot: '/dicom-web',
-        wadoUriRoot: '/dicom-web',
+        wadoUriRoot: '/wado',
         qidoSupportsIncludeField: false,
         supportsFuzzyMatching: false,
         supportsWildcard: true,

@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from pacs_bridge.config.destinations import ResultKind
 from pacs_bridge.config.load import load_config
 from pacs_bridge.plugin.settings import read_settings
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
+APP_CONFIG = DOCKER / "ohif" / "app-config.js"
 CHECK = Path(sys.executable).with_name("check-jsonschema")
 
 
@@ -157,11 +159,38 @@ def test_workers_take_jobs_from_the_queue_of_the_bridge(services: dict[str, Any]
     assert url.path == f"/{environment['POSTGRES_DB']}"
 
 
+def test_no_log_grows_for_ever(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in services.items():
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
+
+
+def test_who_may_send_to_orthanc_is_listed() -> None:
+    orthanc = json.loads((DOCKER / "orthanc.json").read_text(encoding="utf-8"))
+    assert orthanc["DicomAlwaysAllowStore"] is False
+    titles = [title for title, *_ in orthanc["DicomModalities"].values()]
+    assert load_config(DOCKER / "bridge.toml").listener.ae_title in titles  # it sends the results
+    doors = [key for key in orthanc if key.startswith("DicomAlwaysAllow")]
+    assert not any(orthanc[key] for key in doors)
+    assert orthanc["AuthenticationEnabled"] is True
+
+
+def test_the_viewer_can_show_what_the_bridge_sends(services: dict[str, Any]) -> None:
+    version = re.search(r":v(\d+)\.(\d+)", services["ohif"]["image"])
+    assert version is not None
+    if (int(version[1]), int(version[2])) < (3, 11):  # the first one that shows label maps
+        (destination,) = load_config(DOCKER / "bridge.toml").destinations
+        assert destination.kinds == (ResultKind.BINARY,)
+
+
 def test_the_viewer_asks_orthanc(services: dict[str, Any]) -> None:
     nginx = (DOCKER / "ohif" / "nginx.conf").read_text(encoding="utf-8")
     orthanc = json.loads((DOCKER / "orthanc.json").read_text(encoding="utf-8"))
     assert f"set $orthanc http://orthanc:{orthanc['HttpPort']};" in nginx
     assert f"location {orthanc['DicomWeb']['Root']} {{" in nginx
+    roots = dict(re.findall(r"(\w+Root): '(.*)'", APP_CONFIG.read_text(encoding="utf-8")))
+    assert roots == {"qidoRoot": "/dicom-web", "wadoRoot": "/dicom-web", "wadoUriRoot": "/wado"}
+    assert orthanc["DicomWeb"]["Root"] == f"{roots['wadoRoot']}/"
+    assert "location = /wado {" in nginx  # Orthanc's own default
     assert set(services["ohif"]["networks"]) & set(services["orthanc"]["networks"])
     (port,) = services["ohif"]["ports"]
     assert f"listen {port.rpartition(':')[2]};" in nginx
