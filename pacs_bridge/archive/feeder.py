@@ -12,7 +12,13 @@ from pacs_bridge.archive.patience import Patience, takes_place
 from pacs_bridge.archive.plan_file import FILES
 from pacs_bridge.archive.recipe import Recipe
 from pacs_bridge.archive.results_folder import ResultsFolder
-from pacs_bridge.archive.series_book import PlannedSeries, SeriesBook, SeriesEnding, SeriesState
+from pacs_bridge.archive.series_book import (
+    NOT_TO_RUN,
+    PlannedSeries,
+    SeriesBook,
+    SeriesEnding,
+    SeriesState,
+)
 from pacs_bridge.archive.window import Rate, TimeWindow
 from pacs_bridge.clock import Clock
 from pacs_bridge.errors import PermanentError
@@ -262,9 +268,11 @@ class Feeder:
 
     def _stopped(self, series: PlannedSeries, standing: JobStanding) -> SeriesEnding | None:
         """The end of a job that is not waited for any longer; None if it is."""
-        if series.is_stale(self._order.recipe.digest):
+        is_stale = series.is_stale(self._order.recipe.digest)
+        if is_stale or not series.is_to_run:
             if self._jobs.withdraw(series.series, series.revision or 0):
-                return SeriesEnding(SeriesState.PLANNED, detail="files or settings have changed")
+                detail = "files or settings have changed" if series.is_to_run else NOT_TO_RUN
+                return SeriesEnding(SeriesState.PLANNED, detail=detail)
         elif standing.state is State.RETRY and standing.reason is Reason.WRONG_RECIPE:
             self._meets_other_recipe = True
         elif self._patience.is_over(series.job or 0, standing):

@@ -8,7 +8,13 @@ from pathlib import Path
 from inference.reasons import Reason, describe
 from pacs_bridge.archive.recipe import Recipe
 from pacs_bridge.archive.results_folder import ResultsFolder, made_of, report_of
-from pacs_bridge.archive.series_book import Made, PlannedSeries, SeriesEnding, SeriesState
+from pacs_bridge.archive.series_book import (
+    NOT_TO_RUN,
+    Made,
+    PlannedSeries,
+    SeriesEnding,
+    SeriesState,
+)
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.ledger.archive_jobs import JobStanding
 from pacs_bridge.postgres.fence import ledger_fence_of
@@ -45,7 +51,8 @@ class JobEndings:
     def of(self, series: PlannedSeries, standing: JobStanding) -> SeriesEnding:
         """How a job that is over has ended.
 
-        ``PLANNED`` where its result is not what is wanted or is nowhere; with ``wrong-recipe``
+        ``PLANNED`` where its result is not what is wanted or is nowhere, or where the plan did
+        not want the series when its turn came: a later one may; with ``wrong-recipe``
         if its worker has other weights than the recipe that it was made by.
 
         Raises
@@ -58,6 +65,8 @@ class JobEndings:
             return self._done(series, folder)
         if standing.is_withdrawn:
             return SeriesEnding(SeriesState.PLANNED, detail="taken back")
+        if standing.detail == NOT_TO_RUN:
+            return SeriesEnding(SeriesState.PLANNED, detail=NOT_TO_RUN)
         if standing.state is State.SUPERSEDED:
             return SeriesEnding(SeriesState.SUPERSEDED, detail=standing.detail)
         reason = standing.reason or Reason.INTERNAL_ERROR

@@ -10,6 +10,7 @@ from pathlib import Path
 from inference.reasons import Reason
 from pacs_bridge.archive.hidden_patient import HiddenPatient, run_key
 from pacs_bridge.archive.plan_file import PLAN_NAME, PlanFile
+from pacs_bridge.archive.series_book import NOT_TO_RUN
 from pacs_bridge.archive.wanted_settings import WantedSettings
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.identity_hash import IdentityHash
@@ -68,7 +69,7 @@ class PlannedIdentities:
 
 def _identity(run_folder: Path, row: sqlite3.Row) -> PlannedIdentity:
     if row["plan_reason"] is not None:
-        raise PermanentError(Reason(row["plan_reason"]), "planned again since: it is not to run")
+        raise PermanentError(Reason(row["plan_reason"]), NOT_TO_RUN)
     patient = HiddenPatient.from_json(row["patient"])
     return PlannedIdentity(row["instances"] or None, patient.patient_id, run_key(run_folder))
 

@@ -54,6 +54,7 @@ class PlannedSeries:
     job: int | None
     fed_contents: str = ""  #: what the job was made for, beside what is to be made today
     fed_recipe: str = ""
+    is_to_run: bool = True  #: False: planned again since its job was made
 
     def is_stale(self, recipe: str) -> bool:
         """Whether what its job makes is not what is to be made today."""
@@ -70,12 +71,14 @@ class SeriesEnding:
     made: Made = field(default_factory=Made)
 
 
+#: Detail of a job that ended since the plan does not want its series any more.
+NOT_TO_RUN: Final = "planned again since: it is not to run"
 _LEDGER: Final = "ledger"
 #: A setting of the plan: digests of settings by digest of the recipe that they are part of.
 RECIPE_SETTINGS: Final = "recipe_settings"
 _COLUMNS = (
     "number, series, study_instance_uid, source, contents, revision, job,"
-    " coalesce(done_contents, ''), coalesce(done_recipe, '')"
+    " coalesce(done_contents, ''), coalesce(done_recipe, ''), plan_reason IS NULL"
 )
 
 

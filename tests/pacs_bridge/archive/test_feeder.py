@@ -901,3 +901,32 @@ def test_a_file_that_is_there_and_cannot_be_read_ends_its_series_after_some_trie
 
     monkeypatch.setattr(Path, "open", bad_sector)
     assert fed.run_out(clock) == {("done", ""): 1, ("failed", "source-incomplete"): 1}
+
+
+def test_a_series_whose_job_ended_since_a_plan_left_it_out_runs_when_the_next_one_takes_it_in(
+    at_a_pacs, clock
+):
+    fed, archive = at_a_pacs(1)
+    fed.plan_remote(archive)
+    fed.feed().step()
+    (said,) = archive.said.values()
+    archive.said["again"] = replace(said, patient=FoundPatient("PID-OTHER"))
+    fed.plan_remote(archive)
+    fed.work()
+    fed.feed().step()
+    del archive.said["again"]
+    fed.plan_remote(archive)
+    assert fed.run_out(clock) == {("done", ""): 1}
+
+
+def test_jobs_of_series_that_were_taken_out_of_the_plan_are_taken_back(tree, feeding, clock):
+    tree.fill(3)
+    fed = feeding(tree.root)
+    feeder = fed.feed(results=False)
+    feeder.step()
+    with fed.plan.write() as connection:
+        connection.execute("UPDATE series SET plan_reason = 'not-selected' WHERE number > 1")
+    assert feeder.step().waiting == 1
+    states = [view.state for view in fed.ledger.view.jobs()]
+    assert sorted(states) == [State.READY, State.SUPERSEDED, State.SUPERSEDED]
+    assert fed.outcomes() == {("waiting", ""): 1, ("left-out", "not-selected"): 2}
