@@ -78,7 +78,10 @@
   function refresh() {
     var box = $('#pacs-bridge');
     var series = $.mobile.pageData && $.mobile.pageData.uuid;
-    if (!series || !$('#series').is(':visible')) {
+    function isLeft() { // for another series, perhaps of another patient
+      return !$('#series').is(':visible') || $.mobile.pageData.uuid !== series;
+    }
+    if (!series || isLeft()) {
       return;
     }
     $.ajax({
@@ -86,6 +89,9 @@
       dataType: 'json',
       cache: false,
       success: function (facts) {
+        if (isLeft()) {
+          return;
+        }
         if (facts.is_ct) {
           show(box, facts);
         } else {
@@ -93,6 +99,9 @@
         }
       },
       error: function (request) {
+        if (isLeft()) {
+          return;
+        }
         box.find('.pacs-bridge-state').text('Segmentation: ' + said(request));
         box.find('.pacs-bridge-action').hide();
         box.show();
