@@ -77,6 +77,8 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     DISK_FULL = "disk-full"
     LEDGER_UNAVAILABLE = "ledger-unavailable"
+    LEDGER_ELSEWHERE = "ledger-elsewhere"
+    DATA_FOLDER_DENIED = "data-folder-denied"
     QUEUE_UNAVAILABLE = "queue-unavailable"
     WRONG_QUEUE = "wrong-queue"
     WRONG_RECIPE = "wrong-recipe"

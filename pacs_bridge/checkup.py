@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from enum import StrEnum
 
 from inference.errors import InferenceError
 from inference.model_store import locate
+from pacs_bridge.clock import SystemClock
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.destinations import DestinationConfig, StowDestinationConfig
 from pacs_bridge.config.queue import QueueConfig
@@ -18,12 +20,20 @@ from pacs_bridge.config.sources import PlanSourceConfig, SourceConfig
 from pacs_bridge.deliver.echo import ask
 from pacs_bridge.deliver.stow import StowClient
 from pacs_bridge.errors import BridgeError
-from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.ledger.glance import LedgerGlance
+from pacs_bridge.ledger.home import LedgerHome
+from pacs_bridge.ledger.schema import MIGRATIONS
+from pacs_bridge.ledger.views import LedgerView
 from pacs_bridge.library_settings import apply_library_settings
+from pacs_bridge.log import JsonLog
+from pacs_bridge.machine import Machine
 from pacs_bridge.models import UnknownDeviceError, found_device, model_stores
 from pacs_bridge.sources.opening import remote_archive
+from pacs_bridge.startup import startup_faults
 
 _GIB = 1024**3
+_KEY_BYTES = 32
 #: adjtimex(2): the clock is not synchronised.
 _TIME_ERROR = 5
 _TIMEX_BYTES = 256
@@ -47,10 +57,11 @@ class CheckResult:
 
 
 def check_up(config: BridgeConfig) -> tuple[CheckResult, ...]:
-    """Every check of an installation whose configuration could be loaded."""
+    """Every check of an installation whose configuration could be loaded; changes nothing of it."""
     apply_library_settings()
     return (
         CheckResult("configuration", Health.GOOD, f"{len(config.routes)} routes"),
+        *_start(config),
         *_models(config),
         *_devices(config),
         _disk(config),
@@ -60,6 +71,20 @@ def check_up(config: BridgeConfig) -> tuple[CheckResult, ...]:
         *(_source(each, config) for each in config.sources),
         *(() if config.queue is None else (_queue(config.queue),)),
     )
+
+
+def _start(config: BridgeConfig) -> Iterator[CheckResult]:
+    """What `serve` looks at before it starts."""
+    try:
+        is_running = _home(config).is_in_use()
+    except BridgeError:  # the ledger's own check says why
+        is_running = False
+    faults = startup_faults(config, is_running)
+    for fault in faults:
+        yield CheckResult(fault.key, Health.BAD, fault.problem)
+    if not faults:
+        ports = "the service has its ports already" if is_running else "ports are free"
+        yield CheckResult("start", Health.GOOD, f"{ports}; models, files and secrets are there")
 
 
 def _models(config: BridgeConfig) -> Iterator[CheckResult]:
@@ -90,9 +115,9 @@ def _devices(config: BridgeConfig) -> Iterator[CheckResult]:
 
 def _disk(config: BridgeConfig) -> CheckResult:
     folder = config.data_folder
+    there = next(each for each in (folder, *folder.parents) if each.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free_gib = shutil.disk_usage(folder).free / _GIB
+        free_gib = shutil.disk_usage(there).free / _GIB
     except OSError as error:
         return CheckResult("disk", Health.BAD, f"{folder}: {error.strerror}")
     wanted_gib = config.disk.accept_above_free_gib
@@ -100,18 +125,34 @@ def _disk(config: BridgeConfig) -> CheckResult:
     return CheckResult("disk", Health.GOOD if free_gib > wanted_gib else Health.BAD, detail)
 
 
+def _home(config: BridgeConfig) -> LedgerHome:
+    return LedgerHome(config.ledger_path, Machine.here(SystemClock().boot_id()))
+
+
 def _ledger(config: BridgeConfig) -> CheckResult:
-    if not config.ledger_path.exists():
-        return CheckResult("ledger", Health.GOOD, "none yet")
+    """Looks only: it may be the ledger of a bridge that works, here or on another machine."""
+    home = _home(config)
     try:
-        ledger = Ledger.open(config.ledger_path)
+        if not config.ledger_path.exists():
+            return CheckResult("ledger", Health.GOOD, "none yet")
+        if refusal := home.refusal():
+            detail = f"{refusal}: `serve` would be refused here, workers of its queue are not"
+            return CheckResult("ledger", Health.DOUBT, detail)
+        glance = LedgerGlance(config.ledger_path, home.is_in_use())
+        version = glance.version()
+        if version > len(MIGRATIONS):
+            detail = f"version {version}, of a later program than this one"
+            return CheckResult("ledger", Health.BAD, detail)
+        if version < len(MIGRATIONS):
+            detail = f"version {version}, brought up to {len(MIGRATIONS)} at the next start"
+            return CheckResult("ledger", Health.GOOD, detail)
+        view = LedgerView(glance)
+        newest = max((each.state_at for each in view.jobs(limit=1)), default=None)
+        counts = view.state_counts()
     except BridgeError as error:
         return CheckResult("ledger", Health.BAD, str(error))
-    try:
-        newest = max((view.state_at for view in ledger.view.jobs(limit=1)), default=None)
-        counts = ledger.view.state_counts()
-    finally:
-        ledger.close()
+    except OSError as error:
+        return CheckResult("ledger", Health.BAD, f"{config.ledger_path}: {error.strerror}")
     if newest is not None and newest > datetime.now(UTC):
         return CheckResult("ledger", Health.DOUBT, f"written at {newest:%F %T} UTC, in the future")
     states = ", ".join(f"{number} {state}" for state, number in counts.items())
@@ -176,6 +217,8 @@ def _source(source: SourceConfig, config: BridgeConfig) -> CheckResult:
         detail = f"{source.folder}{'' if is_there else ': no such folder'}"
         return CheckResult(subject, Health.GOOD if is_there else Health.BAD, detail)
     try:
-        return CheckResult(subject, Health.GOOD, remote_archive(source, config).ask())
+        # no file is made for the log, and none that root would own
+        log = JsonLog.open(None, IdentityHash(os.urandom(_KEY_BYTES)), "error")
+        return CheckResult(subject, Health.GOOD, remote_archive(source, config, log).ask())
     except BridgeError as error:
         return CheckResult(subject, Health.BAD, str(error))

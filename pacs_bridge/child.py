@@ -8,6 +8,7 @@ import socket
 import threading
 
 from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.errors import PermanentError, disk_reason
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.library_settings import apply_library_settings
 from pacs_bridge.log import JsonLog
@@ -32,10 +33,29 @@ def leave_on_closed_stdin(leave: threading.Event) -> None:
     threading.Thread(target=watch, name="stdin", daemon=True).start()
 
 
-def open_log(config: BridgeConfig) -> JsonLog:
-    """The log of this process, and libraries that keep to it."""
+def open_log(config: BridgeConfig, makes_key: bool = True) -> JsonLog:
+    """The log of this process, and libraries that keep to it.
+
+    Parameters
+    ----------
+    config
+        The whole configuration.
+    makes_key
+        Whether the data folder is this machine's: the key that hides identifiers is made in it.
+
+    Raises
+    ------
+    BridgeError
+        If key or log cannot be used.
+    """
     apply_library_settings()
-    log = JsonLog.open(config.log.file, IdentityHash.load(config.data_folder), config.log.level)
+    of_folder = IdentityHash.load if makes_key else IdentityHash.known
+    hide = of_folder(config.data_folder)
+    try:
+        log = JsonLog.open(config.log.file, hide, config.log.level)
+    except OSError as error:
+        detail = f"log.file: {config.log.file}: {error.strerror}"
+        raise PermanentError(disk_reason(error), detail) from error
     log.catch_strays()
     return log
 

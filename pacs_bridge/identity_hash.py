@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from inference.durable import flush
+from inference.reasons import Reason
+from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 
 KEY_NAME = "identity.key"
 _KEY_BYTES = 32
@@ -32,6 +34,14 @@ def _make_key(path: Path) -> None:
     flush(path.parent)
 
 
+def _translated(error: OSError, path: Path) -> PermanentError | TransientError:
+    """A key that another user made is the first file that a process meets of them."""
+    detail = f"{path}, as user id {os.geteuid()}: {error.strerror}"
+    if isinstance(error, PermissionError):
+        return PermanentError(Reason.DATA_FOLDER_DENIED, detail)
+    return TransientError(disk_reason(error), detail)
+
+
 class IdentityHash:
     """HMAC-SHA-256 (RFC 2104) of identifiers, with a key of this installation.
 
@@ -41,22 +51,54 @@ class IdentityHash:
     ----------
     key
         Secret bytes.
+    later
+        A file that the key is taken from in their place, once it is there.
     """
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, later: Path | None = None) -> None:
         self._key = key
+        self._later = later
 
     @classmethod
     def load(cls, folder: Path) -> IdentityHash:
-        """With the key in ``folder``; it is made at the first call, readable by its owner only."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """With the key in ``folder``; it is made at the first call, readable by its owner only.
+
+        Raises
+        ------
+        PermanentError
+            ``data-folder-denied`` if this user may not read the key, or make it.
+        TransientError
+            ``disk-full`` or ``internal-error`` if it cannot be read or made now.
+        """
         path = folder / KEY_NAME
-        if not path.exists():
-            _make_key(path)
-        return cls(path.read_bytes())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                _make_key(path)
+            return cls(path.read_bytes())
+        except OSError as error:
+            raise _translated(error, path) from error
+
+    @classmethod
+    def known(cls, folder: Path) -> IdentityHash:
+        """With the key in ``folder``, of which nothing is made here.
+
+        As long as there is none, as where a bridge's folder is not mounted yet, the key is one
+        of this object alone. Raises as ``load``.
+        """
+        path = folder / KEY_NAME
+        try:
+            return cls(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return cls(os.urandom(_KEY_BYTES), later=path)
+        except OSError as error:
+            raise _translated(error, path) from error
 
     def of(self, identifier: str) -> str:
         """32 hexadecimal digits."""
+        if (later := self._later) is not None:
+            with suppress(OSError):
+                self._key, self._later = later.read_bytes(), None
         return hmac.new(self._key, identifier.encode(), hashlib.sha256).hexdigest()[:32]
 
     def word(self, identifier: str) -> str:

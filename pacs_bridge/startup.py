@@ -12,18 +12,33 @@ from inference.model_store import locate
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.load import ConfigFault, check_models
 from pacs_bridge.config.web_service import WebServiceConfig
+from pacs_bridge.control.token import Token
+from pacs_bridge.errors import PermanentError
+from pacs_bridge.identity_hash import KEY_NAME
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.models import known_models, model_stores
 from pacs_bridge.queue import DISPATCHER
 from pacs_bridge.supervisor import ChildSpec
 
 
-def startup_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
-    """Everything that would keep the service from working: models, port, folders, secrets."""
+def startup_faults(config: BridgeConfig, is_running: bool = False) -> tuple[ConfigFault, ...]:
+    """Everything that would keep the service from working: models, ports, files, secrets.
+
+    Nothing is made or changed.
+
+    Parameters
+    ----------
+    config
+        The whole configuration.
+    is_running
+        Whether the service runs already, so that its ports are taken.
+    """
     return (
         *_model_faults(config),
-        *_port_faults(config),
+        *(() if is_running else _port_faults(config)),
         *_folder_faults(config),
+        *_log_faults(config),
+        *_token_faults(config),
         *_secret_faults(config),
     )
 
@@ -59,13 +74,18 @@ def child_specs(config: BridgeConfig, config_path: Path) -> tuple[ChildSpec, ...
         ()
         if queue is not None and not queue.local_workers
         else tuple(
-            child(f"worker{number}", "work", "--device", device)
+            child(f"worker{number}", "work", "--device", device, *_own_jobs(config))
             for number, device in enumerate(config.workers.devices)
         )
     )
     control = () if config.control is None else (child("control", "control"),)
     dispatcher = () if queue is None else (child("dispatcher", "dispatch"),)
     return (child("listener", "listen"), *workers, *dispatcher, child("sender", "send"), *control)
+
+
+def _own_jobs(config: BridgeConfig) -> tuple[str, ...]:
+    """What keeps a worker of this machine from the queue that is configured for those elsewhere."""
+    return () if config.queue is None else ("--own-ledger",)
 
 
 def keep_handed_over(ledger: Ledger, config: BridgeConfig) -> None:
@@ -115,14 +135,46 @@ def _port_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
 
 
 def _folder_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
+    """What of the data folder this user may not use: other processes may have been another one."""
     folder = config.data_folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return (ConfigFault("data_folder", f"{folder}: {error.strerror}"),)
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        return (ConfigFault("data_folder", f"{folder}: cannot be written"),)
-    return ()
+    if problem := _problem(folder, os.R_OK | os.W_OK | os.X_OK):
+        return (ConfigFault("data_folder", problem),)
+    wanted = {KEY_NAME: os.R_OK, config.ledger_path.name: os.R_OK | os.W_OK}
+    problems = (_problem(folder / name, access) for name, access in wanted.items())
+    return tuple(ConfigFault("data_folder", each) for each in problems if each)
+
+
+def _log_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
+    problem = "" if config.log.file is None else _problem(config.log.file, os.W_OK)
+    return (ConfigFault("log.file", problem),) if problem else ()
+
+
+def _token_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
+    """What control would not start for; where there is no token yet it is made."""
+    if config.control is None:
+        return ()
+    path = config.control_token_path
+    problem = _problem(path, os.R_OK)
+    if not problem and path.exists():
+        try:
+            Token.load(path)
+        except PermanentError as error:
+            problem = error.detail
+    return (ConfigFault("control.token_file", problem),) if problem else ()
+
+
+def _problem(path: Path, access: int) -> str:
+    """Why a file or folder cannot be used so, or not be made where it is not there yet."""
+    place, wanted = path, access
+    while not place.exists() and place != place.parent:
+        place, wanted = place.parent, os.W_OK | os.X_OK
+    if place != path and not place.is_dir():
+        return f"{path}: {place} is no folder"
+    if os.access(place, wanted):
+        return ""
+    used = "written" if access & os.W_OK else "read"
+    what = f"cannot be {used}" if place == path else f"cannot be made in {place}"
+    return f"{path}: {what} by user id {os.geteuid()}"
 
 
 def _secret_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:

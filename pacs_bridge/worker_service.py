@@ -51,7 +51,7 @@ def run_worker(
     """
     leave = leave_on_signals()
     keep_heap()
-    log = open_log(config)
+    log = open_log(config, makes_key=jobs is own_ledger)
     stores = model_stores(config.models.folder)
     for name in dict.fromkeys(route.model for route in config.routes):
         locate(name, stores).verify(name)

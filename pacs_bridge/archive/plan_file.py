@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from inference.reasons import Reason
-from pacs_bridge.archive.network_disk import network_disk
 from pacs_bridge.archive.schema import prepare
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.ledger.database import translated
+from pacs_bridge.network_disk import network_disk
 
 PLAN_NAME = "plan.sqlite"
 #: The source of series that were planned from folders, zip files and lists of them.

@@ -16,9 +16,14 @@ from pacs_bridge.cli.outcome import FAILED
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(config_path: Path, as_json: bool) -> None:
-    """Check configuration, destinations, models, devices, disk and clock.
+    """Check an installation; it changes nothing, and the service may run meanwhile.
 
-    Every destination is asked with C-ECHO, and for the kinds of Segmentation that it accepts.
+    Looked at are the configuration, all that `serve` looks at before it starts (ports, models,
+    files and folders, secrets), the weights of the models, devices, disk, ledger, clock and the
+    queue. A destination is asked with C-ECHO and for the kinds of Segmentation that it accepts,
+    or by STOW-RS; a source whether it answers, or whether its plan is there. Run it as the user
+    of the service: what that one may read and write is looked at.
+
     Exits with 1 if something would keep the service from working.
     """
     from pacs_bridge.checkup import Health, check_up

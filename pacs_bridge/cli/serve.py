@@ -17,6 +17,9 @@ from pacs_bridge.cli.outcome import coded_failures, end_wrong_call
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pacs_bridge.config.bridge import BridgeConfig
+    from pacs_bridge.job_place import JobPlace
+
 
 def _ready_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--ready-fd", type=int, hidden=True, help="Told when it is ready.")(command)
@@ -27,14 +30,22 @@ def _ready_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--until-stdin-closes", is_flag=True, help="End when the process that started it is gone."
 )
-def serve(config_path: Path, until_stdin_closes: bool) -> None:
+@click.option(
+    "--moved-here",
+    is_flag=True,
+    help="The data folder was another machine's, on which nothing uses it any more.",
+)
+def serve(config_path: Path, until_stdin_closes: bool, moved_here: bool) -> None:
     """Run the whole service of one machine: listener, workers, sender.
 
     Prints one line when associations are accepted and models are loaded. SIGTERM lets
     associations and deliveries finish and gives jobs back; then it ends with status 0.
     """
     from pacs_bridge.child import leave_on_closed_stdin, leave_on_signals, open_log
+    from pacs_bridge.clock import SystemClock
+    from pacs_bridge.ledger.home import LedgerHome
     from pacs_bridge.ledger.ledger import Ledger
+    from pacs_bridge.machine import Machine
     from pacs_bridge.startup import (
         child_specs,
         demonstration_routes,
@@ -50,9 +61,11 @@ def serve(config_path: Path, until_stdin_closes: bool) -> None:
     leave = leave_on_signals()
     if until_stdin_closes:
         leave_on_closed_stdin(leave)
-    log = open_log(config)
+    machine = Machine.here(SystemClock().boot_id())
+    home = LedgerHome(config.ledger_path, machine, moved_here=moved_here)
     with coded_failures(False):
-        ledger = Ledger.open(config.ledger_path)
+        log = open_log(config)
+        ledger = Ledger.open(config.ledger_path, home=home)
         unfit = demonstration_routes(config)
         keep_handed_over(ledger, config)
     for route, model in unfit:
@@ -106,27 +119,51 @@ def listen(config_path: Path, ready_fd: int | None) -> None:
     help="Jobs of a bridge elsewhere: postgresql://... (password: PGPASSFILE, or a service).",
 )
 @click.option("--queue-name", help="In the database; by default as configured, or 'default'.")
+@click.option("--own-ledger", is_flag=True, hidden=True, help="Those of `serve` beside a queue.")
 @_ready_option
 def work(
-    config_path: Path, device: str, url: str | None, queue_name: str | None, ready_fd: int | None
+    config_path: Path,
+    device: str,
+    url: str | None,
+    queue_name: str | None,
+    own_ledger: bool,
+    ready_fd: int | None,
 ) -> None:
-    """Run one more worker: beside those of `serve`, or for a bridge elsewhere."""
-    from pacs_bridge.job_place import own_ledger
+    """Run one more worker: beside those of `serve`, or for a bridge elsewhere.
+
+    Its jobs are those of --queue, or of [queue] in the configuration; without either those of
+    the ledger, on the machine of `serve` alone.
+    """
     from pacs_bridge.worker_service import run_worker
 
+    if own_ledger and (url or queue_name):
+        end_wrong_call("--own-ledger goes with no queue")
     config = loaded(config_path)
-    jobs = own_ledger
-    if url is not None:
-        from pacs_bridge.postgres.place import handed_over_jobs
-        from pacs_bridge.postgres.server import has_password
-
-        with _configuration_faults():
-            if has_password(url):
-                click.echo("the password is seen by every user of this machine", err=True)
-        configured = "default" if config.queue is None else config.queue.name
-        jobs = partial(handed_over_jobs, url=url, name=queue_name or configured)
+    jobs = _job_place(config, "" if own_ledger else url, queue_name)
     with _configuration_faults():
         run_worker(config, device, lambda: _tell_ready(ready_fd), jobs)
+
+
+def _job_place(
+    config: BridgeConfig, url: str | None, queue_name: str | None
+) -> Callable[[BridgeConfig], JobPlace]:
+    """Where a worker's jobs come from; an empty ``url`` is no queue, None the configured one."""
+    from pacs_bridge.job_place import own_ledger
+
+    if url is None and config.queue is not None:
+        url = config.queue.url
+    if not url:
+        if queue_name is not None:
+            end_wrong_call("--queue-name: there is no --queue, and no [queue] is configured")
+        return own_ledger
+    from pacs_bridge.postgres.place import handed_over_jobs
+    from pacs_bridge.postgres.server import has_password
+
+    with _configuration_faults():
+        if has_password(url):
+            click.echo("the password is seen by every user of this machine", err=True)
+    configured = "default" if config.queue is None else config.queue.name
+    return partial(handed_over_jobs, url=url, name=queue_name or configured)
 
 
 @click.command(hidden=True)

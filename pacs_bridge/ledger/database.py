@@ -12,7 +12,9 @@ from pathlib import Path
 from inference.reasons import Reason
 from pacs_bridge.clock import Clock
 from pacs_bridge.errors import BridgeError, PermanentError, TransientError
+from pacs_bridge.ledger.home import LedgerHome
 from pacs_bridge.ledger.schema import MIGRATIONS, Migration, migrate
+from pacs_bridge.machine import Machine
 
 #: Errors that pass when the disk has space again or another process has let go.
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN",
@@ -32,6 +34,19 @@ class Database:
         For time stamps and leases.
     busy_timeout_s
         How long a transaction waits for another one's end.
+    migrations
+        That make the newest version.
+    home
+        Lets this machine have the file, or nobody; None: by what this machine is.
+
+    Raises
+    ------
+    TransientError
+        If the file cannot be used now.
+    PermanentError
+        ``ledger-elsewhere`` before anything of it is touched, ``data-folder-denied``;
+        ``ledger-unavailable`` if it is damaged; ``internal-error`` if it is of another program,
+        or of a later version of this one.
     """
 
     def __init__(
@@ -40,16 +55,21 @@ class Database:
         clock: Clock,
         busy_timeout_s: float = 30.0,
         migrations: Sequence[Migration] = MIGRATIONS,
+        home: LedgerHome | None = None,
     ) -> None:
         self.path = path
         self.clock = clock
         self._busy_timeout_s = busy_timeout_s
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-        with translated():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with self._borrowed() as connection:
+        self._home = home or LedgerHome(path, Machine.here(clock.boot_id()))
+        self._home.enter()
+        try:
+            with translated(), self._borrowed() as connection:
                 migrate(connection, migrations)
-        self._forget_other_boots()
+            self._forget_other_boots()
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -92,6 +112,7 @@ class Database:
         with suppress(queue.Empty):
             while True:
                 self._idle.get_nowait().close()
+        self._home.leave()
 
     @contextmanager
     def _borrowed(self) -> Iterator[sqlite3.Connection]:

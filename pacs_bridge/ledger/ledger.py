@@ -9,6 +9,7 @@ from pacs_bridge.clock import Clock, SystemClock
 from pacs_bridge.ledger.associations import AssociationBook
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.deliveries import DeliveryBox
+from pacs_bridge.ledger.home import LedgerHome
 from pacs_bridge.ledger.instances import InstanceBook
 from pacs_bridge.ledger.jobs import JobQueue
 from pacs_bridge.ledger.leftovers import Leftovers
@@ -42,6 +43,7 @@ class Ledger:
         clock: Clock | None = None,
         busy_timeout_s: float = 30.0,
         max_failures: int = 3,
+        home: LedgerHome | None = None,
     ) -> Ledger:
         """Open the ledger at ``path`` in the data folder, and make it when it is not there.
 
@@ -50,9 +52,9 @@ class Ledger:
         TransientError
             If the file cannot be opened now.
         PermanentError
-            If it is damaged, or of a later version of this program.
+            If it is damaged, of a later version of this program, or another machine's.
         """
-        database = Database(path, clock or SystemClock(), busy_timeout_s)
+        database = Database(path, clock or SystemClock(), busy_timeout_s, home=home)
         return cls(
             database=database,
             associations=AssociationBook(database),

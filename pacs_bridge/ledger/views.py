@@ -9,6 +9,7 @@ from datetime import datetime
 
 from inference.reasons import Reason
 from pacs_bridge.ledger.database import Database
+from pacs_bridge.ledger.glance import LedgerGlance
 from pacs_bridge.queue import DeliveryState, Priority, State
 
 _PRIORITIES = tuple(Priority)
@@ -87,7 +88,7 @@ class LedgerView:
         The ledger's file.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database | LedgerGlance) -> None:
         self._database = database
 
     def jobs(

@@ -14,7 +14,7 @@ from pacs_bridge.config.sources import (
 )
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.job_source import JobSources
-from pacs_bridge.log import JsonLog
+from pacs_bridge.log import JsonLog, Log
 from pacs_bridge.sources.configured_sources import RemoteSources, SeriesPlans
 from pacs_bridge.sources.dicomweb_archive import DicomwebArchive
 from pacs_bridge.sources.dimse_archive import DimseArchive
@@ -24,7 +24,9 @@ _GIB = 1 << 30
 
 
 def remote_archive(
-    source: DicomwebSourceConfig | DimseSourceConfig, config: BridgeConfig
+    source: DicomwebSourceConfig | DimseSourceConfig,
+    config: BridgeConfig,
+    log: Log | None = None,
 ) -> RemoteArchive:
     """The archive of a source; nothing is sent to it yet.
 
@@ -33,9 +35,13 @@ def remote_archive(
     source
         Of the configuration, or one like those.
     config
-        For our AE title and the log.
+        For our AE title.
+    log
+        None: the log of the configuration.
     """
-    log = JsonLog.open(config.log.file, IdentityHash.load(config.data_folder), config.log.level)
+    if log is None:
+        hide = IdentityHash.known(config.data_folder)
+        log = JsonLog.open(config.log.file, hide, config.log.level)
     if isinstance(source, DicomwebSourceConfig):
         return DicomwebArchive(source, log=log)
     calling = source.calling_ae_title or config.listener.ae_title

@@ -1,14 +1,24 @@
-"""What ``doctor`` makes of the peers that a site has."""
+"""What ``doctor`` makes of an installation and the peers that it has, without changing it."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from pynetdicom import AE, evt
 
+from pacs_bridge import network_disk
 from pacs_bridge.checkup import CheckResult, Health, check_up
+from pacs_bridge.clock import SystemClock
 from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.ledger.database import Database
+from pacs_bridge.ledger.home import LedgerHome
+from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.ledger.schema import MIGRATIONS
+from pacs_bridge.machine import Machine
+from pacs_bridge.queue import JobRequest
 
 VERIFICATION = "1.2.840.10008.1.1"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -81,3 +91,116 @@ def test_sources_and_web_destinations_that_cannot_be_reached_are_bad(
     found = {each.subject: each for each in check_up(config)}
     for subject in ("destination archive", "source vna", "source pacs", "source run"):
         assert found[subject].health is Health.BAD, subject
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything below a folder, but for the read marks that SQLite's readers share."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
+        for path in folder.rglob("*")
+        if not path.name.endswith("-shm")
+    }
+
+
+def results(config: BridgeConfig) -> dict[str, CheckResult]:
+    return {each.subject: each for each in check_up(config)}
+
+
+def test_nothing_is_made_where_nothing_is_yet(
+    make_config: Callable[..., BridgeConfig], ram_folder: Path
+) -> None:
+    config = make_config(
+        log='{ file = "log/bridge.jsonl" }',
+        control="{ port = 0 }",
+        sources='[{ name = "vna", kind = "dicomweb", url = "http://127.0.0.1:1" }]',
+    )
+    before = files(ram_folder)
+
+    found = results(config)
+
+    assert (found["ledger"].detail, found["start"].health) == ("none yet", Health.GOOD)
+    assert files(ram_folder) == before
+    assert not config.data_folder.exists()
+
+
+def test_a_service_that_runs_is_looked_at_and_left_alone(
+    make_config: Callable[..., BridgeConfig],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        config = make_config(listener=_listener(port))
+        ledger = Ledger.open(config.ledger_path)
+        ledger.jobs.submit(JobRequest("1.2.3", 1, "all", "m", ("archive",)))
+        claim = ledger.jobs.claim("w", 60.0)
+        before = files(config.data_folder)
+
+        found = results(config)
+
+        assert (found["ledger"].health, found["ledger"].detail) == (Health.GOOD, "1 claimed")
+        assert found["start"].health is Health.GOOD
+        assert files(config.data_folder) == before
+        ledger.jobs.heartbeat(claim, 60.0)
+        ledger.close()
+        stopped = results(config)
+    assert (stopped["ledger"].detail, stopped["listener.port"].health) == ("1 claimed", Health.BAD)
+
+
+def test_the_ledger_of_a_bridge_on_another_machine_is_left_alone(
+    make_config: Callable[..., BridgeConfig],
+    clock: SystemClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = make_config()
+    home = LedgerHome(config.ledger_path, Machine("bridge1", "its id", clock.boot_id()))
+    ledger = Ledger.open(config.ledger_path, clock, home=home)
+    ledger.jobs.submit(JobRequest("1.2.3", 1, "all", "m", ("archive",)))
+    claim = ledger.jobs.claim("w", 60.0)
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("22 1 0:40 / / rw - nfs4 bridge1:/ rw\n")
+    monkeypatch.setattr(network_disk, "_MOUNTS", mounts)
+    before = files(config.data_folder)
+
+    found = results(config)["ledger"]
+
+    assert found.health is Health.DOUBT
+    assert "bridge1" in found.detail
+    assert files(config.data_folder) == before
+    ledger.jobs.heartbeat(claim, 60.0)
+    ledger.close()
+
+
+def test_an_older_ledger_is_left_to_the_next_start_and_a_later_one_is_bad(
+    make_config: Callable[..., BridgeConfig], clock: SystemClock
+) -> None:
+    config = make_config()
+    Database(config.ledger_path, clock, migrations=MIGRATIONS[:4]).close()
+    before = files(config.data_folder)
+    older = results(config)["ledger"]
+    assert (older.health, "version 4" in older.detail) == (Health.GOOD, True)
+    assert files(config.data_folder) == before
+
+    later = [*MIGRATIONS, lambda _: None]
+    Database(config.ledger_path, clock, migrations=later).close()
+    assert results(config)["ledger"].health is Health.BAD
+
+
+def test_what_serve_refuses_is_bad(
+    make_config: Callable[..., BridgeConfig], ram_folder: Path
+) -> None:
+    (ram_folder / "data").write_text("a file where the folder should be")
+    (ram_folder / "token").write_text("short")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = make_config(
+            listener=_listener(taken.getsockname()[1]),
+            control='{ port = 0, token_file = "token" }',
+            log='{ file = "token/bridge.jsonl" }',
+        )
+        found = results(config)
+    for key in ("data_folder", "listener.port", "control.token_file", "log.file"):
+        assert found[key].health is Health.BAD, key
+    assert "start" not in found
+
+
+def _listener(port: int) -> str:
+    return f'{{ port = {port}, peers = [{{ ae_title = "*", addresses = ["127.0.0.1"] }}] }}'

@@ -25,6 +25,7 @@ def test_a_machine_that_is_started_again_counts_against_no_job(bench):
         claim = bench.queue.claim("w", LEASE_S)
         assert (claim.job_id, claim.attempt) == (job_id, 1)
         bench.clock.boot = f"boot {boot}"
+        bench.close()
         bench = bench.reopen()
         assert bench.state(job_id) is State.READY
 
@@ -38,6 +39,7 @@ def test_after_a_boot_every_lease_is_over_and_every_wait_due(bench):
 
     bench.clock.boot = "second boot"
     bench.clock.steady = 5.0
+    bench.close()
     again = bench.reopen().queue
 
     assert {again.claim("w", LEASE_S).job_id for _ in range(2)} == {held.job_id, failed.job_id}

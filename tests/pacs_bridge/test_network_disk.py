@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from inference.reasons import Reason
-from pacs_bridge.archive import network_disk as module
-from pacs_bridge.archive.network_disk import network_disk
+from pacs_bridge import network_disk as module
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.errors import PermanentError
+from pacs_bridge.network_disk import network_disk
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw
@@ -19,6 +19,8 @@ MOUNTS = """\
 32 22 0:41 / /mnt/with\\040space rw master:1 - cifs //filer/x rw
 33 22 0:42 / /twice rw - nfs filer:/twice rw
 34 22 8:3 / /twice rw - ext4 /dev/sdc1 rw
+35 22 0:43 / /scratch rw - lustre mds@tcp:/scratch rw
+36 22 0:44 / /host rw - virtiofs host rw
 a line of another kind
 """
 
@@ -27,7 +29,8 @@ a line of another kind
     ("folder", "kind"),
     [
         ("/srv/run", ""), ("/data/run", "nfs4"), ("/data", "nfs4"), ("/database", ""),
-        ("/data/local/run", ""), ("/mnt/with space/run", "cifs"), ("/twice/run", ""),
+        ("/scratch/a", "lustre"), ("/host/a", "virtiofs"), ("/data/local/run", ""),
+        ("/mnt/with space/run", "cifs"), ("/twice/run", ""),
     ],
 )  # fmt: skip
 def test_the_disk_of_a_folder_is_the_innermost_mount(tmp_path, folder, kind):

@@ -12,7 +12,11 @@ from typing import Final
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _NETWORK: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "fuse.sshfs", "davfs", "fuse.davfs2"}
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "fuse.sshfs", "davfs"),
+        *("fuse.davfs2", "ceph", "fuse.ceph-fuse", "lustre", "gpfs", "beegfs", "fuse.glusterfs"),
+        *("pvfs2", "fuse.juicefs", "gfs2", "ocfs2", "9p", "virtiofs"),
+    }
 )
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
