@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,7 +165,7 @@ def device_computes(device: str) -> bool:
 
 
 class WarmSegmenters:
-    """The last segmenter that was used, ready for the next series.
+    """The last segmenter that was used, ready for the next series. For any number of threads.
 
     Parameters
     ----------
@@ -180,21 +181,23 @@ class WarmSegmenters:
         self._stores = tuple(stores)
         self._device = device
         self._precision = precision
+        self._lock = threading.Lock()
         self._warm: tuple[str, PostprocessingConfig, Segmenter] | None = None
 
     def get(self, model: str, cleanup: PostprocessingConfig | None = None) -> Segmenter:
         """The segmenter of a model with a route's postprocessing. Raises as ``open_segmenter``."""
         wanted = cleanup or PostprocessingConfig()
-        if self._warm is None or self._warm[:2] != (model, wanted):
-            self._warm = None  # two models at once may be one too many for the memory
-            choice = SegmenterChoice(
-                self._device,
-                postprocessing=postprocessing_spec(wanted),
-                precision=self._precision,
-                smooth_borders=wanted.smooth_borders,
-            )
-            self._warm = (model, wanted, open_segmenter(model, self._stores, choice))
-        return self._warm[2]
+        with self._lock:
+            if self._warm is None or self._warm[:2] != (model, wanted):
+                self._warm = None  # two models at once may be one too many for the memory
+                choice = SegmenterChoice(
+                    self._device,
+                    postprocessing=postprocessing_spec(wanted),
+                    precision=self._precision,
+                    smooth_borders=wanted.smooth_borders,
+                )
+                self._warm = (model, wanted, open_segmenter(model, self._stores, choice))
+            return self._warm[2]
 
     def device_computes(self) -> bool:
         """Whether the device is still of use to this process."""

@@ -106,8 +106,12 @@ class Trials:
             The one that was at work, or was to be, and one of each other model of this machine;
             they may be loaded when they are first used.
         """
-        if reason in COUNTED + _OF_STORE:
+        if self.is_of_device(reason):
             return lambda: try_segmenters(segmenters)
         if reason in _OF_FOLDER:
             return lambda: try_folder(self.folder)
         return None
+
+    def is_of_device(self, reason: Reason) -> bool:
+        """Whether the trial of what failed for a reason segments something."""
+        return reason in COUNTED + _OF_STORE

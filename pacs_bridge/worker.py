@@ -233,16 +233,25 @@ class Worker:
                 self._conclude(job, report)
             return
         # not before the error is gone, and with it what its frames hold of memory and card
-        self._retry(job, failure, limit)
+        with limit.paused():  # a trial has a limit of its own
+
+            def at_device() -> None:
+                turn.enter(Stage.SEGMENT, lambda: self._check(job.claim, lease, turn))
+
+            self._retry(job, failure, at_device)
+
+    def _check(self, claim: JobClaim, lease: KeptLease, turn: Turn) -> None:
+        """Raise what ends the job in the middle of it, if anything does."""
+        if lease.is_lost:
+            raise LeaseLostError(f"job {claim.job_id}")
+        if self._leave.is_set() or self._abandoned.is_set() or turn.gives_way:
+            raise _LeavingError
 
     def _process(
         self, job: ClaimedJob, lease: KeptLease, limit: TimeLimit, turn: Turn
     ) -> SeriesReport:
         def check() -> None:
-            if lease.is_lost:
-                raise LeaseLostError(f"job {job.claim.job_id}")
-            if self._leave.is_set() or self._abandoned.is_set() or turn.gives_way:
-                raise _LeavingError
+            self._check(job.claim, lease, turn)
 
         def enter(stage: Stage) -> None:
             with limit.paused():
@@ -312,17 +321,16 @@ class Worker:
             self._is_device_broken = True
             self.abandon()
 
-    def _retry(self, job: ClaimedJob, failure: _Failure, limit: TimeLimit) -> None:
+    def _retry(self, job: ClaimedJob, failure: _Failure, at_device: Callable[[], None]) -> None:
         """Wait and try again, here or where the machine is fit."""
         reason, detail = failure.reason, failure.detail
         job.discard()
-        if self._is_machine_to_blame(job.claim, reason):
+        if self._is_machine_to_blame(job.claim, reason, at_device):
             self._release(job.claim)
             return
         policy = self._config.workers.retry.policy(failure.max_attempts)
         policy = replace(policy, least_wait_s=failure.wait_s)
-        with limit.paused():
-            state = self._tell(lambda: self._queue.retry(job.claim, reason, detail, policy))
+        state = self._tell(lambda: self._queue.retry(job.claim, reason, detail, policy))
         self._log.warning(
             "job-failed", job=job.claim.job_id, state=state, reason=reason, detail=detail
         )
@@ -333,7 +341,9 @@ class Worker:
         is_own = path.is_relative_to(self._config.data_folder)
         return f"{path.name}: {said}" if is_own else said
 
-    def _is_machine_to_blame(self, claim: JobClaim, reason: Reason) -> bool:
+    def _is_machine_to_blame(
+        self, claim: JobClaim, reason: Reason, at_device: Callable[[], None]
+    ) -> bool:
         routes = {claim.request.model: claim.request.route}
         for each in self._config.routes:
             routes.setdefault(each.model, each.name)
@@ -354,6 +364,8 @@ class Worker:
                 return tell()
             except TransientError as error:
                 self._log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
+        if self._trials.is_of_device(reason):
+            at_device()  # it is not beside the work of another, and loads no second model
                 if self._abandoned.is_set() or self._leave.wait(_LEDGER_WAIT_S):
                     raise
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, Thread
 
 import pytest
 import torch
@@ -46,6 +47,26 @@ def test_a_model_is_kept_warm_until_another_one_is_asked_for(tiny_models: Path) 
     smooth = segmenters.get("tiny", PostprocessingConfig(smooth_borders=True))
     added = set(smooth.identity.parameters) - set(first.identity.parameters)
     assert added == {("borders", "smooth")}
+
+
+def test_threads_that_ask_for_different_models_get_what_they_asked_for(tiny_models: Path) -> None:
+    segmenters = WarmSegmenters([ModelStore(tiny_models)], "cpu")
+    plain, smooth = PostprocessingConfig(), PostprocessingConfig(smooth_borders=True)
+    barrier = Barrier(2)
+    given: list[bool] = []
+
+    def ask(cleanup: PostprocessingConfig) -> None:
+        barrier.wait()
+        for _ in range(10):
+            made = segmenters.get("tiny", cleanup)
+            given.append((("borders", "smooth") in made.identity.parameters) == (cleanup is smooth))
+
+    threads = [Thread(target=ask, args=(each,)) for each in (plain, smooth)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert given == [True] * 20
 
 
 def test_without_any_model_there_is_no_preferred_one(tmp_path: Path) -> None:

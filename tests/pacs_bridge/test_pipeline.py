@@ -12,7 +12,7 @@ import pytest
 from pydicom import dcmread
 from pynetdicom.dsutils import split_dataset
 
-from dicom_seg.errors import SegmentationError
+from dicom_seg.errors import SegmentationError, SeriesRefusedError
 from dicom_seg.segmentation import EncodedSegmentation
 from inference.errors import ModelError
 from inference.label_map import LabelMap
@@ -246,6 +246,49 @@ def test_the_next_series_is_decoded_and_the_last_encoded_while_one_is_segmented(
     gate.open()
     pipeline.drain()
     assert [_state(ledger, job) for job in jobs] == [State.SENDING] * 3
+
+
+def test_the_trial_after_a_failure_waits_until_no_other_job_is_at_the_network(
+    submit: Callable[..., int],
+    pipeline: Pipeline,
+    fill: Callable[[int], None],
+    gate: Gate,
+    models: Models,
+    ledger: Ledger,
+    wait_for: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed = threading.Event()
+    loaded_beside: list[bool] = []
+    read_stack, get = process.read_stack, models.get
+
+    def short_of_memory(plan, progress) -> object:
+        if not gate.begun[0].is_set():
+            return read_stack(plan, progress=progress)
+        failed.set()
+        raise SeriesRefusedError(Reason.OOM_CPU, "a volume")
+
+    def watched(model: str, cleanup: object = None) -> Segmenter:
+        if failed.is_set():
+            loaded_beside.append(not gate.may_end[0].is_set())
+        return get(model, cleanup)
+
+    monkeypatch.setattr(process, "read_stack", short_of_memory)
+    monkeypatch.setattr(models, "get", watched)
+    first = submit()
+    fill(1)
+    assert gate.begun[0].wait(WAIT_S)
+    second = submit()
+    fill(2)
+    assert failed.wait(WAIT_S)
+    assert not gate.begun[1].wait(1.0)
+    gate.open()
+    pipeline.drain()
+
+    assert gate.calls == 2  # one series and a trial
+    assert loaded_beside
+    assert not any(loaded_beside)
+    assert [_state(ledger, job) for job in (first, second)] == [State.SENDING, State.RETRY]
 
 
 def test_results_with_and_without_overlap_are_equal(

@@ -691,6 +691,36 @@ def test_a_job_that_hangs_is_ended_with_its_process(
     assert (view.state, view.reason) == (State.DEAD, Reason.TIMEOUT)
 
 
+def test_the_trial_after_a_failure_uses_up_no_time_of_its_job(
+    received: Callable[..., int],
+    make_worker: Callable[[BridgeConfig], Worker],
+    ledger: Ledger,
+    models,
+    make_config: Callable[..., BridgeConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = make_worker(make_config(workers="{ job_timeout_s = 1.0 }"))
+    job = received()
+    ended = threading.Event()
+    monkeypatch.setattr("pacs_bridge.time_limit.os._exit", lambda _status: ended.set())
+    good = models.segmenter
+
+    class Slow:
+        identity = good.identity
+
+        def segment(self, volume, progress):
+            if volume.geometry.shape != TRIAL_SHAPE:
+                raise ModelError(Reason.OOM_GPU, "8 GiB")
+            ended.wait(2.0)
+            return good.segment(volume, progress)
+
+    models.segmenter = Slow()
+    worker.work_one("w")
+
+    assert not ended.is_set()
+    assert ledger.view.job(job).state is State.RETRY
+
+
 def test_waiting_for_the_lane_of_another_job_uses_up_no_time(
     received: Callable[..., int],
     make_worker: Callable[[BridgeConfig], Worker],
