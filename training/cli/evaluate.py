@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from inference.segmenter import Segmenter
+from training.cli.clinic_segmenter import (
+    clinic_segmenter,
+    precision_option,
+    whole_volume_option,
+)
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -28,7 +30,8 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--predictions", type=_FOLDER, help="Label files to judge in place of a model.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:0.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@precision_option
+@whole_volume_option
 @click.option(
     "--tolerance-mm",
     type=click.FloatRange(min=0, min_open=True),
@@ -58,6 +61,7 @@ def evaluate(
     out: Path,
     device: str,
     precision: str,
+    whole_volume: bool,
     tolerance_mm: float,
     tolerances: Path | None,
     rank: int,
@@ -91,7 +95,7 @@ def evaluate(
         else:
             assert store is not None
             assert model is not None
-            source = ModelLabels(_segmenter(store, model, device, precision))
+            source = ModelLabels(clinic_segmenter(store, model, device, precision, whole_volume))
         options = EvaluationOptions(limits, lambda line: click.echo(line, err=True))
         outcome = evaluate_cases(source, pairs, out, rank, world_size, options)
     except InferenceError as error:
@@ -103,12 +107,3 @@ def evaluate(
     click.echo(headline(outcome.cases))
     if outcome.failures:
         sys.exit(1)
-
-
-def _segmenter(store: Path, model: str, device: str, precision: str) -> Segmenter:
-    from inference.model_store import ModelStore
-    from inference.segmenter import SegmenterOptions, SegResNetSegmenter
-    from inference.windows import Precision, WindowSpec
-
-    windows = WindowSpec(precision=Precision(precision), channels_last=True)
-    return SegResNetSegmenter(ModelStore(store).load(model), SegmenterOptions(device, windows))

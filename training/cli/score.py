@@ -6,6 +6,13 @@ from pathlib import Path
 
 import click
 
+from training.cli.clinic_segmenter import (
+    AUTO,
+    clinic_segmenter,
+    precision_option,
+    whole_volume_option,
+)
+
 
 @click.command()
 @click.option(
@@ -22,14 +29,19 @@ import click
 @click.option(
     "--card", type=click.Path(dir_okay=False, path_type=Path), help="Model card to write as well."
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="bf16", show_default=True)
+@precision_option
+@whole_volume_option
 def score(
-    store: Path, model: str, seeds: int, out: Path, card: Path | None, precision: str
+    store: Path,
+    model: str,
+    seeds: int,
+    out: Path,
+    card: Path | None,
+    precision: str,
+    whole_volume: bool,
 ) -> None:
     """Judge a model on synthetic patients that no training saw, by the clinic's own path."""
     from inference.model_store import ModelStore
-    from inference.segmenter import SegmenterOptions, SegResNetSegmenter
-    from inference.windows import Precision, WindowSpec
     from training.model_card import model_card
     from training.synthetic_evaluation import (
         HELD_OUT_SEEDS,
@@ -39,8 +51,7 @@ def score(
         write_scores,
     )
 
-    windows = WindowSpec(precision=Precision(precision), channels_last=True)
-    segmenter = SegResNetSegmenter(ModelStore(store).load(model), SegmenterOptions(windows=windows))
+    segmenter = clinic_segmenter(store, model, "cpu", precision, whole_volume)
     scores = []
     for seed in HELD_OUT_SEEDS[:seeds]:
         scores += score_seeds(segmenter, [seed])
@@ -48,9 +59,12 @@ def score(
         click.echo(line, err=True)
     write_scores(scores, out)
     if card is not None:
+        chosen = (
+            dict(segmenter.identity.parameters)["precision"] if precision == AUTO else precision
+        )
         command = (
-            f"python -m training score --model {model} --seeds {seeds} --precision {precision}"
-            f" --store {store} --out {out.name}"
+            f"python -m training score --model {model} --seeds {seeds} --precision {chosen}"
+            f"{' --whole-volume' if whole_volume else ''} --store {store} --out {out.name}"
         )
         card.write_text(
             model_card(ModelStore(store).manifest(model), scores, command), encoding="utf-8"
