@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from training.cli.clinic_segmenter import (
+from training.clinic_segmenter import (
     clinic_segmenter,
     precision_option,
     whole_volume_option,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from training.cli.clinic_segmenter import (
+from training.clinic_segmenter import (
     AUTO,
     clinic_segmenter,
     precision_option,

@@ -1,4 +1,4 @@
-"""A model run as the clinic runs it: the same precision, the same windows."""
+"""A model run as the clinic runs it, and the options of commands that do so."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inference.model_store import embedded_store
 from pacs_bridge.models import SegmenterChoice, open_segmenter
-from training.cli.clinic_segmenter import AUTO, clinic_segmenter
+from training.clinic_segmenter import AUTO, clinic_segmenter
 from training.embedded import MODEL_NAME
 
 
