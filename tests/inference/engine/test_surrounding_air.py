@@ -9,7 +9,7 @@ import pytest
 from inference.engine.network_scan import NetworkScan
 from inference.engine.plan import WindowPlan, plan_windows
 from inference.engine.region import Region
-from inference.engine.surrounding_air import field_mm, surrounding_air
+from inference.engine.surrounding_air import narrowest_field_mm, surrounding_air
 from inference.geometry import Geometry
 from inference.intensity import ROBUST_INTENSITY
 from inference.network_grid import NetworkGrid
@@ -25,13 +25,18 @@ SPACING_MM = (5.0, 3.0, 3.0)
 WINDOWS = WindowSpec(window_voxels=32)
 
 
-def scan_of(hu: Hu, spacing_mm: tuple[float, float, float] = SPACING_MM) -> NetworkScan:
-    """The scan of an axial series with noise, as a 3 mm network sees it."""
-    noisy = np.where(
-        hu == PADDING_HU, hu, hu + np.random.default_rng(1).normal(0, 20, hu.shape)
-    ).astype(np.int16)
-    affine = np.diag([*spacing_mm, 1.0])[[2, 1, 0, 3]]
-    volume = Volume(noisy, Geometry.from_affine(affine, hu.shape))
+def scan_of(hu: Hu, tilt_mm: float = 0.0, to_lps: tuple[int, int, int] = (2, 1, 0)) -> NetworkScan:
+    """The scan of a series with noise, as a 3 mm network sees it.
+
+    ``tilt_mm`` moves each plane along its rows' order, as a tilted gantry does; ``to_lps`` says
+    which axis of ``hu`` runs along x, y and z: an axial series if it is not given.
+    """
+    noisy = np.where(hu < -1500, hu, hu + np.random.default_rng(1).normal(0, 20, hu.shape)).astype(
+        np.int16
+    )
+    affine = np.diag([*SPACING_MM, 1.0])
+    affine[1, 0] = tilt_mm
+    volume = Volume(noisy, Geometry.from_affine(affine[[*to_lps, 3]], hu.shape))
     return NetworkScan.of(volume, NetworkGrid.covering(volume.geometry, 3.0), ROBUST_INTENSITY)
 
 
@@ -108,15 +113,55 @@ def test_the_body_is_solid_whatever_gas_is_in_it() -> None:
     np.testing.assert_array_equal(surrounding_air(scan_of(full)), surrounding_air(scan_of(empty)))
 
 
-def test_a_small_field_padded_to_a_wide_matrix_is_small() -> None:
-    hu = np.full((12, 150, 150), float(PADDING_HU))
-    hu[:, 35:115, 35:115] = -1000.0  # a pneumothorax fills 240 mm
-    hu[:, 35:115, 35:48] = TISSUE
+def cut_chest(beside_hu: float, drift: int = 0) -> Hu:
+    """A pneumothorax fills a field of 240 mm amid 450 mm; ``drift`` rows to the next plane."""
+    hu = np.full((12, 150, 150), beside_hu)
+    for z, plane in enumerate(hu):
+        row = 15 + z * drift
+        plane[row : row + 80, 35:115] = -1000.0
+        plane[row : row + 80, 35:48] = TISSUE
+    return hu
 
-    scan = scan_of(hu)
 
-    np.testing.assert_allclose(field_mm(scan), [60, 240, 240], atol=6)
+@pytest.mark.parametrize("beside_hu", [float(PADDING_HU), -2000.0, -3024.0])
+def test_a_small_field_in_a_wide_matrix_is_small_whatever_lies_beside_it(beside_hu: float) -> None:
+    scan = scan_of(cut_chest(beside_hu))
+
+    assert narrowest_field_mm(scan) == 240
     assert not surrounding_air(scan).any()
+
+
+def test_the_planes_of_a_narrow_tilted_stack_do_not_add_up_to_a_wide_field() -> None:
+    hu = cut_chest(float(PADDING_HU))[:, 15:95, 35:115]
+    hu = np.concatenate([hu] * 5)  # 300 mm long
+
+    scan = scan_of(hu, tilt_mm=2.3)
+
+    assert scan.shape[1] * 3 > 350
+    assert narrowest_field_mm(scan) == 240
+    assert not surrounding_air(scan).any()
+
+
+def test_a_narrow_tilted_stack_that_somebody_set_upright_is_narrow() -> None:
+    scan = scan_of(cut_chest(float(PADDING_HU), drift=5))
+
+    assert narrowest_field_mm(scan) == 240
+    assert not surrounding_air(scan).any()
+
+
+def test_a_tilted_stack_of_wide_planes_is_as_wide_as_they_are() -> None:
+    scan = scan_of(chest(TISSUE), tilt_mm=2.3)
+
+    assert narrowest_field_mm(scan) == 450
+    assert surrounding_air(scan).mean() > 0.3
+
+
+def test_the_field_of_coronal_planes_is_that_of_the_axial_ones_across_them() -> None:
+    hu = np.full((80, 40, 150), AIR)  # 400 mm from front to back
+
+    assert narrowest_field_mm(scan_of(hu, to_lps=(2, 0, 1))) == 400
+    assert narrowest_field_mm(scan_of(hu[:50], to_lps=(2, 0, 1))) == 250
+    assert narrowest_field_mm(scan_of(hu, tilt_mm=1.0, to_lps=(2, 0, 1))) == 0
 
 
 def test_dark_streaks_of_metal_open_no_body() -> None:
