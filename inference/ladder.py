@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from inference.engine.arithmetic import windows_on_cpu
+from inference.engine.memory_fit import is_card
 from inference.engine.plan import Carry, usual_carry
-
-if TYPE_CHECKING:
-    from inference.segmenter import SegmenterOptions
+from inference.segmenter_options import SegmenterOptions
 
 
 def ladder(options: SegmenterOptions) -> list[SegmenterOptions]:
     """As asked for; with sums between layers in half precision; both on the CPU for a card."""
     ways = _with_fewer_bytes(options)
-    if options.device.split(":")[0] != "cpu":
+    if is_card(options.device):
         ways += _with_fewer_bytes(on_cpu(options))
     return ways
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,38 +16,40 @@ import numpy.typing as npt
 
 from inference.engine.arithmetic import threads
 from inference.engine.coarse_pass import CoarsePass
-from inference.engine.memory import (
-    MemoryNeed,
-    available_bytes,
-    free_bytes,
-    free_card_bytes,
-    gigabytes,
-    memory_need,
-)
+from inference.engine.memory import available_bytes, free_bytes, free_card_bytes, gigabytes
+from inference.engine.memory_fit import MemoryFit, MemoryMeter, is_card
+from inference.engine.memory_need import MemoryNeed, PlannedRun
 from inference.engine.network_scan import NetworkScan
-from inference.engine.plan import Carry, plan_windows, usual_carry
+from inference.engine.plan import plan_windows, usual_carry
 from inference.engine.region import Region
 from inference.engine.resource_errors import resource_errors
 from inference.errors import ModelError
 from inference.geometry import Geometry
 from inference.identity import SegmenterIdentity
-from inference.intensity import IntensitySpec
 from inference.label_map import LabelMap
 from inference.ladder import ladder, on_cpu
 from inference.network import build_network
 from inference.network_grid import NetworkGrid
 from inference.padding import clear_padding
-from inference.postprocessing import NO_POSTPROCESSING, PostprocessingSpec, postprocess
+from inference.postprocessing import NO_POSTPROCESSING, postprocess
 from inference.preprocessing import labels_to_source, standings_to_source
 from inference.reasons import Reason
+from inference.segmenter_options import SegmenterOptions
 from inference.standings import FIRST, STANDING_BYTES
-from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import Volume
 from inference.wanted_labels import keep_labels, wanted_labels
-from inference.windows import WindowSpec
 
 if TYPE_CHECKING:
     from inference.model_store import LoadedModel
+
+__all__ = [
+    "FittingSegmenter",
+    "Progress",
+    "SegResNetSegmenter",
+    "Segmenter",
+    "SegmenterOptions",
+    "fitted_segmenter",
+]
 
 #: Told the finished share of the work, 0 to 1, non-decreasing.
 Progress = Callable[[float], None]
@@ -87,12 +88,17 @@ class Segmenter(Protocol):
 class FittingSegmenter(Segmenter, Protocol):
     """A segmenter that settles how it runs once it knows the planes."""
 
-    def fitted(self, geometry: Geometry, *, is_read: bool = False) -> Segmenter:
-        """The segmenter for a scan of this size on this machine; see ``fitted_segmenter``."""
+    def fitted(
+        self, scans: Sequence[Geometry], *, is_read: bool = False, promised_bytes: int = 0
+    ) -> Segmenter:
+        """The segmenter for scans of this size on this machine; see ``fitted_segmenter``."""
+
+    def main_memory_bytes(self, geometry: Geometry) -> int:
+        """Main memory that a scan takes as it is asked for, beyond the scan itself."""
 
 
 def fitted_segmenter(
-    segmenter: Segmenter, geometry: Geometry, *, is_read: bool = False
+    segmenter: Segmenter, *scans: Geometry, is_read: bool = False, promised_bytes: int = 0
 ) -> Segmenter:
     """The segmenter that will run on planes like these.
 
@@ -103,10 +109,12 @@ def fitted_segmenter(
     ----------
     segmenter
         One that does not care is returned as it is.
-    geometry
-        Of the scan.
+    scans
+        Segmented one after the other in one way, that of the scan that needs most.
     is_read
-        Whether the scan is in memory already.
+        Whether they are in memory already.
+    promised_bytes
+        Main memory that others in this process will take.
 
     Raises
     ------
@@ -115,48 +123,7 @@ def fitted_segmenter(
     """
     if not isinstance(segmenter, FittingSegmenter):
         return segmenter
-    return segmenter.fitted(geometry, is_read=is_read)
-
-
-@dataclass(frozen=True, slots=True)
-class SegmenterOptions:
-    """How a model is run; the default is as published.
-
-    Parameters
-    ----------
-    device
-        ``cpu``, ``cuda`` or ``cuda:0`` and so on, as torch names them.
-    windows
-        Window size, overlap and arithmetic.
-    intensity
-        In place of the model's own; ``PUBLISHED_INTENSITY`` for the published chain to the
-        letter.
-    postprocessing
-        Clean-up of the result.
-    body_only
-        Air around the patient is not computed: windows are laid over the body.
-    carry
-        How sums wait for the next layer of windows; None: as the precision asks for.
-    structures
-        Names of those that are wanted; all others become background. Empty: all.
-    smooth_borders
-        Borders run between the voxels of the network's grid, where interpolated scores of the
-        classes have them, instead of along its voxels.
-    """
-
-    device: str = "cpu"
-    windows: WindowSpec = field(default_factory=WindowSpec)
-    intensity: IntensitySpec | None = None
-    postprocessing: PostprocessingSpec = NO_POSTPROCESSING
-    body_only: bool = False
-    carry: Carry | None = None
-    structures: tuple[str, ...] = ()
-    smooth_borders: bool = False
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.structures if name not in STRUCTURE_BY_NAME]
-        if unknown:
-            raise ValueError(f"no such structure: {', '.join(unknown)}")
+    return segmenter.fitted(scans, is_read=is_read, promised_bytes=promised_bytes)
 
 
 class SegResNetSegmenter:
@@ -172,6 +139,8 @@ class SegResNetSegmenter:
         Segments coarsely to find the wanted structures; None: the whole body is computed.
     memory
         Tells the main memory that can be had, bytes; None: not known.
+    card_memory
+        Tells the same of a card.
     """
 
     def __init__(
@@ -180,14 +149,14 @@ class SegResNetSegmenter:
         options: SegmenterOptions | None = None,
         finder: Segmenter | None = None,
         memory: Callable[[], int | None] = available_bytes,
+        card_memory: Callable[[str], int] = free_card_bytes,
     ) -> None:
         self._options = options or SegmenterOptions()
         self._model = model
         self._finder = finder if self._options.structures else None
-        self._memory = memory
+        self._memory = MemoryMeter(memory, card_memory)
         self._intensity = self._options.intensity or model.manifest.intensity
         self._execution: tuple[tuple[str, str], ...] = ()
-        self._is_fitted = False
         self._load()
 
     def _load(self) -> None:
@@ -240,30 +209,32 @@ class SegResNetSegmenter:
             execution=self._execution,
         )
 
-    def fitted(self, geometry: Geometry, *, is_read: bool = False) -> Segmenter:
+    def fitted(
+        self, scans: Sequence[Geometry], *, is_read: bool = False, promised_bytes: int = 0
+    ) -> Segmenter:
         """The same segmenter, run in the first way that fits; see ``fitted_segmenter``.
 
         Tried in this order: as asked for; sums between layers in half precision; on the CPU
         in place of the card.
         """
-        free: int | None
         for options in ladder(self._options):
-            need = self._need(geometry, options)
-            if options.device.split(":")[0] != "cpu":
-                free, wanted = free_card_bytes(options.device), need.device
-            else:
-                wanted = need.beyond_source if is_read else need.all_in_main_memory
-                free = free_bytes(wanted, self._memory)
-            if free is None or wanted <= free:
-                return self._as(options, wanted, free)
-        text = (
-            f"{gigabytes(wanted)} needed for {geometry.shape} voxels, {gigabytes(free)} available"
-        )
-        raise ModelError(Reason.OOM_CPU, text)
+            needs = [self._need(each, options) for each in scans]
+            found = self._memory.fit(
+                options.device, needs, is_read=is_read, promised=promised_bytes
+            )
+            if found.is_enough:
+                return self._as(options, found)
+        voxels = " and ".join(str(each.shape) for each in scans)
+        wanted, free = gigabytes(found.main), gigabytes(found.main_free)
+        raise ModelError(Reason.OOM_CPU, f"{wanted} needed for {voxels} voxels, {free} available")
 
     def need(self, geometry: Geometry) -> MemoryNeed:
         """Memory for a scan of this size if nothing of it is air."""
         return self._need(geometry, self._options)
+
+    def main_memory_bytes(self, geometry: Geometry) -> int:
+        """Main memory for a scan of this size, beyond the scan itself."""
+        return self.need(geometry).main_bytes(on_card=self._on_card, is_read=True)
 
     def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
         """Label every voxel of ``volume``; see ``Segmenter``.
@@ -278,9 +249,9 @@ class SegResNetSegmenter:
 
         options, begun = self._options, 0.0
         with resource_errors():
-            wanted = self.need(volume.geometry).beyond_source
-            free = free_bytes(wanted, self._memory)
-            if self._on_cpu and free is not None and wanted > free:
+            wanted = self.main_memory_bytes(volume.geometry)
+            free = free_bytes(wanted, self._memory.main)
+            if free is not None and wanted > free:
                 text = f"{gigabytes(wanted)} needed, {gigabytes(free)} available"
                 raise ModelError(Reason.OOM_CPU, text)
             grid = NetworkGrid.covering(volume.geometry, self._model.manifest.spacing_mm)
@@ -319,8 +290,8 @@ class SegResNetSegmenter:
         return cleaned
 
     @property
-    def _on_cpu(self) -> bool:
-        return self._options.device.split(":")[0] == "cpu"
+    def _on_card(self) -> bool:
+        return is_card(self._options.device)
 
     def _compute(
         self,
@@ -340,11 +311,9 @@ class SegResNetSegmenter:
         segment_scan(network, scan, plan, found, report)
 
     def _note_left_out(self, region: Region | None) -> None:
-        """Say in the identity what was not computed, one share for each scan since ``fitted``."""
-        facts = dict(self._execution) if self._is_fitted else {}
+        """Say in the identity what was not computed of the last scan."""
         share = f"{0 if region is None else 1 - region.share:.1%}"
-        facts[_LEFT_OUT] = " ".join(filter(None, (facts.get(_LEFT_OUT), share)))
-        self._execution = tuple(facts.items())
+        self._execution = tuple({**dict(self._execution), _LEFT_OUT: share}.items())
 
     def _need(self, geometry: Geometry, options: SegmenterOptions) -> MemoryNeed:
         """Memory for a scan of this size if nothing of it is air."""
@@ -354,27 +323,36 @@ class SegResNetSegmenter:
         everything = Region.everything(grid) if options.body_only else None
         features = self._network.features
         plan = plan_windows(grid, options.windows, features, everything, options.carry)
-        kept = STANDING_BYTES if options.smooth_borders else 1
-        is_cleaned = options.postprocessing != NO_POSTPROCESSING
-        need = memory_need(plan, features, grid, geometry.shape, kept, is_cleaned)
+        run = PlannedRun(
+            plan=plan,
+            features=features,
+            classes=self._network.classes,
+            grid=grid,
+            source=geometry.shape,
+            grid_voxel_bytes=STANDING_BYTES if options.smooth_borders else 1,
+            is_cleaned=options.postprocessing != NO_POSTPROCESSING,
+            on_card=is_card(options.device),
+        )
+        need = run.memory_need()
         if not isinstance(self._finder, SegResNetSegmenter):
             return need
         labels = math.prod(geometry.shape) + math.prod(grid)
-        return need.with_coarse_pass(self._finder.need(geometry), labels)
+        of_finder = self._finder._options
+        is_there = is_card(of_finder.device) == is_card(options.device)
+        finding = of_finder if is_there else on_cpu(of_finder)
+        return need.with_coarse_pass(self._finder._need(geometry, finding), labels)
 
-    def _as(self, options: SegmenterOptions, wanted: int, free: int | None) -> SegResNetSegmenter:
+    def _as(self, options: SegmenterOptions, found: MemoryFit) -> SegResNetSegmenter:
         """The same segmenter with other options, and with what is known of its run."""
         other = copy.copy(self)
         other._options = options
         if options.device != self._options.device:
             other._load()
             other._finder = _finder_on_cpu(self._finder)
-        other._is_fitted = True
         other._execution = (
             ("asked_device", self._options.device),
             ("device", options.device),
-            ("estimated_memory", gigabytes(wanted)),
-            ("available_memory", gigabytes(free) if free is not None else "unknown"),
+            *found.facts,
             ("sums", str(options.carry or usual_carry(options.windows.precision))),
             ("threads", str(threads())),
         )
@@ -391,4 +369,4 @@ def _finder_on_cpu(finder: Segmenter | None) -> Segmenter | None:
     """The coarse pass beside a network on the CPU: a card that is full has no room for it."""
     if not isinstance(finder, SegResNetSegmenter):
         return finder
-    return finder._as(on_cpu(finder._options), 0, None)
+    return finder._as(on_cpu(finder._options), MemoryFit(0, None))

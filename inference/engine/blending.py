@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 
+from inference.engine.plan import head_voxels
 from inference.engine.ranking import near_borders, rank
 from inference.engine.split_network import SplitNetwork, importance_map
 from inference.engine.tiling import Tiling
@@ -20,9 +21,6 @@ from inference.standings import FIRST, SECOND, STANDING_BYTES
 #: Told the first voxel along a and b of a finished ``(a, b, c, 1)`` block of uint8 labels, or
 #: of ``(a, b, c, 4)`` standings.
 Emit = Callable[[int, int, torch.Tensor], None]
-
-#: Voxels whose logits exist at a time: a few MB, which stay in a processor's cache.
-_CPU_VOXELS, _GPU_VOXELS = 8192, 1 << 18
 
 
 class Blend:
@@ -61,7 +59,7 @@ class Blend:
         self._carry = torch.zeros(
             (tiling.carried, rows, columns, width), dtype=carry_type, device=device
         )
-        count = _CPU_VOXELS if device.type == "cpu" else _GPU_VOXELS
+        count = head_voxels(on_card=device.type != "cpu")
         self._logits = torch.empty((count, self._head.shape[1]), device=device)
         self._layer = 0  # first voxel of the layer along a
         self._waiting = 0  # planes of the carry that hold sums of earlier layers

@@ -16,6 +16,13 @@ from inference.engine.tiling import Order, Tiling, fitted_tiling, published_tili
 from inference.windows import Precision, WindowSpec
 
 _FLOAT_BYTES = 4
+#: Voxels whose logits exist at a time: a few MB, which stay in a processor's cache.
+_CPU_VOXELS, _CARD_VOXELS = 8192, 1 << 18
+
+
+def head_voxels(*, on_card: bool) -> int:
+    """How many voxels go through the last layer at a time."""
+    return _CARD_VOXELS if on_card else _CPU_VOXELS
 
 
 class Carry(StrEnum):

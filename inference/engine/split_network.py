@@ -69,6 +69,11 @@ class SplitNetwork:
         return int(self.weight.shape[1])
 
     @property
+    def classes(self) -> int:
+        """Channels of the second part."""
+        return int(self.weight.shape[0])
+
+    @property
     def device(self) -> torch.device:
         """Where the network runs."""
         return self.weight.device

@@ -335,7 +335,7 @@ def test_what_a_coarse_pass_does_not_find_is_looked_for_everywhere(
     assert blind.labels[:20].any()
 
 
-def test_the_share_that_is_left_out_is_told_for_each_scan(model: LoadedModel) -> None:
+def test_the_share_that_is_left_out_is_that_of_the_last_scan(model: LoadedModel) -> None:
     options = SegmenterOptions(windows=SMALL_WINDOWS, body_only=True)
     air, small = (
         Volume(
@@ -344,12 +344,15 @@ def test_the_share_that_is_left_out_is_told_for_each_scan(model: LoadedModel) ->
         )
         for side in (120, 16)
     )
-    fitted = fitted_segmenter(SegResNetSegmenter(model, options), air.geometry)
+    fitted = fitted_segmenter(SegResNetSegmenter(model, options), air.geometry, small.geometry)
 
-    fitted.segment(air)
-    fitted.segment(small)
+    shares = []
+    for volume in (air, small):
+        fitted.segment(volume)
+        shares.append(dict(fitted.identity.execution)["outside_region"])
 
-    assert dict(fitted.identity.execution)["outside_region"] == "100.0% 0.0%"
+    assert shares == ["100.0%", "0.0%"]
+    assert "device" in dict(fitted.identity.execution)
     again = fitted_segmenter(fitted, air.geometry)
     assert "outside_region" not in dict(again.identity.execution)
 
@@ -394,7 +397,7 @@ def least_memory(model: LoadedModel, options: SegmenterOptions | None = None) ->
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            SegResNetSegmenter(model, options, memory=lambda size=middle: size).fitted(SCAN)
+            SegResNetSegmenter(model, options, memory=lambda size=middle: size).fitted([SCAN])
             high = middle
         except InferenceError:
             low = middle
@@ -413,6 +416,38 @@ def test_a_scan_that_does_not_fit_is_refused_before_the_work(
     assert seen == []
 
 
+def test_the_way_is_that_of_the_scan_that_needs_most_whichever_has_most_voxels(
+    model: LoadedModel,
+) -> None:
+    fine, wide = (
+        Geometry.from_affine(np.diag([mm] * 3 + [1.0])[[2, 1, 0, 3]], shape)
+        for mm, shape in ((0.5, (160, 160, 160)), (5.0, (80, 120, 120)))
+    )
+    needs = [
+        SegResNetSegmenter(model).need(scan).main_bytes(on_card=False, is_read=False)
+        for scan in (fine, wide)
+    ]
+    segmenter = SegResNetSegmenter(model, memory=lambda: needs[1] - 1)
+
+    ways = [
+        dict(fitted_segmenter(segmenter, *scans).identity.parameters).get("sums")
+        for scans in ([fine], [wide], [fine, wide], [wide, fine])
+    ]
+
+    assert needs[0] < needs[1]
+    assert ways == [None, "fp16", "fp16", "fp16"]
+
+
+def test_memory_that_others_will_take_is_not_free(model: LoadedModel) -> None:
+    just_enough = least_memory(model)
+
+    assert SegResNetSegmenter(model, memory=lambda: just_enough + 7).fitted(
+        [SCAN], promised_bytes=7
+    )
+    with pytest.raises(InferenceError):
+        SegResNetSegmenter(model, memory=lambda: just_enough + 7).fitted([SCAN], promised_bytes=8)
+
+
 def test_a_scan_that_was_read_is_not_counted_again(model: LoadedModel) -> None:
     just_enough = least_memory(model)
     scan_bytes = 2 * SCAN.shape[0] * SCAN.shape[1] * SCAN.shape[2]
@@ -423,18 +458,46 @@ def test_a_scan_that_was_read_is_not_counted_again(model: LoadedModel) -> None:
         fitted_segmenter(segmenter, SCAN)
 
 
-def test_a_full_card_makes_way_for_the_cpu_and_takes_nothing_of_what_was_asked_for(
-    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def beside_a_card(model: LoadedModel, main: int | None = None, card: int = 1) -> SegResNetSegmenter:
+    """A segmenter as on a machine with a card, which has so many bytes free."""
     options = SegmenterOptions(
         windows=WindowSpec(window_voxels=48, overlap=0.5), structures=("liver",)
     )
-    asked = SegResNetSegmenter(model, options, SegResNetSegmenter(model))
-    for each in (asked, asked._finder):  # as on a machine with a card
+    made = SegResNetSegmenter(
+        model, options, SegResNetSegmenter(model), lambda: main, lambda _device: card
+    )
+    for each in (made, made._finder):
         each._options = dataclasses.replace(each._options, device="cuda:0")
-    monkeypatch.setattr("inference.segmenter.free_card_bytes", lambda _device: 1)
+    return made
 
-    fitted = asked.fitted(SCAN)
+
+def test_main_memory_has_to_do_beside_a_card_too(model: LoadedModel) -> None:
+    needed = beside_a_card(model).main_memory_bytes(SCAN) + 2 * SCAN.shape[0] * 200 * 200
+
+    fits = beside_a_card(model, needed, card=10**11).fitted([SCAN])
+    with pytest.raises(InferenceError) as refused:
+        beside_a_card(model, needed - 1, card=10**11).fitted([SCAN])
+
+    assert fits._options.device == "cuda:0"
+    assert needed < SegResNetSegmenter(model).main_memory_bytes(SCAN)
+    assert refused.value.reason is Reason.OOM_CPU
+
+
+def test_a_scan_beside_a_card_that_has_no_main_memory_is_refused_before_the_work(
+    model: LoadedModel, long_volume: Volume
+) -> None:
+    with pytest.raises(InferenceError) as refused:
+        beside_a_card(model, main=10**4).segment(long_volume)
+
+    assert refused.value.reason is Reason.OOM_CPU
+
+
+def test_a_full_card_makes_way_for_the_cpu_and_takes_nothing_of_what_was_asked_for(
+    model: LoadedModel,
+) -> None:
+    asked = beside_a_card(model)
+
+    fitted = asked.fitted([SCAN])
 
     assert fitted._options == dataclasses.replace(asked._options, device="cpu")
     assert fitted._finder._options.device == "cpu"
@@ -451,7 +514,7 @@ def test_what_is_kept_for_the_next_window_is_given_back_before_a_scan_is_refused
         asked.append(1)
         return just_enough if len(asked) > 1 else just_enough // 2
 
-    assert SegResNetSegmenter(model, memory=memory).fitted(SCAN)
+    assert SegResNetSegmenter(model, memory=memory).fitted([SCAN])
 
 
 def test_clean_up_and_a_coarse_pass_count(model: LoadedModel) -> None:

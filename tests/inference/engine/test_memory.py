@@ -1,16 +1,13 @@
-"""What memory there is, and what a run takes."""
+"""What memory there is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 
-from inference.engine.memory import available_bytes, memory_need
-from inference.engine.plan import plan_windows
-from inference.engine.region import Region
-from inference.windows import Precision, WindowSpec
+from inference.engine.memory import available_bytes, free_card_bytes
 
 GIB = 2**30
 
@@ -42,55 +39,31 @@ def test_a_system_that_does_not_tell_is_not_guessed_at(tmp_path: Path) -> None:
     assert available_bytes(tmp_path / "none", tmp_path / "none") is None
 
 
-def test_what_is_kept_of_a_voxel_of_the_grid_counts() -> None:
-    grid, source = (80, 90, 100), (160, 256, 256)
-    plan = plan_windows(grid, WindowSpec(window_voxels=32), 32)
+class Gauge:
+    """A card with 3 GiB free, of which torch holds two more and uses half a one."""
 
-    labels, standings = (memory_need(plan, 32, grid, source, each) for each in (1, 4))
+    def mem_get_info(self, device: str) -> tuple[int, int]:
+        return 3 * GIB, 80 * GIB
 
-    assert standings.host - labels.host == 3 * 80 * 90 * 100
-    assert (standings.device, standings.source) == (labels.device, labels.source)
+    def memory_reserved(self, device: str) -> int:
+        return 2 * GIB
 
-
-def test_a_long_scan_takes_little_more_than_a_short_one() -> None:
-    spec = WindowSpec(precision=Precision.BF16, channels_last=True)
-
-    def need(slices: int) -> int:
-        grid, source = (slices, 287, 287), (slices, 512, 512)
-        plan = plan_windows(grid, spec, 32, Region.everything(grid))
-        return memory_need(plan, 32, grid, source).device
-
-    assert need(1600) < 1.05 * need(397)
-    assert need(397) < 1.3e9
+    def memory_allocated(self, device: str) -> int:
+        return GIB // 2
 
 
-def limbs(rng: np.random.Generator, shape: tuple[int, int, int]) -> Region:
-    """A trunk that may be missing, legs and arms, each as long as it happens to be."""
-    block = 4
-    k, j, i = np.indices([-(-extent // block) for extent in shape]) * block
-    top, bottom = shape[0] * rng.uniform(0.2, 0.5), shape[0] * rng.uniform(0.6, 0.9)
-    middle_j, middle_i = shape[1] / 2 + rng.uniform(-9, 9), shape[2] / 2
-    mask = np.zeros(k.shape, dtype=np.bool_)
-    if rng.random() < 0.5:
-        wide = np.hypot((j - middle_j) / rng.uniform(8, 16), (i - middle_i) / rng.uniform(10, 18))
-        mask |= (wide < 1) & (k >= top) & (k < bottom)
-    apart, radius = rng.uniform(6, 18), rng.uniform(4, 8)
-    for side in (-1, 1):
-        away = np.hypot(j - middle_j - rng.uniform(-13, 13), i - middle_i - side * apart)
-        mask |= (away < radius) & (k < bottom) & (k > rng.uniform(0, 32))
-        if rng.random() < 0.5:
-            away = np.hypot(j - middle_j + rng.uniform(-13, 13), i - middle_i - side * 22)
-            mask |= (away < 4) & (k > top)
-    return Region(mask, block, shape)
+def test_what_torch_keeps_for_its_next_tensor_is_free() -> None:
+    assert free_card_bytes("cuda:0", Gauge()) == 3 * GIB + 3 * GIB // 2
 
 
-def test_no_region_takes_more_than_was_estimated_for_the_whole_scan(
-    rng: np.random.Generator,
-) -> None:
-    spec = WindowSpec(window_voxels=16, precision=Precision.BF16)
-    shape = (170, 54, 54)
-    estimated = plan_windows(shape, spec, 32, Region.everything(shape)).held_bytes(32)
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_card_has_as_much_after_a_tensor_as_before_it() -> None:
+    torch.zeros(1, device="cuda")
+    before = free_card_bytes("cuda")
+    block = torch.zeros(256 << 20, dtype=torch.uint8, device="cuda")
+    beside = free_card_bytes("cuda")
+    del block
 
-    regions = [limbs(rng, shape) for _ in range(40)]
-
-    assert max(plan_windows(shape, spec, 32, each).held_bytes(32) for each in regions) <= estimated
+    assert before - beside >= 256 << 20
+    assert abs(free_card_bytes("cuda") - before) < 32 << 20
