@@ -9,8 +9,9 @@ from inference.errors import ModelError
 from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap
 from inference.reasons import Reason
-from inference.segmenter import Progress, Segmenter, fitted_segmenter
+from inference.segmenter import FittingSegmenter, Progress, Segmenter, fitted_segmenter
 from inference.volume import Volume
+from pacs_bridge.memory_ledger import MemoryShare
 
 #: Memory may be free and the device in order at the next attempt; or it is this job each time.
 COUNTED = (Reason.OOM_CPU, Reason.OOM_GPU, Reason.MODEL_ERROR)
@@ -25,11 +26,19 @@ class LateSegmenter:
         Loads it, or gives the one that is warm.
     look_at_device
         Called after a failure that the device may be to blame for.
+    memory
+        Of the job; None: nobody works beside it.
     """
 
-    def __init__(self, get: Callable[[], Segmenter], look_at_device: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        get: Callable[[], Segmenter],
+        look_at_device: Callable[[], None],
+        memory: MemoryShare | None = None,
+    ) -> None:
         self._get = get
         self._look_at_device = look_at_device
+        self._memory = memory or MemoryShare()
         self._identity: SegmenterIdentity | None = None
 
     @property
@@ -42,16 +51,29 @@ class LateSegmenter:
     def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
         """See ``Segmenter.segment``."""
         try:
-            # not kept: another job may need another model
-            segmenter = fitted_segmenter(self._get(), volume.geometry, is_read=True)
-            self._identity = segmenter.identity
-            labels = segmenter.segment(volume, progress)
-            self._identity = segmenter.identity  # says now what was left out
-            return labels
+            segmenter = self._get()
+            wanted = 0
+            if isinstance(segmenter, FittingSegmenter):
+                wanted = segmenter.main_memory_bytes(volume.geometry)
+            with self._memory.computing(wanted) as promised:
+                return self._segment(segmenter, volume, promised, progress)
         except ModelError as error:
             if error.reason in COUNTED:
                 self._look_at_device()
             raise
+
+    def _segment(
+        self, segmenter: Segmenter, volume: Volume, promised: int, progress: Progress | None
+    ) -> LabelMap:
+        try:
+            # not kept: another job may need another model
+            fitted = fitted_segmenter(
+                segmenter, volume.geometry, is_read=True, promised_bytes=promised
+            )
+            self._identity = fitted.identity
+            labels = fitted.segment(volume, progress)
+            self._identity = fitted.identity  # says now what was left out
+            return labels
         finally:
             # Each job has a thread and the C library a heap for each: what this one kept for its
             # next window is of no use to the next job, and would stand beside its own.

@@ -9,7 +9,8 @@
 
 Every job goes through the same ``process_series`` as without overlap, in a thread of its own.
 Lanes let one job at a time into each stage, and a job keeps its lane until it is let into the
-next: one series at most is fetched and one decoded ahead, and no more than two volumes are held.
+next: one series at most is fetched and one decoded ahead. Where memory is short for that, it is
+decoded when the one before it is segmented (``memory_ledger``).
 A job that was tried before goes alone, so that one that kills its worker takes others down with
 it only once. A STAT job is claimed though the lanes are full; those that wait for the network
 before it are given back, and it is the next that is segmented.

@@ -26,11 +26,11 @@ from dicom_seg.read.reader import read_stack
 from dicom_seg.read.series import Outcome, SeriesRules, StackPlan, examine_series
 from dicom_seg.segmentation import Predecessor, SegKind, SegRequest, write_segmentation
 from dicom_seg.verification import verify_segmentation
-from inference.geometry import Geometry
 from inference.label_map import LabelMap
 from inference.quality import check_labels, truncated_structures
 from inference.reasons import Reason
 from inference.segmenter import Segmenter, fitted_segmenter
+from pacs_bridge.memory_ledger import MemoryShare
 from pacs_bridge.report import (
     Ending,
     LeftOutInstance,
@@ -53,6 +53,8 @@ from pacs_bridge.report_parts import (
     structure_volumes,
 )
 from pacs_bridge.stopwatch import ProgressReport, Stage, Stopwatch, no_progress
+
+_VOXEL_BYTES = 2  #: int16
 
 #: What a file ends with that cannot be read, or is not there any more.
 _UNREAD = (Reason.UNREADABLE_FILE, Reason.SOURCE_MISSING)
@@ -101,12 +103,14 @@ def process_series(
     options: ProcessOptions,
     folder: Path,
     progress: ProgressReport = no_progress,
+    memory: MemoryShare | None = None,
 ) -> SeriesReport:
     """Segment a series into ``folder``: verified Segmentations and ``report.json``.
 
     An earlier result in ``folder`` is removed first. What lies there in the end is one whole,
     verified result; a series that is skipped, refused or quarantined gives a report that says
-    so and no other file; an error leaves nothing.
+    so and no other file; an error leaves nothing. ``memory`` is its part of what series that
+    overlap may take; None: there is but this one.
 
     Raises
     ------
@@ -121,7 +125,9 @@ def process_series(
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_result(folder)
-    run = _Run(source, segmenter, options, folder, Stopwatch(progress))
+    memory = memory or MemoryShare()
+    watch = Stopwatch(progress, memory.working_s)
+    run = _Run(source, segmenter, options, folder, watch, memory)
     with run.watch.stage(Stage.EXAMINE):
         examination = examine_series(source.paths, options.rules)
     if source.confirm is not None and examination.identity is not None:
@@ -131,8 +137,8 @@ def process_series(
     stacks: tuple[StackReport, ...] = ()
     refusal: Ending | None = None
     if examination.outcome is Outcome.PROCESS:
-        largest = max((p.table.geometry() for p in examination.stacks), key=_voxel_count)
-        segmenter = fitted_segmenter(segmenter, largest)
+        scans = [plan.table.geometry() for plan in examination.stacks]
+        segmenter = fitted_segmenter(segmenter, *scans)
         run = replace(run, segmenter=segmenter)
         try:
             stacks = run.all_stacks(examination.stacks)
@@ -147,7 +153,7 @@ def process_series(
         ending=refusal or ending(examination, stacks),
         series=series_names(examination, source.revision),
         software=SoftwareReport.of_this_process(),
-        model=model_report(segmenter.identity) if stacks else None,
+        model=model_report(segmenter.identity, stacks) if stacks else None,
         parameters=rule_texts(options.rules),
         stacks=stacks,
         left_out=(*left_out_instances(examination, source.paths, source.root), *source.set_aside),
@@ -167,8 +173,8 @@ def _with_fetching(fetch_s: float | None, seconds: dict[Stage, float]) -> dict[S
     return seconds if fetch_s is None else {Stage.FETCH: round(fetch_s, 3), **seconds}
 
 
-def _voxel_count(geometry: Geometry) -> int:
-    return math.prod(geometry.shape)
+def _volume_bytes(plan: StackPlan) -> int:
+    return _VOXEL_BYTES * math.prod(plan.table.geometry().shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +186,7 @@ class _Run:
     options: ProcessOptions
     folder: Path
     watch: Stopwatch
+    memory: MemoryShare
     #: verified results, and the names that they get when all of the series are
     verified: list[tuple[Path, Path]] = field(default_factory=list)
 
@@ -189,7 +196,8 @@ class _Run:
         try:
             for number, plan in enumerate(plans):
                 prefix = f"stack{number}-" if len(plans) > 1 else ""
-                done.append(self.stack(plan, prefix))
+                with self.memory.stack():
+                    done.append(self.stack(plan, prefix))
             for partial, path in self.verified:
                 partial.replace(path)
         except BaseException:
@@ -201,10 +209,11 @@ class _Run:
 
     def stack(self, plan: StackPlan, prefix: str) -> StackReport:
         """From one plan to its verified Segmentations; file names begin with ``prefix``."""
-        with self.watch.stage(Stage.READ) as progress:
+        with self.watch.stage(Stage.READ) as progress, self.memory.reading(_volume_bytes(plan)):
             stack = read_stack(plan, progress=progress)
         with self.watch.stage(Stage.SEGMENT) as progress:
             labels = self.segmenter.segment(stack.volume, progress)
+        algorithm = self.segmenter.identity
         of_pixels = [finding for finding in stack.findings if finding not in plan.findings]
         with self.watch.stage(Stage.CHECK):
             truncated = truncated_structures(labels, stack.volume)
@@ -215,7 +224,7 @@ class _Run:
         requests = [
             SegRequest(
                 kind=kind,
-                algorithm=self.segmenter.identity,
+                algorithm=algorithm,
                 created=self.source.created,
                 findings=findings,
                 truncated=truncated,
@@ -229,8 +238,9 @@ class _Run:
             if structures
         ]
         outputs = tuple(self._segmentation(prefix, labels, plan, each) for each in requests)
-        remarks = (*plan.findings, *findings, *demonstration_findings(self.segmenter.identity))
-        return stack_report(plan, labels.geometry, remarks, structures, outputs)
+        remarks = (*plan.findings, *findings, *demonstration_findings(algorithm))
+        report = stack_report(plan, labels.geometry, remarks, structures, outputs)
+        return replace(report, execution=dict(algorithm.execution))
 
     def _segmentation(
         self, prefix: str, labels: LabelMap, plan: StackPlan, request: SegRequest

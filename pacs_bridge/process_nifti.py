@@ -93,7 +93,7 @@ def process_nifti(
         ending=end,
         series=SeriesNames("", "", 1),
         software=SoftwareReport.of_this_process(),
-        model=model_report(segmenter.identity) if stacks else None,
+        model=model_report(segmenter.identity, stacks) if stacks else None,
         parameters={"input_sha256": _sha256(path)},
         stacks=stacks,
         left_out=(),
@@ -136,6 +136,7 @@ def _stack(
         used=(),
         structures=structures,
         outputs=outputs,
+        execution=dict(segmenter.identity.execution),
     )
 
 

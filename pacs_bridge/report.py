@@ -98,6 +98,8 @@ class StackReport:
     used: tuple[UsedInstance, ...]
     structures: tuple[StructureVolume, ...]
     outputs: tuple[OutputFile, ...]
+    #: device, memory, threads, and what was not computed
+    execution: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class ModelReport:
     intended_use: str
     source: str
     parameters: Mapping[str, str]
-    execution: Mapping[str, str] = field(default_factory=dict)  #: device, memory, threads
+    execution: Mapping[str, str] = field(default_factory=dict)  #: what is true of every stack
 
 
 @dataclass(frozen=True, slots=True)

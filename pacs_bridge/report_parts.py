@@ -59,8 +59,10 @@ def rule_texts(rules: SeriesRules) -> Mapping[str, str]:
     return {name: f"{value:g}" for name, value in dataclasses.asdict(rules).items()}
 
 
-def model_report(identity: SegmenterIdentity) -> ModelReport:
-    """What the report says of the segmenter."""
+def model_report(identity: SegmenterIdentity, stacks: Sequence[StackReport]) -> ModelReport:
+    """What the report says of the segmenter, and of how it ran what is true of every stack."""
+    facts = [set(stack.execution.items()) for stack in stacks]
+    shared = set.intersection(*facts) if facts else set()
     return ModelReport(
         name=identity.name,
         version=identity.version,
@@ -69,7 +71,7 @@ def model_report(identity: SegmenterIdentity) -> ModelReport:
         intended_use=identity.intended_use,
         source=identity.source,
         parameters=dict(identity.parameters),
-        execution=dict(identity.execution),
+        execution={name: value for name, value in identity.execution if (name, value) in shared},
     )
 
 

@@ -31,6 +31,7 @@ from pacs_bridge.job_source import JobSources
 from pacs_bridge.late_segmenter import COUNTED, LateSegmenter
 from pacs_bridge.lease import KeptLease
 from pacs_bridge.log import Log
+from pacs_bridge.memory_ledger import MemoryLedger, MemoryShare
 from pacs_bridge.models import WarmSegmenters
 from pacs_bridge.process import process_series
 from pacs_bridge.queue import (
@@ -132,6 +133,7 @@ class Worker:
         self._in_hand: dict[int, JobClaim] = {}
         self._fitness = Fitness(log)
         self._trials = Trials(config.scratch_folder)
+        self._memory = MemoryLedger()
 
     def work_one(self, name: str) -> bool:
         """Claim the most urgent job and work it off; False if there is none. Raises as ``work``."""
@@ -271,15 +273,22 @@ class Worker:
             with limit.paused():
                 self._tell(lambda: self._queue.advance(job.claim, state))
 
+        def wait(is_let_in: Callable[[], bool]) -> None:
+            with limit.paused():
+                while not is_let_in():
+                    check()
+
+        memory = MemoryShare(self._memory, wait)
         enter(Stage.FETCH)
         begun_s = time.monotonic()
         source = self._sources.fetch(job.claim, job.scratch, check)
         report = process_series(
             replace(source, fetch_s=time.monotonic() - begun_s),
-            self._late_segmenter(job.claim.request.model, job.claim.request.route),
+            self._late_segmenter(job.claim.request.model, job.claim.request.route, memory),
             job.options(),
             job.folder,
             watch,
+            memory,
         )
         if report.ending.has_result:
             note(State.ENCODED)
@@ -302,8 +311,12 @@ class Worker:
         else:
             self._park(job, reason, ending.detail)
 
-    def _late_segmenter(self, model: str, route_name: str) -> LateSegmenter:
-        return LateSegmenter(lambda: self._segmenter(model, route_name), self._look_at_device)
+    def _late_segmenter(
+        self, model: str, route_name: str, memory: MemoryShare | None = None
+    ) -> LateSegmenter:
+        return LateSegmenter(
+            lambda: self._segmenter(model, route_name), self._look_at_device, memory
+        )
 
     def _segmenter(self, model: str, route_name: str) -> Segmenter:
         """The model of a job, which was whole when this process started."""
@@ -351,6 +364,8 @@ class Worker:
         trial = self._trials.after(reason, segmenters)
         if trial is None or self._is_device_broken:  # the job may be what broke it
             return False
+        if self._trials.is_of_device(reason):
+            at_device()  # it is not beside the work of another, and loads no second model
         return self._fitness.is_to_blame(claim.job_id, reason, trial) and not self._is_device_broken
 
     def _park(self, job: ClaimedJob, reason: Reason, detail: str) -> None:
@@ -364,8 +379,6 @@ class Worker:
                 return tell()
             except TransientError as error:
                 self._log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
-        if self._trials.is_of_device(reason):
-            at_device()  # it is not beside the work of another, and loads no second model
                 if self._abandoned.is_set() or self._leave.wait(_LEDGER_WAIT_S):
                     raise
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from pynetdicom.dsutils import split_dataset
 from dicom_seg.errors import SegmentationError, SeriesRefusedError
 from dicom_seg.segmentation import EncodedSegmentation
 from inference.errors import ModelError
+from inference.geometry import Geometry
 from inference.label_map import LabelMap
 from inference.reasons import Reason
 from inference.segmenter import Progress, Segmenter
@@ -26,6 +27,7 @@ from pacs_bridge.job_source import SpoolSources
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.sources import SpooledInstance
 from pacs_bridge.log import JsonLog
+from pacs_bridge.memory_ledger import MemoryLedger
 from pacs_bridge.pipeline import Lane, Lanes, Pipeline
 from pacs_bridge.queue import JobRequest, Priority, State
 from pacs_bridge.stopwatch import Stage
@@ -37,6 +39,8 @@ WAIT_S = 60.0
 class Gate:
     """A segmenter that waits, series by series, until a test lets it go on."""
 
+    wanted_bytes = 0
+
     def __init__(self, like: Segmenter) -> None:
         self.identity = like.identity
         self._like = like
@@ -44,6 +48,12 @@ class Gate:
         self.may_end: list[threading.Event] = [threading.Event() for _ in range(8)]
         self.errors: dict[int, BaseException] = {}
         self.calls = 0
+
+    def main_memory_bytes(self, geometry: Geometry) -> int:
+        return self.wanted_bytes
+
+    def fitted(self, scans: Sequence[Geometry], **_: object) -> Segmenter:
+        return self
 
     def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
         number = self.calls
@@ -246,6 +256,46 @@ def test_the_next_series_is_decoded_and_the_last_encoded_while_one_is_segmented(
     gate.open()
     pipeline.drain()
     assert [_state(ledger, job) for job in jobs] == [State.SENDING] * 3
+
+
+@pytest.mark.parametrize("is_roomy", [True, False])
+def test_a_series_is_decoded_ahead_where_it_fits_beside_what_the_network_will_take(
+    submit: Callable[..., int],
+    pipeline: Pipeline,
+    worker: Worker,
+    fill: Callable[[int], None],
+    gate: Gate,
+    stages: Callable[[], list[tuple[int, str]]],
+    ledger: Ledger,
+    wait_for: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    is_roomy: bool,
+) -> None:
+    volume_bytes, gate.wanted_bytes = 2 * 12 * 24 * 32, 10**6
+    free = gate.wanted_bytes + (volume_bytes if is_roomy else volume_bytes - 1)
+    worker._memory = MemoryLedger(lambda: free, look_interval_s=0.02)
+    decoded: list[bool] = []
+    read_stack = process.read_stack
+
+    def watched(plan, progress) -> object:
+        decoded.append(gate.may_end[0].is_set())
+        return read_stack(plan, progress=progress)
+
+    monkeypatch.setattr(process, "read_stack", watched)
+    jobs = [submit() for _ in range(2)]
+    fill(2)
+    assert gate.begun[0].wait(WAIT_S)
+    wait_for(lambda: (2, "read") in stages())
+    if is_roomy:
+        wait_for(lambda: len(decoded) == 2)
+    gate.may_end[0].set()
+    assert gate.begun[1].wait(WAIT_S)
+    gate.open()
+    pipeline.drain()
+
+    assert [_state(ledger, job) for job in jobs] == [State.SENDING] * 2
+    assert decoded == [False, not is_roomy]
+    assert worker._memory._parts == {}
 
 
 def test_the_trial_after_a_failure_waits_until_no_other_job_is_at_the_network(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -234,8 +234,11 @@ def test_a_series_that_does_not_fit_into_memory_is_refused_before_it_is_read(
     class TooLarge:
         identity = bright_segmenter.identity
 
-        def fitted(self, geometry: Geometry, *, is_read: bool = False) -> Segmenter:
-            assert geometry.shape == bright_volume.hu.shape
+        def main_memory_bytes(self, geometry: Geometry) -> int:
+            return 0
+
+        def fitted(self, scans: Sequence[Geometry], **_: object) -> Segmenter:
+            assert [scan.shape for scan in scans] == [bright_volume.hu.shape]
             raise ModelError(Reason.OOM_CPU, "9.00 GB needed, 1.00 GB available")
 
         def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
@@ -269,12 +272,58 @@ def test_the_report_says_how_the_segmenter_ran(
         identity = bright_segmenter.identity
         segment = bright_segmenter.segment
 
-        def fitted(self, geometry: Geometry, *, is_read: bool = False) -> Segmenter:
+        def main_memory_bytes(self, geometry: Geometry) -> int:
+            return 0
+
+        def fitted(self, scans: Sequence[Geometry], **_: object) -> Segmenter:
             return Fitted()
 
     report = _run(make_series(bright_volume), Fitting(), tmp_path / "out")
     assert report.model is not None
     assert dict(report.model.execution) == {"estimated_memory": "0.10 GB"}
+
+
+def test_the_report_says_of_each_stack_how_the_segmenter_ran(
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    bright_segmenter: Segmenter,
+    tmp_path: Path,
+) -> None:
+    fitted_to: list[Sequence[Geometry]] = []
+
+    class Fitting:
+        identity = bright_segmenter.identity
+
+        def main_memory_bytes(self, geometry: Geometry) -> int:
+            return 0
+
+        def fitted(self, scans: Sequence[Geometry], **_: object) -> Segmenter:
+            fitted_to.append(scans)
+            return self
+
+        def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
+            facts = (("device", "cpu"), ("outside_region", f"{volume.hu.shape[0]}.0%"))
+            self.identity = dataclasses.replace(self.identity, execution=facts)
+            return bright_segmenter.segment(volume, progress)
+
+    planes = bright_volume.geometry
+    shorter = Volume(
+        bright_volume.hu[:11],
+        Geometry((11, 24, 32), planes.origins_mm[:11], planes.row_step_mm, planes.column_step_mm),
+    )
+    paths = make_series(bright_volume, stack=1, acquisition_number=1)
+    paths += make_series(shorter, stack=2, acquisition_number=2)
+
+    report = _run(paths, Fitting(), tmp_path / "out")
+
+    assert [[scan.shape[0] for scan in scans] for scans in fitted_to] == [[12, 11]]
+    assert [dict(each.execution) for each in report.stacks] == [
+        {"device": "cpu", "outside_region": "12.0%"},
+        {"device": "cpu", "outside_region": "11.0%"},
+    ]
+    assert report.model is not None
+    assert dict(report.model.execution) == {"device": "cpu"}
+    assert SeriesReport.read(tmp_path / "out" / "report.json") == report
 
 
 def test_a_second_call_removes_the_result_of_the_first_and_nothing_else(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -150,8 +151,11 @@ def test_a_scan_that_does_not_fit_is_refused_before_its_voxels_are_read(
     class Full:
         identity, segment = bright_segmenter.identity, bright_segmenter.segment
 
-        def fitted(self, geometry: Geometry, *, is_read: bool = False) -> Segmenter:
-            raise ModelError(Reason.OOM_CPU, f"{geometry.shape}")
+        def main_memory_bytes(self, geometry: Geometry) -> int:
+            return 0
+
+        def fitted(self, scans: Sequence[Geometry], **_: object) -> Segmenter:
+            raise ModelError(Reason.OOM_CPU, f"{scans[0].shape}")
 
     values = np.full((10, 12, 8), np.nan, np.float32)  # refused where they are looked at
     nib.save(nib.Nifti1Image(values, np.diag([-2.0, -2.0, 3.0, 1.0])), tmp_path / "case.nii")
