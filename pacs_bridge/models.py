@@ -70,7 +70,8 @@ class SegmenterChoice:
     postprocessing: PostprocessingSpec = NO_POSTPROCESSING
     precision: Precision | None = None  #: None: what the device does fast
     whole_volume: bool = False  #: compute the air around the patient as well
-    structures: tuple[str, ...] = ()  #: names of those that are wanted; empty: all
+    structures: tuple[str, ...] = ()  #: names of those that are wanted; empty: all. With
+    #: ``parity`` or ``whole_volume`` everything is computed and the rest left out afterwards
     smooth_borders: bool = False  #: between the voxels of the model's grid; never in parity
 
 
@@ -96,7 +97,8 @@ def open_segmenter(name: str, stores: Sequence[ModelStore], choice: SegmenterCho
         structures=choice.structures,
         smooth_borders=choice.smooth_borders and not choice.parity,
     )
-    coarse = coarse_model(model.manifest, stores) if choice.structures else None
+    restricts = bool(choice.structures) and options.body_only  # all: no region of what is wanted
+    coarse = coarse_model(model.manifest, stores) if restricts else None
     finder = None
     if coarse is not None:
         plain = replace(

@@ -76,7 +76,8 @@ class SegmentCall:
 @click.option(
     "--structures",
     metavar="NAMES",
-    help="Structures or groups of them, comma between; no other is computed or written.",
+    help="Structures or groups of them, comma between; no other is written, and what is far "
+    "from them is not computed unless --whole-volume or --parity is given.",
 )
 @click.option(
     "--smooth-borders",
@@ -168,6 +169,8 @@ def _segmenter(call: SegmentCall) -> Segmenter:
         end_wrong_call("--structures: none is named")
     if call.smooth_borders and call.parity:
         end_wrong_call("--smooth-borders: --parity has its borders where the published chain has")
+    if call.precision == Precision.BF16 and call.parity:
+        end_wrong_call("--precision bf16: --parity is the published chain, in single precision")
     choice = SegmenterChoice(
         device=call.device,
         parity=call.parity,

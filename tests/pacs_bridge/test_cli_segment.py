@@ -152,6 +152,15 @@ def test_the_published_chain_has_no_smooth_borders(
     assert "--smooth-borders" in result.stderr
 
 
+def test_the_published_chain_is_in_single_precision(
+    segment: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    result = segment(tmp_path / "in", "--parity", "--precision", "bf16")
+    assert result.exit_code == 2
+    assert "--precision" in result.stderr
+
+
 @pytest.mark.shared
 def test_a_real_series_gives_valid_objects_whose_frames_name_their_slices(
     segment: Callable[..., Result], shared_data: Path, tmp_path: Path

@@ -150,6 +150,26 @@ def test_parity_is_the_published_chain_in_every_respect(tiny_models: Path) -> No
     assert "borders" not in found
 
 
+@pytest.mark.parametrize("everything", [{"parity": True}, {"whole_volume": True}])
+def test_where_everything_is_computed_nothing_is_looked_for_first(
+    tiny_models: Path, tmp_path: Path, everything: dict[str, bool]
+) -> None:
+    tiny, store = ModelStore(tiny_models).load("tiny"), ModelStore(tmp_path)
+    for name, spacing_mm in (("fine", 1.5), ("coarse", 3.0)):
+        manifest = replace(tiny.manifest, name=name, spacing_mm=spacing_mm)
+        store.add(manifest, dict(tiny.state_dict))
+    restricted = SegmenterChoice("cpu", structures=("liver",))
+
+    usual = dict(open_segmenter("fine", [store], restricted).identity.parameters)
+    found = dict(
+        open_segmenter("fine", [store], replace(restricted, **everything)).identity.parameters
+    )
+
+    assert "found_by" in usual
+    assert "found_by" not in found
+    assert (found["computed"], found["structures"]) == ("all", "liver")
+
+
 def test_a_coarse_model_is_3_mm_and_as_fit_for_its_purpose_as_the_finer_one(
     tiny_models: Path, tmp_path: Path
 ) -> None:
