@@ -281,11 +281,11 @@ class SegResNetSegmenter:
             else:
                 placed = labels_to_source(grid.network_view(found), grid)
             del found
-            keep_labels(placed, wanted_labels(options.structures))
             clear_padding(placed, volume)
             cleaned = postprocess(placed, options.postprocessing)
             if cleaned is not placed:  # holes may have been padding
                 clear_padding(cleaned, volume)
+            keep_labels(cleaned, wanted_labels(options.structures))  # others were no holes
         report(1.0)
         return cleaned
 

@@ -317,6 +317,26 @@ def test_an_organ_that_a_coarse_pass_found_in_the_wrong_place_is_not_cut(
     assert dict(misled.identity.execution)["outside_region"] == "0.0%"
 
 
+def test_a_hole_that_is_another_structure_is_not_filled_where_that_is_not_wanted(
+    model: LoadedModel, one_organ: Volume
+) -> None:
+    hu = np.where(one_organ.hu == 1000, 700, 40).astype(np.int16)
+    hu[42:48, 10:14, 10:14] = 1000  # a spleen within the liver
+    volume = Volume(hu, one_organ.geometry)
+    filling = PostprocessingSpec(CleanUp(fill_holes=True))
+    spleen = STRUCTURE_BY_NAME["spleen"].id
+
+    def labels(structures: tuple[str, ...]) -> np.ndarray:
+        segmenter = bright_liver(model, None, structures)
+        segmenter._options = dataclasses.replace(segmenter._options, postprocessing=filling)
+        segmenter._network.weight[spleen], segmenter._network.bias[spleen] = 3.0, -1.0
+        return segmenter.segment(volume).labels
+
+    whole = labels(())
+    assert (whole[42:48, 10:14, 10:14] == spleen).all()
+    np.testing.assert_array_equal(labels(("liver",)), np.where(whole == LIVER, LIVER, 0))
+
+
 def test_what_a_coarse_pass_does_not_find_is_looked_for_everywhere(
     model: LoadedModel, long_volume: Volume
 ) -> None:
