@@ -80,12 +80,23 @@ class FolderBook:
         low, high = below(root)
         with self._plan.write() as connection:
             if connection.execute(
-                "SELECT 1 FROM folders WHERE walk < ? AND path >= ? AND path < ?", (walk, low, high)
+                "SELECT 1 FROM folders WHERE walk < ? AND path >= ? AND path < ?"
+                " UNION ALL SELECT 1 FROM folders d JOIN files f ON f.folder = d.id"
+                " WHERE d.path = ?",
+                (walk, low, high, root),
             ).fetchone():
                 connection.execute(
                     "UPDATE folders SET reason = ?, detail = 'empty now' WHERE path = ?",
                     (Reason.UNREADABLE_FILE, root),
                 )
+
+    def forget_emptied(self, root: bytes) -> None:
+        """Forget what lay in a folder that holds other folders alone now."""
+        with self._plan.write() as connection:
+            row = connection.execute("SELECT id FROM folders WHERE path = ?", (root,)).fetchone()
+            if row is not None:
+                mark_beside_faulty(connection, row["id"])
+                forget_files(connection, row["id"], "1")
 
     def forget_gone_file(self, root: bytes) -> None:
         """Forget a file that was named itself and is gone from a folder that is there."""
@@ -150,12 +161,22 @@ class Listing:
         As the walk met it.
     walk
         Its number.
+    may_be_away
+        Of a folder that was named: where no file is in it, nothing is forgotten yet.
     """
 
-    def __init__(self, plan: PlanFile, book: FolderBook, folder: WalkedFolder, walk: int) -> None:
+    def __init__(
+        self,
+        plan: PlanFile,
+        book: FolderBook,
+        folder: WalkedFolder,
+        walk: int,
+        may_be_away: bool = False,
+    ) -> None:
         self._plan = plan
         self.id = 0
         self.met = 0  #: files
+        self.is_empty = False  #: a folder that may be away, and holds no file
         self._is_known = folder.is_zip and book.is_as_it_was(folder, walk)
         if self._is_known:
             self.met = book.file_count(folder)
@@ -174,7 +195,9 @@ class Listing:
                     "INSERT OR REPLACE INTO temp.zips VALUES (?, ?, ?)",
                     (self.id, folder.size_bytes, folder.modified_ns),
                 )
-            if not (folder.problem or folder.is_part):
+            is_whole = not (folder.problem or folder.is_part)
+            self.is_empty = is_whole and may_be_away and not (self.met or folder.is_zip)
+            if is_whole and not self.is_empty:
                 mark_beside_faulty(connection, self.id)
                 forget_files(connection, self.id, "name NOT IN (SELECT name FROM temp.listing)")
 

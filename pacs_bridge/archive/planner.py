@@ -131,9 +131,11 @@ class Planner:
         for root in roots:
             met_before, folder_count = self.tally.files_met, 0
             book.forget_gone_file(os.fsencode(root))
+            is_emptied = False
             for folder in Walk(root, leave_out):
                 folder_count += 1
-                listing = Listing(self._plan, book, folder, walk)
+                listing = Listing(self._plan, book, folder, walk, may_be_away=folder_count == 1)
+                is_emptied |= listing.is_empty
                 self.tally.files_met += listing.met
                 most = _BATCH_FILES
                 if folder.is_zip:
@@ -146,6 +148,8 @@ class Planner:
                         folders, count = [], 0
             if folder_count == 1 and self.tally.files_met == met_before:
                 book.keep(os.fsencode(root), walk)
+            elif is_emptied:
+                book.forget_emptied(os.fsencode(root))
         if folders:
             yield ReadingTask(tuple(folders), self._rules, self._key)
 

@@ -535,3 +535,25 @@ def test_headers_of_files_that_changed_do_not_pile_up(tree, plan_of):
         plan = plan_of(tree.root).plan
     with plan.read() as connection:
         assert connection.execute("SELECT count(*) FROM parts").fetchone()[0] == 1
+
+
+def test_files_that_lie_in_a_named_folder_itself_stay_known_while_its_disk_is_away(tree, plan_of):
+    tree.add("run", ".")
+    tree.add("too-few-slices", ".", range(3))
+    before = plan_of(tree.root).outcomes()
+    away = tree.root.rename(tree.root.with_name("away"))
+    tree.root.mkdir()
+    assert plan_of(tree.root).outcomes() == before
+    tree.root.rmdir()
+    away.rename(tree.root)
+    planned = plan_of(tree.root)
+    assert (planned.outcomes(), planned.tally.files_read) == (before, 0)
+
+
+def test_files_that_are_gone_from_a_named_folder_which_holds_others_are_forgotten(tree, plan_of):
+    tree.add("run", ".")
+    plan_of(tree.root)
+    for path in tree.root.iterdir():
+        path.unlink()
+    tree.add("run", "below")
+    assert plan_of(tree.root).outcomes() == {"source-missing": 1, "run": 1}
