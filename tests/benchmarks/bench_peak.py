@@ -17,6 +17,8 @@ BENCHMARK = "machine"
 PRODUCTS = {"fp32": "float32", "bf16": "bfloat16"}
 PRODUCT = "matrix product"
 WINDOW_WORK = "operations of one 96^3 window of the published network"
+#: Of what a row of the engine's window measures: the last layer comes once a voxel there.
+BODY_WORK = f"{WINDOW_WORK}, its last layer left out"
 
 
 def main() -> None:
@@ -28,7 +30,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     add_json_option(parser)
     options = parser.parse_args()
-    rows = [window_row()]
+    rows = window_rows()
     rows += [product(name, options.size, options.runs) for name in PRODUCTS]
     source = torch.zeros(options.memory_mb * 2**20, dtype=torch.uint8)
     target = torch.empty_like(source).fill_(1)
@@ -64,16 +66,23 @@ def best_s(work: Callable[[], object], runs: int) -> float:
     return min(spent_s)
 
 
-def window_row() -> Row:
+def window_rows() -> list[Row]:
     """Additions and multiplications of convolutions, counted and not run."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from inference.engine.split_network import SplitNetwork
     from inference.network import build_network
 
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        build_network().eval()(torch.empty(1, 1, 96, 96, 96))
-    return Row(BENCHMARK, WINDOW_WORK, Unit.GFLOP, counter.get_total_flops() / 1e9)
+    def row(work: str, network: torch.nn.Module) -> Row:
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, 1, 96, 96, 96))
+        return Row(BENCHMARK, work, Unit.GFLOP, counter.get_total_flops() / 1e9)
+
+    with torch.device("meta"):
+        network = build_network().eval()
+        whole = row(WINDOW_WORK, network)
+        return [whole, row(BODY_WORK, SplitNetwork.of_segresnet(network).body)]
 
 
 if __name__ == "__main__":

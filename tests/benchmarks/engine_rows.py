@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench_peak import BENCHMARK, PRODUCT, WINDOW_WORK
+from bench_peak import BENCHMARK, BODY_WORK, PRODUCT
 from row import Row, Unit
 
 WORKS = {
@@ -71,8 +71,11 @@ def segment_rows(path: Path) -> list[Row]:
 
 
 def shares_of_peak(rows: Sequence[Row]) -> list[Row]:
-    """How near to the machine's own matrix product each variant of a window came."""
-    operations = next((row.ours for row in rows if row.work == WINDOW_WORK), None)
+    """How near to the machine's own matrix product each variant of a window came.
+
+    Operations are those that the variant did: the last layer is not among them.
+    """
+    operations = next((row.ours for row in rows if row.work == BODY_WORK), None)
     products = {
         row.work.removeprefix(PRODUCT).split(",")[0].strip(): row
         for row in rows

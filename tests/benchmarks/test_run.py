@@ -160,6 +160,7 @@ def test_the_published_chain_that_cannot_finish_is_multiplied_and_says_so(
     suite: ModuleType, tmp_path: Path
 ) -> None:
     from bench_engine import Size, extrapolated
+    from bench_peak import window_rows
     from engine_rows import engine_rows, shares_of_peak
     from row import Row, Unit
 
@@ -185,6 +186,7 @@ def test_the_published_chain_that_cannot_finish_is_multiplied_and_says_so(
     assert (window.rounds, whole.rounds) == (3, 3)
 
     peak = Row("machine", "matrix product bf16, 4096", Unit.GFLOP_PER_SECOND, 2000.0)
-    work = "operations of one 96^3 window of the published network"
-    (share,) = shares_of_peak([Row("machine", work, Unit.GFLOP, 500.0), peak, window, whole])
-    assert share.ratio == 500.0 / 1.0 / 2000.0
+    published, ours = window_rows()
+    (share,) = shares_of_peak([published, ours, peak, window, whole])
+    assert published.ours - ours.ours == pytest.approx(2 * 32 * 105 * 96**3 / 1e9)  # 1 x 1 x 1
+    assert share.ratio == ours.ours / 1.0 / 2000.0
