@@ -1,10 +1,12 @@
 #!/bin/bash
 # Workers for a bridge elsewhere as a Slurm array, one GPU each: sbatch slurm-workers.sh
 #
-# The bridge's data folder is on the cluster's shared file system. A task that is cancelled, or is
-# at the end of its time, gives its job back; one whose node dies loses it to another after
-# lease_s. Tasks may be added and taken away at any moment. A worker that ends by itself, after a
-# job over its time or a GPU that failed, is started again on its task.
+# The bridge's data folder is on the cluster's shared file system. Its files are the bridge's
+# alone: submit this as the bridge's user, with the same numeric user and group id on every node.
+# Any other one is told `data-folder-denied`. A task that is cancelled, or is at the end of its
+# time, gives its job back; one whose node dies loses it to another after lease_s. Tasks may be
+# added and taken away at any moment. A worker that ends by itself, after a job over its time or a
+# GPU that failed, is started again on its task.
 #SBATCH --job-name=pacs-bridge
 #SBATCH --array=1-16
 #SBATCH --gres=gpu:1

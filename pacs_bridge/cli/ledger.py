@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,17 @@ if TYPE_CHECKING:
 @contextmanager
 def opened_ledger(config: BridgeConfig, config_path: Path) -> Iterator[Ledger]:
     """The ledger, for the body; looking at it makes none: the call is wrong where there is none."""
+    from inference.reasons import Reason
+    from pacs_bridge.errors import PermanentError
     from pacs_bridge.ledger.ledger import Ledger
 
     path = config.ledger_path
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except PermissionError as error:
+        detail = f"{path}, as user id {os.geteuid()}: {error.strerror}"
+        raise PermanentError(Reason.DATA_FOLDER_DENIED, detail) from error
+    if not is_there:
         end_wrong_call(f"{config_path}: no ledger at {path}; the service has not run yet")
     ledger = Ledger.open(path)
     try:

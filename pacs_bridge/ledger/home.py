@@ -12,6 +12,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -85,6 +86,7 @@ class LedgerHome:
         # a ledger that nobody closed lets go of its lock when it is forgotten
         self._close = weakref.finalize(self, os.close, descriptor)
         try:
+            _give_to_owner(descriptor, self._path.parent)
             self._take(descriptor)
         except OSError as error:
             self.leave()
@@ -166,6 +168,14 @@ class LedgerHome:
             return ""
         owner = "nothing says which machine" if known is None else f"it is {known.host} that"
         return f"the ledger is on a network disk ({kind}), and {owner} uses it"
+
+
+def _give_to_owner(descriptor: int, folder: Path) -> None:
+    """What an administrator is the first to open must not keep the service out, as SQLite does."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        with suppress(PermissionError):  # a file server that trusts no root
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _in_use(known: Machine | None) -> str:

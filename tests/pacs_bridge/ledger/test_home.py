@@ -186,3 +186,13 @@ def test_a_disk_without_room_or_locks_is_a_fault_that_passes(home, ram_folder, m
     with pytest.raises(TransientError) as caught:
         home(BRIDGE).enter()
     assert caught.value.reason in (Reason.DISK_FULL, Reason.LEDGER_UNAVAILABLE)
+
+
+def test_what_root_makes_beside_a_ledger_is_the_users_whose_folder_it_is(home, ram_folder):
+    if os.geteuid() == 0:
+        os.chown(ram_folder, 12345, 23456)
+
+    home(BRIDGE).enter()
+
+    made, folder = (ram_folder / "ledger.machine").stat(), ram_folder.stat()
+    assert (made.st_uid, made.st_gid) == (folder.st_uid, folder.st_gid)

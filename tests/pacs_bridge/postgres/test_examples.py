@@ -17,7 +17,8 @@ from pacs_bridge.cli.main import main
 from pacs_bridge.config.load import load_config
 from pacs_bridge.postgres.server import connection_string, has_password
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "docker" / "examples"
+DOCKER = Path(__file__).resolve().parents[3] / "docker"
+EXAMPLES = DOCKER / "examples"
 SYSTEMD = EXAMPLES / "pacs-bridge-worker@.service"
 SLURM = EXAMPLES / "slurm-workers.sh"
 KUBERNETES = EXAMPLES / "kubernetes-workers.yaml"
@@ -108,3 +109,47 @@ def test_names_within_the_manifest_agree():
     assert config["metadata"]["name"] in {
         each.get("configMap", {}).get("name") for each in pod["volumes"]
     }
+
+
+def pod() -> dict:
+    return manifests()[1]["spec"]["template"]["spec"]
+
+
+def test_models_of_the_examples_are_ones_that_a_site_can_have(tmp_path):
+    from inference.model_import import PUBLISHED_WEIGHTS
+    from pacs_bridge.models import known_models, model_stores
+
+    path = tmp_path / "bridge.toml"
+    path.write_text(manifests()[0]["data"]["bridge.toml"])
+    known = {each.model_name for each in PUBLISHED_WEIGHTS}
+    assert {route.model for route in load_config(path).routes} <= known
+    of_compose = load_config(DOCKER / "bridge.toml").routes
+    assert {route.model for route in of_compose} <= {*known, *known_models(model_stores(None))}
+
+
+def test_the_image_of_the_manifest_is_the_one_that_is_built_for_its_device():
+    """The plain tag is the build for the CPU."""
+    text = (DOCKER / "Dockerfile").read_text()
+    built = dict(re.findall(r"^# *docker build .* -t (\S+) (?:(--build-arg TORCH_INDEX=) )?\.$",
+                            text, re.MULTILINE))  # fmt: skip
+    assert built == {"pacs-bridge": "", "pacs-bridge:cuda": "--build-arg TORCH_INDEX="}
+    (container,) = pod()["containers"]
+    assert "--device=cuda" in container["args"]
+    assert built[container["image"]]
+    # its program is found by the PATH of the image
+    assert container["command"] == ["pacs-bridge"]
+
+
+def test_workers_are_the_user_that_the_bridge_is():
+    text = (DOCKER / "Dockerfile").read_text()
+    (user,) = re.findall(r"^USER (.*)$", text, re.MULTILINE)
+    security = pod()["securityContext"]
+    assert f"{security['runAsUser']}:{security['runAsGroup']}" == user
+    assert security["fsGroup"] == security["runAsGroup"]
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    assert {services[name]["user"] for name in ("bridge", "worker")} == {user}
+
+
+@pytest.mark.parametrize("example", [SYSTEMD, SLURM, KUBERNETES])
+def test_every_example_says_that_the_user_matters(example):
+    assert re.search(r"user (id )?and group", example.read_text().replace("\n# ", " "))

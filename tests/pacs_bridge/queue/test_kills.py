@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -23,7 +24,9 @@ JOBS = int(os.environ.get("PACS_BRIDGE_KILL_JOBS", "60"))
 WORKERS = 3
 LEASE_S = 0.5
 WORK_S = 0.03
-KILL_EVERY_S = 0.05
+#: A worker is killed after the submission of so many jobs, at a moment in which they are worked on.
+JOBS_A_KILL = 6
+KILLED_WITHIN_S = 0.06
 LIMIT_S = 60.0 + JOBS
 FINAL = (State.SENDING, State.SKIPPED, State.DEAD)
 
@@ -32,21 +35,30 @@ FINAL = (State.SENDING, State.SKIPPED, State.DEAD)
 def test_every_job_ends_once_and_rightly_whenever_workers_are_killed(
     bench: QueueBench, tmp_path: Path
 ) -> None:
-    jobs = {bench.queue.submit(request_of(f"1.2.{n}")): f"1.2.{n}" for n in range(JOBS)}
+    jobs: dict[int, str] = {}
     rng = random.Random(20261122)
-    open_jobs = set(jobs)
     stubs = Stubs(bench.opener(), tmp_path, WORKERS, StubWork(LEASE_S, WORK_S))
-    try:
-        deadline_s = time.monotonic() + LIMIT_S
-        while open_jobs:
+    deadline_s = time.monotonic() + LIMIT_S
+
+    def work_until_open(number: int) -> None:
+        open_jobs = set(jobs)
+        while len(open_jobs) > number:
             assert time.monotonic() < deadline_s, {job: bench.state(job) for job in open_jobs}
-            time.sleep(rng.uniform(0, 2 * KILL_EVERY_S))
-            stubs.kill_one(rng)
+            time.sleep(0.01)
             open_jobs = {job for job in open_jobs if bench.state(job) not in FINAL}
+
+    try:
+        for first in range(0, JOBS, JOBS_A_KILL):
+            for n in range(first, min(first + JOBS_A_KILL, JOBS)):
+                jobs[bench.queue.submit(request_of(f"1.2.{n}"))] = f"1.2.{n}"
+            time.sleep(rng.uniform(0, KILLED_WITHIN_S))
+            stubs.kill_one(rng)
+            work_until_open(WORKERS)
+        work_until_open(0)
     finally:
         stubs.end()
 
-    assert stubs.kills > 3
+    assert (len(jobs), stubs.kills) == (JOBS, math.ceil(JOBS / JOBS_A_KILL))
     assert {job: bench.state(job) for job in jobs} == {
         job: destiny(series)[0] for job, series in jobs.items()
     }
