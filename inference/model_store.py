@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.durable import flush
+from inference.durable import durable_file, flush
 from inference.errors import ModelError
 from inference.manifest import ModelManifest
 from inference.reasons import Reason
@@ -151,8 +150,8 @@ class ModelStore:
         self.root.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".adding-", dir=self.root))
         try:
-            _write_durably(draft / WEIGHTS_FILE, data)
-            _write_durably(draft / MANIFEST_FILE, manifest.to_json().encode())
+            _write(draft / WEIGHTS_FILE, data)
+            _write(draft / MANIFEST_FILE, manifest.to_json().encode())
             draft.chmod(0o755)
             draft.rename(self.root / manifest.name)
             flush(self.root)
@@ -163,10 +162,8 @@ class ModelStore:
         """New weights beside the old ones, then the manifest, then the old ones go."""
         folder = self.root / manifest.name
         weights = folder / _named_by_digest(manifest)
-        _write_durably(weights, data)
-        flush(folder)
-        _write_durably(folder / MANIFEST_FILE, manifest.to_json().encode())
-        flush(folder)
+        _write(weights, data)
+        _write(folder / MANIFEST_FILE, manifest.to_json().encode())
         for path in folder.iterdir():
             if path.name not in {MANIFEST_FILE, weights.name}:
                 path.unlink()
@@ -216,11 +213,6 @@ def _named_by_digest(manifest: ModelManifest) -> str:
     return f"{stem}-{manifest.weights_sha256[:16]}.{suffix}"
 
 
-def _write_durably(path: Path, data: bytes) -> None:
-    """Under another name first: ``path`` is whole, whatever was there before."""
-    draft = path.with_name(f"{path.name}.new")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+def _write(path: Path, data: bytes) -> None:
+    with durable_file(path) as draft:
+        draft.write_bytes(data)

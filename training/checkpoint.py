@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from inference.durable import flush
+from inference.durable import durable_file
 from inference.reasons import Reason
 from training.errors import TrainingError
 from training.history import ValidationRow
@@ -70,13 +69,8 @@ def _row(saved: tuple[Any, ...] | None) -> ValidationRow | None:
 
 def save_checkpoint(state: TrainingState, record: RunRecord, path: Path) -> None:
     """Write a checkpoint; what was there is replaced only when the new one is durable."""
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("wb") as file:
+    with durable_file(path) as draft, draft.open("wb") as file:
         torch.save({"record": record.to_json(), **state.arrays()}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    flush(path.parent)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from dicom_seg.provenance import IMPLEMENTATION_CLASS_UID
 from dicom_seg.read.header import quiet_pydicom
 from dicom_seg.seg import elements
 from dicom_seg.seg.functional_groups import PER_FRAME_GROUPS
+from inference.durable import durable_file
 from inference.reasons import Reason
 
 _PREAMBLE: Final = b"\0" * 128 + b"DICM"
@@ -132,20 +132,12 @@ def write_whole(path: Path, chunks: Iterable[bytes]) -> StoredFile:
     OSError
         If the disk is full or the folder cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
     digest = hashlib.sha256()
     size_bytes = 0
-    try:
-        with part.open("wb") as file:
-            for chunk in chunks:
-                digest.update(chunk)
-                size_bytes += file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with durable_file(path) as draft, draft.open("wb") as file:
+        for chunk in chunks:
+            digest.update(chunk)
+            size_bytes += file.write(chunk)
     return StoredFile(digest.hexdigest(), size_bytes)
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from inference.durable import flush
+from inference.durable import durable_file
 from pacs_bridge.archive.results_folder import RECORD_NAME, RECORD_SCHEMA
 
 _MODEL_NAME: Final = ".model.json"
@@ -115,8 +115,5 @@ def _marked(folder: Path) -> str | None:
 
 def _mark(folder: Path, model: str) -> None:
     """Write the mark; nobody ever sees a part of it."""
-    partial = folder / f"{_MODEL_NAME}.partial"
-    partial.write_text(json.dumps({"model": model}) + "\n", encoding="utf-8")
-    flush(partial)
-    partial.replace(folder / _MODEL_NAME)
-    flush(folder)
+    with durable_file(folder / _MODEL_NAME) as draft:
+        draft.write_text(json.dumps({"model": model}) + "\n", encoding="utf-8")

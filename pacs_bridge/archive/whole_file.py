@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from inference.durable import durable_file
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to; the file gets its own one when the body has come to its end.
+    """A name to write to; see ``durable_file``.
 
     A pipe or a device is written to as it is.
 
@@ -21,9 +23,5 @@ def whole_file(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         yield path
         return
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with durable_file(path) as draft:
+        yield draft

@@ -13,6 +13,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
+from inference.durable import draft_of, durable_file
 from inference.geometry import Geometry
 from inference.nifti import NiftiError
 from inference.reasons import Reason
@@ -24,7 +25,6 @@ from training.prepare.raw_dataset import RawCase
 from training.prepare.voxel_file import VoxelFile, VoxelReader
 
 IMAGE = "ct.nii.gz"
-DRAFT_PREFIX = ".writing-"
 #: Of libdeflate: label maps shrink to a hundredth at any level, so the fastest but one.
 _LEVEL = 2
 _HU = (-32767, 32767)  #: what the clinic's reader takes; the lowest int16 means padding
@@ -85,7 +85,7 @@ def prepare_case(case: RawCase, root: Path, rules: Rules) -> Outcome:
 def keep_image(source: Path, target: Path, *, copy: bool) -> ImageKept:
     """Link the scan into the dataset; copy it if asked to, or where a link is not possible."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft(target)
+    draft = draft_of(target)
     draft.unlink(missing_ok=True)
     kept = ImageKept.COPY if copy or not _link(source, draft) else ImageKept.HARD_LINK
     if kept is ImageKept.COPY:
@@ -203,13 +203,5 @@ def _write_labels(scan: Any, labels: npt.NDArray[np.uint8], path: Path) -> None:
     no_extension = bytes(4)
     data = b"".join((header.binaryblock, no_extension, labels.data))
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft(path)
-    with draft.open("wb") as file:
-        file.write(imagecodecs.gzip_encode(data, level=_LEVEL))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-
-
-def _draft(path: Path) -> Path:
-    return path.with_name(f"{DRAFT_PREFIX}{path.name}")
+    with durable_file(path) as draft:
+        draft.write_bytes(imagecodecs.gzip_encode(data, level=_LEVEL))

@@ -8,11 +8,12 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from inference.durable import DRAFTS
 from inference.reasons import Reason
 from training.file_lock import alone
 from training.prepare.ledger import OutcomeLedger
 from training.prepare.outcome import Outcome, Remark, Rules
-from training.prepare.raw_case import DRAFT_PREFIX, prepare_case
+from training.prepare.raw_case import prepare_case
 from training.prepare.raw_dataset import RawCase, is_case_name, read_raw_dataset
 from training.prepare.report import write_report
 from training.process_pool import process_pool
@@ -53,7 +54,7 @@ def prepare_dataset(preparation: Preparation, progress: Progress) -> tuple[Outco
     preparation.out.mkdir(parents=True, exist_ok=True)
     ledger = OutcomeLedger(preparation.out, preparation.rules)
     with alone(ledger.lock):
-        for draft in preparation.out.glob(f"*/{DRAFT_PREFIX}*"):
+        for draft in preparation.out.glob(f"*/{DRAFTS}"):
             draft.unlink()
         for outcome in dataset.left_out:
             if is_case_name(outcome.case):

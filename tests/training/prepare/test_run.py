@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from inference.durable import DRAFTS
 from inference.reasons import Reason
 from training.dataset import DatasetError, DatasetFolder
 from training.prepare.ledger import OutcomeLedger
@@ -196,7 +197,7 @@ def test_killed_in_the_middle_it_goes_on_and_every_label_file_is_whole(tmp_path,
     for number in range(12):
         _assert_whole(out, raw, f"s{number:04d}")
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert not list(out.glob("*/.writing-*"))
+    assert not list(out.glob(f"*/{DRAFTS}"))
 
 
 def test_the_command_says_what_was_refused_and_exits_with_1(raw, tmp_path):
