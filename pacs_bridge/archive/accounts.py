@@ -15,12 +15,17 @@ from pacs_bridge.archive.planning import is_complete
 from pacs_bridge.stopwatch import Stage
 
 LEFT_OUT: Final = "left-out"
+_OPEN: Final = ("planned", "waiting")
 _RECENT: Final = 200
 _QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 #: As the standard's coded strings are: a name has a caret, a comma or a space.
 _CODE: Final = re.compile(r"'[A-Z0-9_]{0,16}'|'[0-9.]{1,64}'")
 
-_STATE: Final = "CASE WHEN plan_reason IS NULL THEN state ELSE 'left-out' END"
+#: A plan takes no result back, and no job: it says why the series would not run again.
+_KEPT: Final = ("done", "waiting")
+_STATE: Final = (
+    "CASE WHEN plan_reason IS NULL OR state IN ('done', 'waiting') THEN state ELSE 'left-out' END"
+)
 _REASON: Final = "coalesce(plan_reason, reason, '')"
 
 
@@ -156,8 +161,7 @@ def account_of(plan: PlanFile) -> Account:
         folders = connection.execute("SELECT count(*), count(reason) FROM folders").fetchone()
         recent = _recent_an_hour(connection)
     counts = outcome_counts(plan)
-    by_state = {state: sum(c.series for c in counts if c.state == state) for state in
-                ("planned", "waiting")}  # fmt: skip
+    by_state = {state: sum(c.series for c in counts if c.state == state) for state in _OPEN}
     return Account(
         series=sum(count.series for count in counts),
         source_bytes=sum(count.source_bytes for count in counts),
@@ -188,11 +192,17 @@ def outcome_counts(plan: PlanFile) -> tuple[OutcomeCount, ...]:
         ).fetchall()
     sums: dict[tuple[str, str], tuple[int, int]] = {}
     for plan_reason, state, reason, number, size_bytes in rows:
-        key = (LEFT_OUT, plan_reason) if plan_reason else (state, reason or "")
+        is_left_out = plan_reason is not None and state not in _KEPT
+        key = (LEFT_OUT if is_left_out else state, plan_reason or reason or "")
         before = sums.get(key, (0, 0))
         sums[key] = (before[0] + number, before[1] + size_bytes)
     counts = [OutcomeCount(*key, *values) for key, values in sums.items()]
     return tuple(sorted(counts, key=lambda each: (each.state, -each.series, each.reason)))
+
+
+def open_series(plan: PlanFile) -> int:
+    """How many series of a plan are not over."""
+    return sum(count.series for count in outcome_counts(plan) if count.state in _OPEN)
 
 
 def recent_an_hour(plan: PlanFile) -> float | None:

@@ -14,11 +14,13 @@ from pacs_bridge.archive.recipe import Recipe
 from pacs_bridge.archive.results_folder import ResultsFolder
 from pacs_bridge.archive.series_book import (
     NOT_TO_RUN,
+    Made,
     PlannedSeries,
     SeriesBook,
     SeriesEnding,
     SeriesState,
 )
+from pacs_bridge.archive.service_results import ServiceResults
 from pacs_bridge.archive.window import Rate, TimeWindow
 from pacs_bridge.clock import Clock
 from pacs_bridge.errors import PermanentError
@@ -96,6 +98,7 @@ class Feeder:
         self._clock = clock
         self._is_own = results is not None
         self._endings = JobEndings(data_folder, order.recipe, results)
+        self._service = ServiceResults(self._jobs, data_folder, book)
         self._patience = Patience()
         self._is_entered = False
         self._fed: set[int] = set()
@@ -207,6 +210,8 @@ class Feeder:
         if ending.state is SeriesState.PLANNED:
             self._book.replan(series, ending.detail)
             return
+        if ending.state is SeriesState.DONE and not self._is_own:
+            self._service.note(series, ending.made)
         self._book.end(series, ending, self._clock.now())
         if series.is_stale(recipe):  # it is not what this run is to make
             self._book.refresh(recipe)
@@ -217,7 +222,7 @@ class Feeder:
         if series is None:
             return False, False
         recipe, now = self._order.recipe, self._clock.now()
-        if (made := self._endings.found(series)) is not None:
+        if (made := self._found(series)) is not None:
             ending = SeriesEnding(SeriesState.DONE, made=made)
             self._book.found_done(series, recipe.digest, ending, now)
             return False, True
@@ -229,9 +234,27 @@ class Feeder:
         self._book.fed(series, job, recipe.digest, now)
         return True, False
 
+    def _found(self, series: PlannedSeries) -> Made | None:
+        """A result that is what is wanted today, if there is one already."""
+        if self._is_own:
+            return self._endings.found(series)
+        return self._service.find(series, self._request(series, 0), self._order.recipe.digest)
+
+    def _request(self, series: PlannedSeries, revision: int) -> JobRequest:
+        order = self._order
+        return JobRequest(
+            series_instance_uid=series.series,
+            revision=revision,
+            route=order.route,
+            model=order.recipe.model,
+            destinations=order.destinations,
+            priority=Priority.ARCHIVE,
+            source=order.files_source if series.source == FILES else series.source,
+            study_instance_uid=series.study_instance_uid,
+        )
+
     def _submit(self, series: PlannedSeries) -> int:
         """Make the job, or find the one that was made before this process died."""
-        source = self._order.files_source if series.source == FILES else series.source
         recipe, revision = self._order.recipe, series.revision
         if revision is not None and series.is_stale(recipe.digest):
             self._jobs.withdraw(series.series, revision)  # it may have been made, of other files
@@ -240,20 +263,10 @@ class Feeder:
             if revision is None:
                 revision = self._jobs.next_revision(series.series)
                 self._book.intend(series, revision, recipe.digest)
-            job = self._ledger.jobs.submit(
-                JobRequest(
-                    series_instance_uid=series.series,
-                    revision=revision,
-                    route=self._order.route,
-                    model=recipe.model,
-                    destinations=self._order.destinations,
-                    priority=Priority.ARCHIVE,
-                    source=source,
-                    study_instance_uid=series.study_instance_uid,
-                )
-            )
+            request = self._request(series, revision)
+            job = self._ledger.jobs.submit(request)
             standing = self._jobs.standings([KnownJob(job, series.series, revision)])[job]
-            if standing.source == source and not standing.is_withdrawn:
+            if standing.source == request.source and not standing.is_withdrawn:
                 return job
             revision = None  # the listener has taken the number meanwhile
         raise AssertionError("no free revision")

@@ -24,6 +24,7 @@ class OwnWork:
     kinds: tuple[str, ...]
     device: str = "auto"
     precision: str = "auto"
+    job_timeout_s: float | None = None  #: for one series; None: as a service has it
 
 
 def own_config(run_folder: Path, work: OwnWork, rules: SeriesRules) -> BridgeConfig:
@@ -38,6 +39,11 @@ def own_config(run_folder: Path, work: OwnWork, rules: SeriesRules) -> BridgeCon
     rules
         Those that the plan was made with.
     """
+    workers: dict[str, object] = {
+        "devices": [work.device],
+        "precision": work.precision,
+        "retry": {"first_wait_s": 5.0, "max_wait_s": 600.0},
+    }
     table: dict[str, object] = {
         "data_folder": str(run_folder / "work"),
         "listener": {"port": 0, "peers": [{"ae_title": "*", "addresses": ["127.0.0.1/32"]}]},
@@ -48,11 +54,7 @@ def own_config(run_folder: Path, work: OwnWork, rules: SeriesRules) -> BridgeCon
             "max_matrix": rules.max_matrix,
             "max_megavoxels": rules.max_voxels / _MEGA,
         },
-        "workers": {
-            "devices": [work.device],
-            "precision": work.precision,
-            "retry": {"first_wait_s": 5.0, "max_wait_s": 600.0},
-        },
+        "workers": workers,
         "log": {"file": str(run_folder / "run.log")},
         "destinations": [
             {"name": _OUT, "ae_title": "NOBODY", "host": "localhost", "port": 104}
@@ -60,6 +62,8 @@ def own_config(run_folder: Path, work: OwnWork, rules: SeriesRules) -> BridgeCon
         ],
         "routes": [{"name": ROUTE, "model": work.model, "destinations": [_OUT]}],
     }
+    if work.job_timeout_s is not None:
+        workers["job_timeout_s"] = work.job_timeout_s
     if work.models_folder is not None:
         table["models"] = {"folder": str(work.models_folder)}
     return BridgeConfig.model_validate_json(

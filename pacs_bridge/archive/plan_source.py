@@ -18,8 +18,9 @@ from pacs_bridge.archive.hidden_patient import run_key
 from pacs_bridge.archive.known_files import KnownFile
 from pacs_bridge.archive.plan_file import PLAN_NAME, PlanFile
 from pacs_bridge.archive.reading import modified_ns
+from pacs_bridge.archive.series_book import NOT_TO_RUN
 from pacs_bridge.archive.wanted_settings import WantedSettings
-from pacs_bridge.archive.zip_members import ZipMembers
+from pacs_bridge.archive.zip_shelf import ZipShelf
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.job_source import earlier_results
@@ -68,6 +69,7 @@ class PlanSources:
         self._run_folder = run_folder
         self._data_folder = data_folder
         self._settings = settings
+        self._zips = ZipShelf()
 
     def fetch(self, claim: JobClaim, scratch: Path, check: Callable[[], None]) -> SeriesSource:
         """See ``JobSources.fetch``: as ``planned_files`` and ``fetch_planned``.
@@ -80,7 +82,7 @@ class PlanSources:
         if self._settings is not None:
             self._settings.check(self._run_folder, claim.request)
         planned = planned_files(self._run_folder, claim.request.series_instance_uid)
-        return fetch_planned(planned, claim, self._data_folder, scratch, check)
+        return fetch_planned(planned, claim, self._data_folder, scratch, check, self._zips)
 
 
 def planned_files(run_folder: Path, series: str) -> PlannedFiles:
@@ -91,7 +93,7 @@ def planned_files(run_folder: Path, series: str) -> PlannedFiles:
     TransientError
         ``source-unreachable`` while that folder is away, or the series is planned again.
     PermanentError
-        ``source-missing`` if the plan has no files of it.
+        ``source-missing`` if the plan has no files of it; with its reason, if it is not to run.
     """
     if not (run_folder / PLAN_NAME).exists():
         raise TransientError(Reason.SOURCE_UNREACHABLE, f"no {PLAN_NAME} in the folder of the run")
@@ -99,6 +101,7 @@ def planned_files(run_folder: Path, series: str) -> PlannedFiles:
     try:
         with plan.snapshot():  # it may be made anew beside
             _wait_for_planner(plan, series)
+            _check_selected(plan, series)
             identity = _planned_identity(plan, series)
             files = _files(plan, series)
             set_aside = _set_aside(plan, series)
@@ -116,8 +119,11 @@ def fetch_planned(
     data_folder: Path,
     scratch: Path,
     check: Callable[[], None],
+    zips: ZipShelf,
 ) -> SeriesSource:
     """See ``JobSources.fetch``: looks whether the files are those that were planned.
+
+    What ``zips`` holds is not read again; ``data_folder`` is that of the bridge.
 
     Raises
     ------
@@ -128,7 +134,7 @@ def fetch_planned(
         ``source-missing`` if a file is gone or another one: plan again.
     """
     with _faults_told(planned.roots):
-        paths = _on_disk(planned.files, scratch, check)
+        paths = _on_disk(planned.files, scratch, check, zips)
     return SeriesSource(
         paths=paths,
         created=claim.created,
@@ -191,6 +197,16 @@ def _wait_for_planner(plan: PlanFile, series: str) -> None:
         )
 
 
+def _check_selected(plan: PlanFile, series: str) -> None:
+    with plan.read() as connection:
+        row = connection.execute(
+            "SELECT plan_reason FROM series WHERE series = ? AND plan_reason IS NOT NULL",
+            (series,),
+        ).fetchone()
+    if row is not None:
+        raise PermanentError(Reason(row[0]), NOT_TO_RUN)
+
+
 def _planned_identity(plan: PlanFile, series: str) -> SeriesIdentity | None:
     """Of a series as its headers said; None if no file of it is known."""
     with plan.read() as connection:
@@ -228,13 +244,13 @@ def _set_aside(plan: PlanFile, series: str) -> tuple[LeftOutInstance, ...]:
 
 
 def _on_disk(
-    files: Sequence[KnownFile], scratch: Path, check: Callable[[], None]
+    files: Sequence[KnownFile], scratch: Path, check: Callable[[], None], zips: ZipShelf
 ) -> tuple[Path, ...]:
     paths: list[Path] = []
     for is_zip, group in groupby(files, key=lambda file: file.folder if file.is_zip else b""):
         check()
         if is_zip:
-            paths += _unzipped(list(group), scratch, len(paths), check)
+            paths += _unzipped(list(group), scratch, check, zips)
         else:
             paths += [_unchanged(file) for file in group]
     return tuple(paths)
@@ -252,24 +268,23 @@ def _unchanged(file: KnownFile) -> Path:
 
 
 def _unzipped(
-    files: Sequence[KnownFile], scratch: Path, first: int, check: Callable[[], None]
+    files: Sequence[KnownFile], scratch: Path, check: Callable[[], None], zips: ZipShelf
 ) -> list[Path]:
-    scratch.mkdir(parents=True, exist_ok=True)
+    folder = scratch / str(files[0].folder_id)
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     try:
-        members = ZipMembers(Path(os.fsdecode(files[0].folder)))
+        with zips.opened(Path(os.fsdecode(files[0].folder))) as members:
+            for file in files:
+                if members.checksum(int(file.name)) != file.modified_ns:
+                    raise PermanentError(
+                        Reason.SOURCE_MISSING, "a zip file has changed since it was planned"
+                    )
+                path = folder / f"{int(file.name):06d}"
+                members.extract(int(file.name), path, check)
+                paths.append(path)
     except FileNotFoundError:
         raise PermanentError(Reason.SOURCE_MISSING, "a planned zip file is gone") from None
-    with members:
-        known = {each.number: each.checksum for each in members}
-        for number, file in enumerate(files, first):
-            if known.get(int(file.name)) != file.modified_ns:
-                raise PermanentError(
-                    Reason.SOURCE_MISSING, "a zip file has changed since it was planned"
-                )
-            path = scratch / f"{number:06d}"
-            members.extract(int(file.name), path, check)
-            paths.append(path)
     return paths
 
 

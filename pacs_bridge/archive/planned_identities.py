@@ -14,7 +14,7 @@ from pacs_bridge.archive.series_book import NOT_TO_RUN
 from pacs_bridge.archive.wanted_settings import WantedSettings
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.identity_hash import IdentityHash
-from pacs_bridge.queue import JobClaim, JobRequest, Priority
+from pacs_bridge.queue import SPOOL, JobClaim, JobRequest
 from pacs_bridge.sources.configured_sources import ExpectedSeries
 
 
@@ -50,41 +50,47 @@ class PlannedIdentities:
         self._settings = settings
 
     def expected(self, claim: JobClaim, /) -> ExpectedSeries | None:
-        """See ``SeriesPlans.expected``: a plan knows the jobs that were made of it."""
+        """See ``SeriesPlans.expected``: a plan knows the series that it has at a source.
+
+        A job that was not made of the plan as it is now, such as one of another ledger or of an
+        earlier time, is looked at for its patient all the same.
+        """
         found = self.of(claim.request)
         return None if found is None else found.expected()
 
     def of(self, request: JobRequest) -> PlannedIdentity | None:
         """What a plan says of the series of a job. Raises as ``SeriesPlans.expected``."""
-        if request.priority is not Priority.ARCHIVE:
+        if request.source == SPOOL:
             return None
-        rows = ((folder, _row(folder, request)) for folder in self._run_folders)
-        known = next(((folder, row) for folder, row in rows if row is not None), None)
-        if known is None:
-            return None
+        rows = [(folder, row) for folder in self._run_folders for row in _rows(folder, request)]
+        own = next((each for each in rows if each[1]["revision"] == request.revision), None)
+        if own is None:
+            telling = next((each for each in rows if each[1]["patient"]), None)
+            return None if telling is None else _identity(*telling, None)
+        folder, row = own
         if self._settings is not None:
-            self._settings.check(known[0], request)
-        return _identity(*known)
+            self._settings.check(folder, request)
+        if row["plan_reason"] is not None:
+            raise PermanentError(Reason(row["plan_reason"]), NOT_TO_RUN)
+        return _identity(folder, row, row["instances"] or None)
 
 
-def _identity(run_folder: Path, row: sqlite3.Row) -> PlannedIdentity:
-    if row["plan_reason"] is not None:
-        raise PermanentError(Reason(row["plan_reason"]), NOT_TO_RUN)
+def _identity(run_folder: Path, row: sqlite3.Row, instance_count: int | None) -> PlannedIdentity:
     patient = HiddenPatient.from_json(row["patient"])
-    return PlannedIdentity(row["instances"] or None, patient.patient_id, run_key(run_folder))
+    return PlannedIdentity(instance_count, patient.patient_id, run_key(run_folder))
 
 
-def _row(run_folder: Path, request: JobRequest) -> sqlite3.Row | None:
+def _rows(run_folder: Path, request: JobRequest) -> list[sqlite3.Row]:
+    """What a plan has of a series at a source: one row, or none."""
     if not (run_folder / PLAN_NAME).exists():
-        return None
+        return []
     plan = PlanFile(run_folder)
     try:
         with plan.read() as connection:
-            row: sqlite3.Row | None = connection.execute(
-                "SELECT instances, patient, plan_reason FROM series"
-                " WHERE series = ? AND source = ? AND revision = ?",
-                (request.series_instance_uid, request.source, request.revision),
-            ).fetchone()
+            return connection.execute(
+                "SELECT instances, patient, plan_reason, revision FROM series"
+                " WHERE series = ? AND source = ?",
+                (request.series_instance_uid, request.source),
+            ).fetchall()
     finally:
         plan.close()
-    return row

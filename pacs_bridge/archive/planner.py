@@ -76,7 +76,7 @@ class Planner:
     executor
         Reads headers and examines series.
     progress
-        Told how far it is.
+        Told how far it is; what it raises ends the planning.
     """
 
     def __init__(
@@ -137,6 +137,7 @@ class Planner:
                 listing = Listing(self._plan, book, folder, walk, may_be_away=folder_count == 1)
                 is_emptied |= listing.is_empty
                 self.tally.files_met += listing.met
+                self._tell()
                 most = _BATCH_FILES
                 if folder.is_zip:
                     most = max(most, listing.met // _MOST_OPENINGS)

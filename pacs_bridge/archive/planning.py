@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -47,9 +47,27 @@ class PlanInputs:
 
 
 def make_plan(
-    run_folder: Path, inputs: PlanInputs, rules: SeriesRules, progress: PlanProgress
+    run_folder: Path,
+    inputs: PlanInputs,
+    rules: SeriesRules,
+    progress: PlanProgress,
+    check: Callable[[], None] = lambda: None,
 ) -> PlanTally:
     """Make a plan in the folder of a run, or bring it up to date.
+
+    Parameters
+    ----------
+    run_folder
+        Of the run.
+    inputs
+        What is to be planned.
+    rules
+        Of the site.
+    progress
+        Told how far it is.
+    check
+        Called again and again, at least every second while an archive is waited for: what it
+        raises ends the planning, and the next call goes on.
 
     Raises
     ------
@@ -86,13 +104,14 @@ def make_plan(
         tally = PlanTally()
         remote_count = 0
         if (remote := inputs.remote) is not None:
-            there = RemotePlan(plan, remote.name, remote.archive, rules, hide)
+            there = RemotePlan(plan, remote.name, remote.archive, rules, hide, check)
             query = remote.query
             remote_count = there.listed(listed, query) if listed else there.found(query)
         if roots:
+            told = _checking(progress, check)
             key = (run_folder / KEY_NAME).read_bytes()
             with header_readers(inputs.processes) as executor:
-                planner = Planner(plan, rules, key, executor, progress)
+                planner = Planner(plan, rules, key, executor, told)
                 planner.take_in(roots, (run_folder, *results_of(plan)))
             tally = planner.tally
         tally.series_examined += remote_count
@@ -103,6 +122,18 @@ def make_plan(
         return tally
     finally:
         plan.close()
+
+
+def _checking(progress: PlanProgress, check: Callable[[], None]) -> PlanProgress:
+    def told(met: int, read: int, examined: int) -> None:
+        check()
+        progress(met, read, examined)
+
+    return told
+
+
+class PlanEndedError(Exception):
+    """Told to end before the plan was complete."""
 
 
 class WrongFolderError(Exception):

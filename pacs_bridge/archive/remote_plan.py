@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Final
@@ -32,6 +32,8 @@ CREATE TEMP TABLE IF NOT EXISTS met (
     is_mixed INTEGER NOT NULL
 )
 """
+#: Series that an archive has named in all answers to what it was asked for.
+_SELECTED: Final = "CREATE TEMP TABLE IF NOT EXISTS selected (series TEXT PRIMARY KEY)"
 _SERIES: Final = """
 INSERT INTO series (series, study_instance_uid, patient, source, instances, planes, bytes,
     contents, plan_reason, plan_detail, findings)
@@ -61,6 +63,8 @@ class RemotePlan:
         Of the site.
     hide
         With the key of the run.
+    check
+        Called while the archive is asked: what it raises ends the planning.
     """
 
     def __init__(
@@ -70,17 +74,25 @@ class RemotePlan:
         archive: RemoteArchive,
         rules: SeriesRules,
         hide: IdentityHash,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._plan = plan
         self._source = source
         self._archive = archive
         self._rules = rules
         self._hide = hide
+        self._check = check
 
     def found(self, query: SeriesQuery) -> int:
-        """Plan what a query finds; gives how many series. Raises as the archive does."""
-        count, doubtful = self._take(self._archive.find(query), is_all_known=False)
+        """Plan what a query finds; gives how many series. Raises as the archive does.
+
+        Series that were planned of the same archive before and are not found are not to run.
+        """
+        self._begin_selection()
+        found = self._archive.find(query, self._check)
+        count, doubtful = self._take(found, is_all_known=False)
         self._look_again(doubtful)
+        self._leave_out_others("not found by the query of this plan")
         return count
 
     def listed(self, listed: dict[str, str], query: SeriesQuery) -> int:
@@ -93,11 +105,13 @@ class RemotePlan:
         query
             What must hold beside.
         """
+        self._begin_selection()
         unmet = dict(listed)
         count = 0
         doubtful: list[str] = []
         for some in _chunks(list(listed)):
-            found = list(self._archive.find(replace(query, series_instance_uids=some)))
+            asked = replace(query, series_instance_uids=some)
+            found = list(self._archive.find(asked, self._check))
             keys = {(each.series_instance_uid, each.study_instance_uid) for each in found}
             met = {uid for uid in some if listed[uid] and (uid, listed[uid]) in keys}
             met |= {uid for uid, _ in keys if listed.get(uid) == ""}
@@ -109,6 +123,7 @@ class RemotePlan:
             count += number
             doubtful += doubts
         self._look_again(doubtful)
+        self._leave_out_others("not listed, or not in the archive any more")
         missing(self._plan, self._source, unmet)
         return count + len(unmet)
 
@@ -116,8 +131,23 @@ class RemotePlan:
         """Ask for series that were planned otherwise before, whatever the query was."""
         for some in _chunks(doubtful):
             query = SeriesQuery(series_instance_uids=some, modalities=())
-            found = (each for each in self._archive.find(query) if each.series_instance_uid in some)
+            named = self._archive.find(query, self._check)
+            found = (each for each in named if each.series_instance_uid in some)
             self._take(found, is_all_known=True)
+
+    def _begin_selection(self) -> None:
+        with self._plan.write() as connection:
+            connection.execute(_SELECTED)
+            connection.execute("DELETE FROM temp.selected")
+
+    def _leave_out_others(self, detail: str) -> None:
+        """What was planned of this archive before and was not named now is not to run."""
+        with self._plan.write() as connection:
+            connection.execute(
+                "UPDATE series SET plan_reason = ?, plan_detail = ? WHERE source = ?"
+                " AND plan_reason IS NULL AND series NOT IN (SELECT series FROM temp.selected)",
+                (Reason.NOT_SELECTED, detail, self._source),
+            )
 
     def _take(self, found: Iterable[FoundSeries], is_all_known: bool) -> tuple[int, list[str]]:
         """Plan series; gives how many, and those that the plan knows otherwise.
@@ -142,6 +172,7 @@ class RemotePlan:
                         connection.execute(_SERIES, self._nameless_row(each, nameless))
                         continue
                     uid = each.series_instance_uid
+                    connection.execute("INSERT OR IGNORE INTO temp.selected VALUES (?)", (uid,))
                     hidden = HiddenPatient.of(each.patient, self._hide)
                     is_first, is_mixed, patient = _met(connection, each, hidden)
                     if (

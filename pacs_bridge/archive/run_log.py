@@ -16,11 +16,13 @@ from pacs_bridge.clock import Clock
 from pacs_bridge.errors import PermanentError
 
 _LOCK_NAME: Final = "run.lock"
+#: Of the process that does the work: it may outlive the one that started it by a moment.
+WORK_LOCK: Final = "work.lock"
 _SIGN_EVERY_S: Final = 5.0
 
 
 @contextmanager
-def alone(run_folder: Path, what: str = "run") -> Iterator[None]:
+def alone(run_folder: Path, what: str = "run", lock: str = _LOCK_NAME) -> Iterator[None]:
     """Hold a run folder for this process; the lock goes with the process, however it ends.
 
     Raises
@@ -29,7 +31,7 @@ def alone(run_folder: Path, what: str = "run") -> Iterator[None]:
         If another process holds it.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(run_folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o640)
+    descriptor = os.open(run_folder / lock, os.O_RDWR | os.O_CREAT, 0o640)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

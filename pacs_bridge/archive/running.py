@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from inference.engine.heap import keep_heap
+from inference.reasons import Reason
 from inference.windows import Precision
 from pacs_bridge.archive.feeder import Feeder, FeedOrder, FeedState
 from pacs_bridge.archive.own_bridge import ROUTE
@@ -19,7 +18,8 @@ from pacs_bridge.archive.recipe import Recipe
 from pacs_bridge.archive.results_folder import ResultsFolder, run_of
 from pacs_bridge.archive.run_log import RunClock
 from pacs_bridge.archive.series_book import SeriesBook
-from pacs_bridge.archive.window import Rate, TimeWindow
+from pacs_bridge.archive.window import Pace
+from pacs_bridge.archive.work_process import Leaving
 from pacs_bridge.child import open_log, process_name
 from pacs_bridge.clock import Clock
 from pacs_bridge.config.bridge import BridgeConfig
@@ -39,22 +39,6 @@ _MOST_WAITING: Final = 12
 
 #: Told how the run stands, and the seconds that it has worked.
 RunProgress = Callable[[FeedState, float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """When series may be begun, and how many."""
-
-    window: TimeWindow | None = None
-    rate: Rate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """How a run is told to end."""
-
-    stop: threading.Event  #: begin nothing more, finish what is in hand
-    leave: threading.Event  #: give back what is in hand
 
 
 class OwnRun:
@@ -170,12 +154,19 @@ def warm_segmenters(config: BridgeConfig, recipe: Recipe) -> WarmSegmenters:
         If the model is not whole.
     UnknownDeviceError
         If this machine has no such device.
+    TransientError
+        ``wrong-recipe`` if the weights were replaced since the recipe was read.
     """
     stores = model_stores(config.models.folder)
     asked = config.workers.precision
     precision = None if asked == "auto" else Precision(asked)
     segmenters = WarmSegmenters(stores, config.workers.devices[0], precision)
-    segmenters.get(recipe.model, config.routes[0].postprocessing)
+    loaded = segmenters.get(recipe.model, config.routes[0].postprocessing).identity
+    if loaded.digest != recipe.model_digest:
+        raise TransientError(
+            Reason.WRONG_RECIPE,
+            f"the weights of {recipe.model} were replaced when the run began: run it again",
+        )
     return segmenters
 
 

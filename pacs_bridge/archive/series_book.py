@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from inference.reasons import Reason
+from pacs_bridge.archive.hidden_patient import HiddenPatient, run_key
 from pacs_bridge.archive.plan_file import PlanFile
 
 
@@ -19,7 +20,7 @@ class SeriesState(StrEnum):
 
     PLANNED = "planned"
     WAITING = "waiting"  #: its job was made, and is not over
-    DONE = "done"  #: there is a result
+    DONE = "done"  #: there is a result, whatever a later plan says of the series
     SKIPPED = "skipped"  #: looked at with its pixels: not for us, with its reason
     REFUSED = "refused"  #: the same: not fit, with its reason
     FAILED = "failed"  #: not the fault of the series, with its reason
@@ -121,6 +122,17 @@ class SeriesBook:
         )
         return rows[0] if rows else None
 
+    def patient(self, series: PlannedSeries) -> tuple[str, bytes]:
+        """Keyed hash of the Patient ID that an archive has told of a series, and its key.
+
+        The hash is empty where it has not.
+        """
+        with self._plan.read() as connection:
+            row = connection.execute(
+                "SELECT patient FROM series WHERE number = ?", (series.number,)
+            ).fetchone()
+        return HiddenPatient.from_json(row[0]).patient_id, run_key(self._plan.path.parent)
+
     def waiting(self) -> tuple[PlannedSeries, ...]:
         """Series whose job was made and is not over, as far as the plan knows."""
         return self._rows("state = 'waiting' ORDER BY number", "series_waiting")
@@ -200,13 +212,13 @@ class SeriesBook:
             )
 
     def done(self) -> Iterator[tuple[PlannedSeries, str]]:
-        """Series with a result in a folder, each with its name there."""
+        """Series with a result in a folder, each with its name there; also of those not to run."""
         last = 0
         while True:
             with self._plan.read() as connection:
                 rows = connection.execute(
                     f"SELECT {_COLUMNS}, made ->> 'result' FROM series WHERE state = 'done'"  # noqa: S608
-                    " AND plan_reason IS NULL AND made ->> 'result' <> '' AND number > ?"
+                    " AND made ->> 'result' <> '' AND number > ?"
                     " ORDER BY number LIMIT 1000",
                     (last,),
                 ).fetchall()

@@ -81,3 +81,11 @@ class Rate:
             return 0.0
         since = now - min(last, now)
         return max(0.0, (timedelta(seconds=self.interval_s) - since).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When series may be begun, and how many."""
+
+    window: TimeWindow | None = None
+    rate: Rate | None = None

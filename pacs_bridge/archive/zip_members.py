@@ -8,6 +8,7 @@ the bytes that come.
 from __future__ import annotations
 
 import lzma
+import os
 import stat
 import struct
 import zipfile
@@ -15,8 +16,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, BinaryIO, Final, cast
 
+from inference.file_stamp import FileStamp
 from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError
 
@@ -45,6 +47,52 @@ class ZipMember:
     problem: str  #: why it is not taken out; empty if it may be
 
 
+class _RestingFile:
+    """A file that is open only while it is read, as ``zipfile`` wants it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._stamp: FileStamp | None = None
+
+    @property
+    def stamp(self) -> FileStamp:
+        """Of the file that was opened first."""
+        self._opened()
+        assert self._stamp is not None
+        return self._stamp
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        return self._opened().read(size_bytes)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._opened().seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._opened().tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def rest(self) -> None:
+        """Close it until it is read again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            file = self._path.open("rb")
+            stamp = FileStamp.of(os.fstat(file.fileno()))
+            if self._stamp not in (None, stamp):
+                file.close()
+                raise PermanentError(
+                    Reason.SOURCE_MISSING, "a zip file has changed since its directory was read"
+                )
+            self._file, self._stamp = file, stamp
+        return self._file
+
+
 class ZipMembers:
     """The members of one zip file. A context manager; for one thread.
 
@@ -62,20 +110,43 @@ class ZipMembers:
     """
 
     def __init__(self, path: Path) -> None:
+        self._file = _RestingFile(path)
         try:
-            self._zip = zipfile.ZipFile(path)
+            self.stamp = self._file.stamp  #: of the file whose directory was read
+            self._zip = zipfile.ZipFile(cast("IO[bytes]", self._file))
         except _DAMAGE as error:
+            self._file.rest()
             raise PermanentError(Reason.UNREADABLE_FILE, "a damaged zip file") from error
+        except OSError:
+            self._file.rest()
+            raise
         self._members = self._zip.infolist()
         if len(self._members) > _MOST_MEMBERS:
-            self._zip.close()
+            self.close()
             raise PermanentError(Reason.TOO_LARGE, f"a zip file of {len(self._members)} members")
 
     def __enter__(self) -> ZipMembers:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Of the directory: folders count."""
+        return len(self._members)
+
+    def rest(self) -> None:
+        """Close the file until a member is wanted again; its directory stays known."""
+        self._file.rest()
+
+    def close(self) -> None:
+        """Close the file."""
         self._zip.close()
+        self._file.rest()
+
+    def checksum(self, number: int) -> int | None:
+        """CRC-32 of a member, as the directory says; None if there is none of that number."""
+        return self._members[number].CRC if 0 <= number < len(self._members) else None
 
     def __iter__(self) -> Iterator[ZipMember]:
         for number, member in enumerate(self._members):

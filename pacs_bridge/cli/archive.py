@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pacs_bridge.cli.archive_ending import plan_check, run_leaving
+from pacs_bridge.cli.archive_own import OwnCall, work_here
 from pacs_bridge.cli.archive_progress import plan_progress, run_progress
-from pacs_bridge.cli.archive_work import opened, work_by_service, work_here
+from pacs_bridge.cli.archive_work import opened, work_by_service
 from pacs_bridge.cli.configuration import CONFIG_VARIABLE, loaded
 from pacs_bridge.cli.model_options import (
     device_option,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pacs_bridge.archive.accounts import Account, OutcomeCount
     from pacs_bridge.archive.planning import RemoteInput
-    from pacs_bridge.archive.running import Leaving, Pace
+    from pacs_bridge.archive.window import Pace
     from pacs_bridge.config.bridge import BridgeConfig
 
 _UNFINISHED = "the plan was ended before it was complete, or is being made: plan again"
@@ -93,11 +93,18 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
 
     INPUT is any number of folders, zip files and files, searched to the bottom; names do not
     matter. Called again, without INPUT too, it reads only what is new or changed since.
+    SIGTERM and ctrl-C end it soon, a second one at once; the next call goes on.
     """
     from pacs_bridge.archive.accounts import outcome_counts
     from pacs_bridge.archive.manifest import UnusableListError
     from pacs_bridge.archive.plan_file import PlanFile
-    from pacs_bridge.archive.planning import PlanInputs, WrongFolderError, is_within, make_plan
+    from pacs_bridge.archive.planning import (
+        PlanEndedError,
+        PlanInputs,
+        WrongFolderError,
+        is_within,
+        make_plan,
+    )
     from pacs_bridge.archive.run_log import alone
 
     config = _optional(options["config_path"])
@@ -105,7 +112,7 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
     if is_within(options["inputs"], run_folder):  # before anything is written there
         end_wrong_call("--run: what is to be planned lies in it: name another folder")
     with coded_failures(as_json, name_files=False):
-        with alone(run_folder, "plan"), plan_progress(quiet) as progress:
+        with alone(run_folder, "plan"), plan_progress(quiet) as progress, plan_check() as check:
             inputs = PlanInputs(
                 paths=options["inputs"],
                 manifest=options["manifest"],
@@ -114,11 +121,14 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
             )
             rules = _rules(config, options["min_slices"])
             try:
-                tally = make_plan(run_folder, inputs, rules, progress)
+                tally = make_plan(run_folder, inputs, rules, progress, check)
             except UnusableListError as error:
                 end_wrong_call(f"--manifest: {error}")
             except WrongFolderError as error:
                 end_wrong_call(str(error))
+            except PlanEndedError:
+                click.echo("ended before the plan was complete: plan again", err=True)
+                raise click.exceptions.Exit(FAILED) from None
         known = PlanFile(run_folder)
         counts = outcome_counts(known)
         known.close()
@@ -152,6 +162,13 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
 @precision_option
 @click.option("--between", metavar="HH:MM-HH:MM", help="Begin series at these local hours only.")
 @click.option("--rate", metavar="N/h", help="Begin no more than so many; also N/min, N/d.")
+@click.option(
+    "--job-timeout",
+    "job_timeout_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --out: a series that takes longer ends as failed; default: two hours.",
+)
 @click.option("--retry-failed", is_flag=True, help="Run again what failed, not what was refused.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -168,18 +185,21 @@ def run(as_json: bool, quiet: bool, **options: Any) -> None:
     """
     from pacs_bridge.archive.run_log import alone
 
-    leaving, pace = _leaving(), _pace(options["between"], options["rate"])
+    leaving, pace = run_leaving(), _pace(options["between"], options["rate"])
     run_folder: Path = options["run_folder"]
     with coded_failures(as_json, name_files=False):
-        with alone(run_folder), run_progress(run_folder, quiet) as progress:
-            work = work_by_service if options["out_folder"] is None else work_here
-            state = work(run_folder, options, pace, leaving, progress)
+        with alone(run_folder):
+            if options["out_folder"] is None:
+                with run_progress(run_folder, quiet) as progress:
+                    is_over = work_by_service(run_folder, options, pace, leaving, progress)
+            else:
+                is_over = work_here(OwnCall(run_folder, options, pace, as_json, quiet), leaving)
         counts = _known_counts(run_folder)
     if as_json:
-        click.echo(json.dumps({"is_over": state.is_over} | _counted(counts), indent=2))
+        click.echo(json.dumps({"is_over": is_over} | _counted(counts), indent=2))
     else:
         _print_counts(counts)
-    if not state.is_over:
+    if not is_over:
         click.echo("ended before all was done: run it again", err=True)
         raise click.exceptions.Exit(FAILED)
 
@@ -297,25 +317,8 @@ def _remote(config: BridgeConfig | None, options: dict[str, Any]) -> RemoteInput
     return RemoteInput(name, opened(config, name), query)
 
 
-def _leaving() -> Leaving:
-    """The first signal stops, the second one leaves; in the main thread."""
-    from pacs_bridge.archive.running import Leaving
-
-    leaving = Leaving(threading.Event(), threading.Event())
-
-    def told(_number: int, _frame: object) -> None:
-        if leaving.stop.is_set():
-            leaving.leave.set()
-        leaving.stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, told)
-    return leaving
-
-
 def _pace(between: str | None, rate: str | None) -> Pace:
-    from pacs_bridge.archive.running import Pace
-    from pacs_bridge.archive.window import Rate, TimeWindow
+    from pacs_bridge.archive.window import Pace, Rate, TimeWindow
 
     try:
         return Pace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from inference.reasons import Reason
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.jobs import set_job_state
 from pacs_bridge.ledger.leases import LeaseTable
-from pacs_bridge.queue import State
+from pacs_bridge.queue import JobRequest, State
 
 _LEASES = LeaseTable("jobs", "worker")
 #: Of a row of jobs: whether an archive run made it, and it may be taken back.
@@ -45,6 +46,14 @@ class JobStanding:
     def is_withdrawn(self) -> bool:
         """Whether it was taken back before it had a result."""
         return self.state is State.SUPERSEDED and self.detail == _WITHDRAWN
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBefore:
+    """A result of an archive run that every destination has."""
+
+    made: str  #: JSON, as it was noted
+    result_path: str  #: of its first file, relative to the data folder
 
 
 class ArchiveJobs:
@@ -104,6 +113,40 @@ class ArchiveJobs:
     def give_up(self, series_instance_uid: str, revision: int, reason: Reason, detail: str) -> bool:
         """Let an archive's job be dead that nobody has in hand; False if there is none."""
         return self._end_waiting(series_instance_uid, revision, State.DEAD, reason, detail)
+
+    def note_made(self, job_id: int, contents: str, recipe: str, made: str) -> None:
+        """Note what the result of a job rests on, and what a later run is to say of it."""
+        with self._database.write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO archive_results VALUES (?, ?, ?, ?)",
+                (job_id, contents, recipe, made),
+            )
+
+    def made_before(self, wanted: JobRequest, contents: str, recipe: str) -> MadeBefore | None:
+        """The result of an earlier job for the same use, if it rests on the same.
+
+        Its revision does not matter. None, too, where a later result took its place.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT a.made, coalesce((SELECT path FROM results r WHERE r.job_id = j.id"
+                " ORDER BY stack, kind LIMIT 1), '')"
+                " FROM jobs j JOIN archive_results a ON a.job_id = j.id"
+                " WHERE j.series_instance_uid = ? AND j.study_instance_uid = ? AND j.route = ?"
+                " AND j.model = ? AND j.destinations = ? AND j.source <> 'spool'"
+                " AND j.state IN ('sent', 'committed') AND a.contents = ? AND a.recipe = ?"
+                " ORDER BY j.revision DESC LIMIT 1",
+                (
+                    wanted.series_instance_uid,
+                    wanted.study_instance_uid,
+                    wanted.route,
+                    wanted.model,
+                    json.dumps(wanted.destinations),
+                    contents,
+                    recipe,
+                ),
+            ).fetchone()
+        return None if row is None else MadeBefore(*row)
 
     def withdraw_all(self) -> int:
         """Take back what nobody has in hand, in a ledger of archive runs alone; gives how many."""

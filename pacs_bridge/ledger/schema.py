@@ -351,6 +351,7 @@ MIGRATIONS: Sequence[Migration] = (
     _note_what_goes_again,
     _bound_quarantine,
     _keep_announcements,
+    _note_archive_results,
 )
 
 

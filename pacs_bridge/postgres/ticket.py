@@ -20,6 +20,7 @@ from pydantic import Field, StringConstraints
 from inference.durable import flush
 from inference.reasons import Reason
 from pacs_bridge.archive.plan_source import fetch_planned
+from pacs_bridge.archive.zip_shelf import ZipShelf
 from pacs_bridge.config.section import Section
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.job_source import JobSources, SpoolSources
@@ -194,6 +195,7 @@ class TicketSources:
         self._tickets = tickets
         self._elsewhere = elsewhere
         self._is_here = is_here
+        self._zips = ZipShelf()
 
     def fetch(self, claim: JobClaim, scratch: Path, check: Callable[[], None]) -> SeriesSource:
         """See ``JobSources.fetch``."""
@@ -206,7 +208,7 @@ class TicketSources:
                 return SpoolSources(instances, folder).fetch(known, scratch, check)
             planned = None if ticket.plan is None else ticket.plan.planned_files()
             if planned is not None:
-                return fetch_planned(planned, known, folder, scratch, check)
+                return fetch_planned(planned, known, folder, scratch, check, self._zips)
             return self._elsewhere.fetch(known, scratch, check)
         except PermanentError:
             self._is_here()

@@ -1,6 +1,6 @@
 """A run in a process of its own with a segmenter of one rule, for tests that end such processes.
 
-``python fast_run.py RUN OUT INFERENCES``: each inference adds a line to the file INFERENCES;
+``python fast_run.py RUN OUT``: each inference adds a byte to the file ``inferences`` beside RUN;
 ``ready`` is said when the run begins.
 """
 
@@ -20,12 +20,16 @@ from pacs_bridge.archive.own_bridge import OwnWork, own_config
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.recipe import Recipe
 from pacs_bridge.archive.run_log import alone
-from pacs_bridge.archive.running import Leaving, OwnRun, Pace
+from pacs_bridge.archive.running import OwnRun
 from pacs_bridge.archive.series_book import SeriesBook
+from pacs_bridge.archive.window import Pace
+from pacs_bridge.archive.work_process import Leaving
 from pacs_bridge.clock import SystemClock
 
 #: A series with such a value has a segmenter fail in a way that nobody foresaw.
 FAULTY_HU = 901
+#: The same: it hangs.
+HANGING_HU = 902
 
 
 class BrightSegmenters:
@@ -49,22 +53,39 @@ class BrightSegmenters:
             file.write(b"x")
         if volume.hu.max() == FAULTY_HU:
             raise RuntimeError("a fault that nobody foresaw")
+        if volume.hu.max() == HANGING_HU:
+            threading.Event().wait()
         return LabelMap(np.where(volume.hu >= 300, 5, 0).astype(np.uint8), volume.geometry)
 
 
+def run(
+    run_folder: Path, out: Path, recipe_digest: str, job_timeout_s: float | None, leaving: Leaving
+) -> bool:
+    """Run a plan; gives whether all is over."""
+    recipe = Recipe("bright", "b" * 64, recipe_digest)
+    plan = PlanFile(run_folder)
+    SeriesBook(plan).refresh(recipe.digest)
+    plan.close()
+    work = OwnWork("bright", None, ("labelmap",), job_timeout_s=job_timeout_s)
+    config = own_config(run_folder, work, SeriesRules())
+    segmenters = BrightSegmenters(run_folder.parent / "inferences")
+    own = OwnRun(run_folder, config, recipe, out, {}, segmenters)
+    os.write(1, b"ready\n")
+    return own.work(Pace(), leaving, SystemClock(), lambda _state, _seconds: None).is_over
+
+
+def work(run_folder: Path, out: Path, leaving: Leaving, _is_again: bool) -> int:
+    """What ``keep_working`` has done: a series may take five seconds."""
+    run(run_folder, out, "recipe", 5.0, leaving)
+    return 0
+
+
 def main() -> None:
-    run_folder, out, inferences = (Path(text) for text in sys.argv[1:4])
-    recipe = Recipe("bright", "b" * 64, sys.argv[4] if len(sys.argv) > 4 else "recipe")
+    run_folder, out = (Path(text) for text in sys.argv[1:3])
+    leaving = Leaving(threading.Event(), threading.Event())
     with alone(run_folder):
-        plan = PlanFile(run_folder)
-        SeriesBook(plan).refresh(recipe.digest)
-        plan.close()
-        config = own_config(run_folder, OwnWork("bright", None, ("labelmap",)), SeriesRules())
-        run = OwnRun(run_folder, config, recipe, out, {}, BrightSegmenters(inferences))
-        os.write(1, b"ready\n")
-        leaving = Leaving(threading.Event(), threading.Event())
-        state = run.work(Pace(), leaving, SystemClock(), lambda _state, _seconds: None)
-    sys.exit(0 if state.is_over else 1)
+        is_over = run(run_folder, out, "recipe", None, leaving)
+    sys.exit(0 if is_over else 1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
 from inference.volume import Volume
 from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.planning import is_complete
 from pacs_bridge.cli.main import main
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "archives.md"
@@ -265,3 +267,29 @@ def test_a_run_that_is_told_to_end_finishes_what_it_has_in_hand(ram_folder, tree
     assert counts.get("done", 0) == len(list(ram_folder.glob("out/??/*/report.json")))
     assert counts.keys() <= {"done", "waiting", "planned"}
     assert sum(counts.values()) == 12
+
+
+@pytest.mark.parametrize("kind", ["dimse", "dicomweb"])
+def test_a_plan_that_waits_for_an_archive_ends_when_it_is_told_to(ram_folder, make_config, kind):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        place = {
+            "dimse": f'ae_title = "PACS", host = "127.0.0.1", port = {port}',
+            "dicomweb": f'url = "http://127.0.0.1:{port}/dicom-web"',
+        }
+        make_config(sources=f'[{{ name = "pacs", kind = "{kind}", {place[kind]} }}]')
+        words = ("--run", "run", "--config", "bridge.toml", "--source", "pacs", "--quiet")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pacs_bridge", "archive", "plan", *words],
+            cwd=ram_folder, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        connection, _ = silent.accept()
+        with connection:
+            connection.recv(1)  # it has asked
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "plan again" in said
+    plan = PlanFile(ram_folder / "run")
+    assert not is_complete(plan)
+    plan.close()

@@ -21,7 +21,7 @@ from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
 from inference.reasons import Reason
 from pacs_bridge import process
-from pacs_bridge.archive.accounts import account_of, outcome_counts
+from pacs_bridge.archive.accounts import account_of, outcome_counts, series_lines
 from pacs_bridge.archive.feeder import Feeder, FeedOrder
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.plan_source import PlanSources
@@ -482,6 +482,31 @@ def test_what_comes_of_another_patient_than_was_planned_is_not_run(at_a_pacs, cl
     assert fed.run_out(clock) == {("done", ""): 1, ("failed", "source-missing"): 1}
 
 
+def test_a_job_whose_priority_was_raised_is_not_run_on_another_patient_either(at_a_pacs, clock):
+    fed, archive = at_a_pacs(2)
+    (one, said), _ = archive.said.items()
+    archive.said[one] = replace(said, patient=FoundPatient("PID-OTHER"))
+    fed.plan_remote(archive)
+    fed.feed().step()
+    for view in fed.ledger.view.jobs():
+        assert fed.ledger.steering.set_priority(view.job_id, 0)
+    assert fed.run_out(clock) == {("done", ""): 1, ("failed", "source-missing"): 1}
+
+
+def test_a_job_that_its_plan_has_let_go_is_not_run_on_another_patient(at_a_pacs):
+    fed, archive = at_a_pacs(1)
+    ((one, said),) = archive.said.items()
+    archive.said[one] = replace(said, patient=FoundPatient("PID-OTHER"), instance_count=99)
+    fed.plan_remote(archive)
+    fed.feed().step()
+    fed.book.enter_ledger("of a run in its own process")
+    assert fed.book.waiting() == ()
+    fed.work()
+    (view,) = fed.ledger.view.jobs()
+    assert (view.state, view.reason) == (State.DEAD, Reason.SOURCE_MISSING)
+    assert "patient" in view.detail
+
+
 def test_instances_of_two_patients_under_one_uid_are_refused_when_they_come(
     at_a_pacs, clock, ram_folder
 ):
@@ -843,6 +868,108 @@ def test_a_service_that_has_begun_nothing_gets_no_more_by_a_rate(tree, feeding, 
     assert feeder.step().waiting == 1
     fed.ledger.jobs.claim("w", 3600)
     assert feeder.step().waiting == 2
+
+
+def test_a_series_that_is_done_stays_so_with_its_result_named_when_its_files_are_gone(
+    bright_archive, feeding, clock, plan_of
+):
+    root = bright_archive(2)
+    fed = feeding(root)
+    fed.run_out(clock)
+    shutil.rmtree(root / "bright0")
+    plan_of(root)
+    assert fed.outcomes() == {("done", ""): 1, ("done", "source-missing"): 1}
+    lines = list(series_lines(fed.plan))
+    assert all((fed.out / line.result / "report.json").exists() for line in lines)
+    assert account_of(fed.plan).open == 0
+    # nobody can make it again
+    (gone,) = (fed.out / line.result for line in lines if line.reason)
+    shutil.rmtree(gone)
+    assert ResultsFolder(fed.out).replan_missing(fed.book) == 1
+    assert fed.outcomes() == {("done", ""): 1, ("left-out", "source-missing"): 1}
+
+
+def test_a_job_whose_series_was_taken_out_of_the_plan_does_not_run_and_is_told_until_it_is_over(
+    bright_archive, feeding
+):
+    fed = feeding(bright_archive(1))
+    feeder = fed.feed()
+    feeder.step()
+    with fed.plan.write() as connection:
+        connection.execute("UPDATE series SET plan_reason = 'not-selected'")
+    assert fed.outcomes() == {("waiting", "not-selected"): 1}
+    fed.work()
+    assert feeder.step().is_over
+    assert fed.outcomes() == {("left-out", "not-selected"): 1}
+    assert [view.reason for view in fed.ledger.view.jobs()] == [Reason.NOT_SELECTED]
+
+
+def forget(fed: Feeding) -> None:
+    """What another plan of the same archive knows of what was made."""
+    with fed.plan.write() as connection:
+        connection.execute(
+            "UPDATE series SET state = 'planned', job = NULL, revision = NULL, made = NULL,"
+            " done_contents = NULL, done_recipe = NULL"
+        )
+
+
+def run_by_service(fed: Feeding, clock, **order: object) -> dict[tuple[str, str], int]:
+    feeder = fed.feed(results=False, **order)
+    while not feeder.step().is_over:
+        fed.work()
+        clock.pass_s(1)
+    return fed.outcomes()
+
+
+def test_what_a_service_has_made_is_made_again_for_another_run_only_where_it_is_stale(
+    bright_archive, feeding, clock, bright_segmenter, plan_of
+):
+    root = bright_archive(2)
+    fed = feeding(root)
+    assert run_by_service(fed, clock) == {("done", ""): 2}
+    forget(fed)
+    assert run_by_service(fed, clock) == {("done", ""): 2}
+    assert bright_segmenter.calls == 2
+    assert all(line.model_digest == RECIPE.model_digest for line in series_lines(fed.plan))
+    # other settings, another use, or another file
+    forget(fed)
+    assert run_by_service(fed, clock, recipe=SECOND) == {("done", ""): 2}
+    assert bright_segmenter.calls == 4
+    forget(fed)
+    assert fed.feed(results=False, recipe=SECOND, destinations=("elsewhere",)).step().waiting == 2
+    ArchiveJobs(fed.ledger.database).withdraw_all()
+    forget(fed)
+    os.utime(next((root / "bright0").iterdir()), ns=(1, 1))
+    plan_of(root)
+    assert run_by_service(fed, clock, recipe=SECOND) == {("done", ""): 2}
+    assert bright_segmenter.calls == 5
+
+
+def test_what_a_service_has_made_of_a_patient_is_not_taken_for_that_of_another(
+    at_a_pacs, clock, bright_segmenter
+):
+    fed, archive = at_a_pacs(2)
+    fed.plan_remote(archive)
+    assert run_by_service(fed, clock) == {("done", ""): 2}
+    forget(fed)
+    (one, said), _ = archive.said.items()
+    archive.said[one] = replace(said, patient=FoundPatient("PID-OTHER"))
+    fed.plan_remote(archive)
+    assert run_by_service(fed, clock) == {("done", ""): 1, ("failed", "source-missing"): 1}
+    assert bright_segmenter.calls == 2
+
+
+def test_what_a_service_made_of_a_series_of_an_archive_is_made_again_when_it_was_deleted(
+    at_a_pacs, clock, bright_segmenter
+):
+    fed, archive = at_a_pacs(1)
+    fed.plan_remote(archive)
+    run_by_service(fed, clock)
+    for path in fed.config.results_folder.rglob("*.dcm"):
+        path.unlink()
+    forget(fed)
+    assert run_by_service(fed, clock) == {("done", ""): 1}
+    assert bright_segmenter.calls == 2
 
 
 @pytest.mark.parametrize("part", ["contents", "recipe"])

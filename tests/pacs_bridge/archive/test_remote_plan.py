@@ -15,7 +15,13 @@ from inference.reasons import Reason
 from pacs_bridge.archive import schema
 from pacs_bridge.archive.accounts import outcome_counts
 from pacs_bridge.archive.plan_file import PlanFile
-from pacs_bridge.archive.planning import PlanInputs, RemoteInput, is_complete, make_plan
+from pacs_bridge.archive.planning import (
+    PlanEndedError,
+    PlanInputs,
+    RemoteInput,
+    is_complete,
+    make_plan,
+)
 from pacs_bridge.archive.remote_plan import RemotePlan
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.identity_hash import KEY_NAME, IdentityHash
@@ -38,9 +44,10 @@ class Catalogue:
     queries: list[SeriesQuery] = field(default_factory=list)
     breaks_after: int | None = None
 
-    def find(self, query: SeriesQuery, _check=None) -> Iterator[FoundSeries]:
+    def find(self, query: SeriesQuery, check=None) -> Iterator[FoundSeries]:
         self.queries.append(query)
         for number, each in enumerate(self.rows):
+            check()
             if number == self.breaks_after:
                 raise TransientError(Reason.SOURCE_UNREACHABLE, "the association was aborted")
             if query.wants(each):
@@ -186,6 +193,72 @@ def test_an_archive_that_breaks_off_leaves_a_plan_that_is_not_complete(ram_folde
     make_plan(ram_folder / "run", remote(archive), SeriesRules(), lambda *_: None)
     assert is_complete(plan)
     plan.close()
+
+
+def test_a_plan_that_is_told_to_end_while_an_archive_is_asked_goes_on_later(ram_folder):
+    archive = Catalogue([row(f"1.{number}") for number in range(9)])
+    checks = iter(range(9))
+
+    def check() -> None:
+        if next(checks) == 5:
+            raise PlanEndedError
+
+    with pytest.raises(PlanEndedError):
+        make_plan(ram_folder / "run", remote(archive), SeriesRules(), lambda *_: None, check)
+    plan = PlanFile(ram_folder / "run")
+    assert not is_complete(plan)
+    make_plan(ram_folder / "run", remote(archive), SeriesRules(), lambda *_: None)
+    assert is_complete(plan)
+    assert outcome_counts(plan)[0].series == 9
+    plan.close()
+
+
+def test_a_plan_that_is_told_to_end_while_folders_are_walked_goes_on_later(ram_folder, tree):
+    tree.fill(6)
+    inputs = PlanInputs(paths=(tree.root,), processes=1)
+
+    def check() -> None:
+        raise PlanEndedError
+
+    with pytest.raises(PlanEndedError):
+        make_plan(ram_folder / "run", inputs, SeriesRules(), lambda *_: None, check)
+    make_plan(ram_folder / "run", PlanInputs(processes=1), SeriesRules(), lambda *_: None)
+    plan = PlanFile(ram_folder / "run")
+    assert is_complete(plan)
+    assert outcome_counts(plan)[0].series == 6
+    plan.close()
+
+
+def test_a_narrower_query_says_which_series_are_outside_it_and_a_wider_one_takes_them_in(planned):
+    series = [row("1.1"), row("1.2", study_date="20260301"), row("1.3", modality="MR")]
+    everything = SeriesQuery(modalities=())
+    assert planned.take(*series, query=everything) == {"run": 2, "not-ct": 1}
+    march = SeriesQuery(from_date=date(2026, 3, 1), modalities=())
+    assert planned.take(*series, query=march) == {"run": 1, "not-selected": 1, "not-ct": 1}
+    assert planned.take(*series, query=everything) == {"run": 2, "not-ct": 1}
+
+
+def test_series_of_other_archives_are_not_outside_a_query(planned):
+    planned.take(row("1.1"))
+    planned.archive.rows = [row("1.2")]
+    hide = IdentityHash(b"key")
+    other = RemotePlan(planned.plan, "other", planned.archive, SeriesRules(), hide)
+    other.found(SeriesQuery())
+    assert planned.outcomes() == {"run": 2}
+
+
+def test_an_archive_that_breaks_off_takes_no_series_out(planned):
+    planned.take(row("1.1"), row("1.2"))
+    planned.archive.breaks_after = 1
+    with pytest.raises(TransientError):
+        planned.take(row("1.1"), row("1.2"))
+    assert planned.outcomes() == {"run": 2}
+
+
+def test_a_shorter_list_takes_the_place_of_a_longer_one_at_an_archive(planned):
+    rows = [row("1.1"), row("1.2"), row("1.3")]
+    assert planned.take_listed({"1.1": "", "1.2": ""}, *rows) == {"run": 2}
+    assert planned.take_listed({"1.2": "", "1.3": ""}, *rows) == {"run": 2, "not-selected": 1}
 
 
 def test_a_plan_that_was_ended_before_its_first_word_is_not_complete(ram_folder):

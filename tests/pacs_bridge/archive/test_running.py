@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dicom_seg.read.examination import SeriesRules
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
+from inference.reasons import Reason
 from inference.volume import Volume
+from pacs_bridge.archive.accounts import open_series, series_lines
+from pacs_bridge.archive.own_bridge import OwnWork, own_config
+from pacs_bridge.archive.recipe import recipe_of
+from pacs_bridge.archive.running import warm_segmenters
+from pacs_bridge.archive.work_process import Leaving, keep_working
+from pacs_bridge.errors import TransientError
+from pacs_bridge.models import model_stores
+from pacs_bridge.time_limit import EX_SOFTWARE
 
 _SCRIPT = Path(__file__).with_name("fast_run.py")
 #: Jobs that a worker has in hand at a time, one a lane.
@@ -36,7 +49,7 @@ class KilledRun:
         return self.folder / "out"
 
     def start(self) -> subprocess.Popen[bytes]:
-        arguments = [self.folder / "run", self.out, self.folder / "inferences"]
+        arguments = [self.folder / "run", self.out]
         process = subprocess.Popen([sys.executable, _SCRIPT, *arguments], stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -144,3 +157,34 @@ def test_a_series_that_fails_in_a_way_nobody_foresaw_stops_no_other(tree, plan_o
     assert states == {"sent": 4, "dead": 1}
     reason = run.ledger("SELECT reason, attempts FROM jobs WHERE state = 'dead'")
     assert reason == [("internal-error", 3)]
+
+
+def test_a_series_that_takes_too_long_ends_alone_and_the_run_goes_on(
+    tree, plan_of, ram_folder, monkeypatch
+):
+    write_archive(tree.root, 4)
+    write_archive(tree.root / "hanging", 1, bright_hu=902)
+    planned = plan_of(tree.root)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    fast_run = importlib.import_module("fast_run")
+    work = partial(fast_run.work, ram_folder / "run", ram_folder / "out")
+    leaving, deaths = Leaving(threading.Event(), threading.Event()), []
+
+    status = keep_working(work, leaving, lambda: open_series(planned.plan), deaths.append)
+
+    assert (status, deaths) == (0, [EX_SOFTWARE])
+    lines = [(line.state, line.reason) for line in series_lines(planned.plan)]
+    assert Counter(lines) == {("done", ""): 4, ("failed", "timeout"): 1}
+    assert (ram_folder / "inferences").stat().st_size <= 5 + _LANES - 1
+
+
+def test_weights_that_were_replaced_since_the_settings_were_read_end_a_run_before_its_first_job(
+    tiny_models, ram_folder
+):
+    work = OwnWork("tiny", tiny_models, ("labelmap",), "cpu")
+    config = own_config(ram_folder, work, SeriesRules())
+    recipe = recipe_of(config, config.routes[0], model_stores(tiny_models))
+    warm_segmenters(config, recipe)
+    with pytest.raises(TransientError) as caught:
+        warm_segmenters(config, replace(recipe, model_digest="d" * 64))
+    assert caught.value.reason is Reason.WRONG_RECIPE

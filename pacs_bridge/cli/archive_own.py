@@ -1,0 +1,214 @@
+"""``pacs-bridge archive run --out``: in a process of its own, which is started again if it dies."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inference.reasons import Reason
+from pacs_bridge.cli.archive_work import opened, refresh, remote_names
+from pacs_bridge.cli.configuration import loaded
+from pacs_bridge.cli.outcome import DONE, coded_failures, end_failed, end_wrong_call
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pacs_bridge.archive.plan_file import PlanFile
+    from pacs_bridge.archive.recipe import Recipe
+    from pacs_bridge.archive.window import Pace
+    from pacs_bridge.archive.work_process import Leaving
+    from pacs_bridge.config.bridge import BridgeConfig
+    from pacs_bridge.job_source import JobSources
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCall:
+    """What the user asked for; goes to another process."""
+
+    run_folder: Path
+    options: dict[str, Any]
+    pace: Pace
+    as_json: bool
+    quiet: bool
+
+    @property
+    def out(self) -> Path:
+        """Where results are put."""
+        folder: Path = self.options["out_folder"]
+        return folder
+
+
+def work_here(call: OwnCall, leaving: Leaving) -> bool:
+    """Segment with a warm model; results go to ``--out``. Gives whether all is over."""
+    from pacs_bridge.archive.work_process import WorkDiedError, keep_working
+
+    config, _ = _checked(call)  # what is wrong with the call is said at once
+    try:
+        with _held(call.out, config.routes[0].model):
+            status = keep_working(
+                partial(_work, call), leaving, partial(_open_series, call.run_folder), _tell_death
+            )
+    except WorkDiedError as error:
+        detail = f"the process that does the work ended, {error}: see run.log"
+        end_failed(Reason.INTERNAL_ERROR, detail, call.as_json)
+    if status != DONE:  # it has said why
+        raise click.exceptions.Exit(status)
+    return _open_series(call.run_folder) == 0
+
+
+def _tell_death(status: int) -> None:
+    click.echo(f"the process that does the work ended, status {status}: another goes on", err=True)
+
+
+def _open_series(run_folder: Path) -> int:
+    from pacs_bridge.archive.accounts import open_series
+    from pacs_bridge.archive.plan_file import PlanFile
+
+    plan = PlanFile(run_folder)
+    try:
+        return open_series(plan)
+    finally:
+        plan.close()
+
+
+def _work(call: OwnCall, leaving: Leaving, is_again: bool) -> int:
+    """In the process that does it; gives its exit status."""
+    from pacs_bridge.archive.run_log import WORK_LOCK, alone
+    from pacs_bridge.cli.archive_progress import run_progress
+
+    try:
+        with (
+            coded_failures(call.as_json, name_files=False),
+            alone(call.run_folder, lock=WORK_LOCK),
+            run_progress(call.run_folder, call.quiet) as progress,
+        ):
+            return _run(call, leaving, is_again, progress)
+    except click.exceptions.Exit as ending:
+        return ending.exit_code
+
+
+def _run(call: OwnCall, leaving: Leaving, is_again: bool, progress: Any) -> int:
+    from pacs_bridge.archive.plan_file import PlanFile
+    from pacs_bridge.archive.planning import note_results
+    from pacs_bridge.archive.results_folder import ResultsFolder
+    from pacs_bridge.archive.running import OwnRun, warm_segmenters
+    from pacs_bridge.archive.series_book import SeriesBook
+    from pacs_bridge.clock import SystemClock
+    from pacs_bridge.errors import BridgeError
+    from pacs_bridge.models import UnknownDeviceError
+    from pacs_bridge.time_limit import EX_SOFTWARE
+    from pacs_bridge.worker import BrokenDeviceError
+
+    config, recipe = _checked(call)
+    remote = _remote_sources(call, config)
+    try:
+        segmenters = warm_segmenters(config, recipe)
+    except UnknownDeviceError as error:
+        end_wrong_call(f"--device {call.options['device']}: {error}")
+    plan = PlanFile(call.run_folder)
+    # not before all is there that it takes to make anew what is planned anew
+    refresh(plan, recipe.digest, call.options["retry_failed"] and not is_again)
+    ResultsFolder(call.out).replan_missing(SeriesBook(plan))
+    note_results(plan, call.out)
+    plan.close()
+    run = OwnRun(call.run_folder, config, recipe, call.out, remote, segmenters)
+    try:
+        run.work(call.pace, leaving, SystemClock(), progress)
+    except BrokenDeviceError:
+        click.echo(f"{Reason.MODEL_ERROR}: the device computes no more in this process", err=True)
+        return EX_SOFTWARE
+    except Exception as error:
+        if not isinstance(error, BridgeError):
+            click.echo("a fault of this software: see run.log in the folder of the run", err=True)
+        raise
+    return DONE
+
+
+def _checked(call: OwnCall) -> tuple[BridgeConfig, Recipe]:
+    """The configuration of a run and what it makes, if it can be run as it was called."""
+    from pacs_bridge.archive.own_bridge import OwnWork, own_config
+    from pacs_bridge.archive.plan_file import PlanFile
+    from pacs_bridge.archive.planning import check_complete, is_within, roots_of, rules_of
+    from pacs_bridge.archive.recipe import recipe_of
+    from pacs_bridge.models import (
+        default_models_folder,
+        known_models,
+        model_stores,
+        preferred_model,
+    )
+
+    options = call.options
+    models_folder = options["models_folder"] or default_models_folder()
+    stores = model_stores(models_folder)
+    model = options["model_name"] or preferred_model(stores)
+    if model not in (known := known_models(stores)):
+        end_wrong_call(f"--model {model}: {Reason.UNKNOWN_MODEL}; models here: {', '.join(known)}")
+    plan = PlanFile(call.run_folder)
+    try:
+        check_complete(plan)
+        if is_within(roots_of(plan), call.out):
+            end_wrong_call("--out: what was planned lies in it: name another folder")
+        kinds = tuple(dict.fromkeys(options["kinds"])) or ("labelmap", "binary")
+        device, precision = options["device"], options["precision"]
+        work = OwnWork(model, models_folder, kinds, device, precision, options["job_timeout_s"])
+        config = own_config(call.run_folder, work, rules_of(plan))
+        _check_disk_of(plan, call.out)
+        if (names := remote_names(plan)) and options["config_path"] is None:
+            end_wrong_call(f"the plan has series at {', '.join(names)}: name the --config of them")
+    finally:
+        plan.close()
+    return config, recipe_of(config, config.routes[0], stores)
+
+
+@contextmanager
+def _held(out: Path, model: str) -> Iterator[None]:
+    """Hold ``--out`` for the results of a model."""
+    from pacs_bridge.archive.results_model import ForeignResultsError, held_for
+
+    try:
+        with held_for(out, model):
+            yield
+    except ForeignResultsError as error:
+        end_wrong_call(f"--out: {error}: name another folder")
+
+
+def _check_disk_of(plan: PlanFile, out: Path) -> None:
+    """Results of this run that lay in ``--out`` are not made again while its disk is away."""
+    from pacs_bridge.archive.planning import results_of
+    from pacs_bridge.archive.results_model import is_marked
+    from pacs_bridge.archive.series_book import SeriesBook
+
+    if is_marked(out) or out.absolute() not in results_of(plan):
+        return
+    if next(SeriesBook(plan).done(), None) is not None:
+        end_wrong_call(
+            "--out: the results of this run lay there, and the folder is gone or empty: is its"
+            " disk away? To make all of them again, name another folder"
+        )
+
+
+def _remote_sources(call: OwnCall, own: BridgeConfig) -> dict[str, JobSources]:
+    """The archives that a plan has series of."""
+    from pacs_bridge.archive.plan_file import PlanFile
+    from pacs_bridge.archive.planned_identities import PlannedIdentities
+    from pacs_bridge.sources.configured_sources import RemoteSources
+
+    plan = PlanFile(call.run_folder)
+    names = remote_names(plan)
+    plan.close()
+    if not names:
+        return {}
+    config = loaded(call.options["config_path"])
+    reserve_bytes = int(config.disk.reserve_free_gib * _GIB)
+    plans = PlannedIdentities([call.run_folder])
+    return {
+        name: RemoteSources(opened(config, name), own.data_folder, reserve_bytes, plans)
+        for name in names
+    }

@@ -1,0 +1,111 @@
+"""A run outlives the process that does its work."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pacs_bridge.archive.work_process import Leaving, WorkDiedError, keep_working
+from pacs_bridge.time_limit import EX_SOFTWARE
+
+
+@pytest.fixture
+def works(monkeypatch) -> ModuleType:
+    """Work that another process can import."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    return importlib.import_module("dying_work")
+
+
+@pytest.fixture
+def leaving() -> Leaving:
+    return Leaving(threading.Event(), threading.Event())
+
+
+def begun(notes: Path) -> int:
+    return notes.stat().st_size
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    while not is_so():
+        time.sleep(0.02)
+
+
+def test_work_goes_on_in_another_process_when_one_hung_or_crashed(works, leaving, tmp_path):
+    notes, told = tmp_path / "notes", []
+    work = partial(works.crash_twice, notes)
+    assert keep_working(work, leaving, lambda: 1, told.append) == 0
+    assert (begun(notes), told) == (3, [EX_SOFTWARE, -signal.SIGSEGV])
+
+
+def test_work_that_dies_each_time_and_ends_no_series_is_given_up(works, leaving, tmp_path):
+    left = iter([5, 5, 4, *[4] * 20])
+    with pytest.raises(WorkDiedError, match="6 times"):
+        keep_working(
+            partial(works.crash, tmp_path / "notes"), leaving, lambda: next(left), lambda _: None
+        )
+    assert begun(tmp_path / "notes") == 7
+
+
+def test_work_that_says_why_it_ends_is_not_begun_again(works, leaving, tmp_path):
+    work = partial(works.refuse, tmp_path / "notes")
+    assert keep_working(work, leaving, lambda: 1, lambda _: None) == 2
+    assert begun(tmp_path / "notes") == 1
+
+
+@pytest.mark.parametrize(("is_left", "status"), [(False, 4), (True, 3)])
+def test_what_a_run_is_told_reaches_the_work(works, leaving, tmp_path, is_left, status):
+    leaving.stop.set()
+    if is_left:
+        leaving.leave.set()
+    work = partial(works.wait_for_the_word, tmp_path / "notes")
+    assert keep_working(work, leaving, lambda: 1, lambda _: None) == status
+
+
+def test_work_that_dies_when_it_was_told_to_end_is_not_begun_again(works, leaving, tmp_path):
+    leaving.stop.set()
+    work = partial(works.crash, tmp_path / "notes")
+    assert keep_working(work, leaving, lambda: 1, lambda _: None) == 0
+    assert begun(tmp_path / "notes") == 1
+
+
+def test_work_ends_with_the_run_that_was_killed_and_hears_no_signal_but_through_it(tmp_path):
+    code = (
+        "import functools, pathlib, sys, threading\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import dying_work\n"
+        "from pacs_bridge.archive.work_process import Leaving, keep_working\n"
+        "leaving = Leaving(threading.Event(), threading.Event())\n"
+        "work = functools.partial(dying_work.wait_for_ever, pathlib.Path(sys.argv[2]))\n"
+        "keep_working(work, leaving, lambda: 1, lambda _: None)\n"
+    )
+    notes = tmp_path / "notes"
+    command = [sys.executable, "-c", code, Path(__file__).parent, notes]
+    run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    wait_until(lambda: notes.exists() and notes.read_text() != "")
+    worker = int(notes.read_text())
+    os.kill(worker, signal.SIGTERM)
+    os.kill(worker, signal.SIGINT)
+    assert run.poll() is None
+    assert Path(f"/proc/{worker}").exists()
+    run.kill()
+    run.wait()
+    wait_until(lambda: not _is_alive(worker))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
