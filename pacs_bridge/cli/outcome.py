@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 import click
+from click.core import ParameterSource
 
 from inference.reasons import Reason, describe
 
@@ -60,3 +61,25 @@ def end_wrong_call(message: str) -> NoReturn:
     """Say what is wrong with the call or the configuration, and exit with status 2."""
     click.echo(message, err=True)
     raise click.exceptions.Exit(WRONG_CALL)
+
+
+def refuse_given(names: Collection[str], why: str) -> None:
+    """End the command as a wrong call if one of these parameters is on its command line.
+
+    Parameters
+    ----------
+    names
+        Of the parameters, as the function of the command has them. What the environment says is
+        no part of the call.
+    why
+        When they mean something.
+    """
+    context = click.get_current_context()
+    given = [
+        each.opts[0]
+        for each in context.command.params
+        if each.name in names
+        and context.get_parameter_source(each.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        end_wrong_call(f"{', '.join(given)}: {why}")

@@ -18,7 +18,13 @@ from pacs_bridge.cli.model_options import (
     models_option,
     precision_option,
 )
-from pacs_bridge.cli.outcome import FAILED, advise, coded_failures, end_wrong_call
+from pacs_bridge.cli.outcome import (
+    FAILED,
+    advise,
+    coded_failures,
+    end_wrong_call,
+    refuse_given,
+)
 from pacs_bridge.cli.progress import series_progress
 
 if TYPE_CHECKING:
@@ -122,6 +128,9 @@ def _run(call: SegmentCall) -> SeriesReport:
     from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
     from pacs_bridge.process_nifti import process_nifti
 
+    is_nifti = call.source.name.lower().endswith(_NIFTI_SUFFIXES) and call.source.is_file()
+    if is_nifti:
+        refuse_given(("kinds", "min_slices"), "of DICOM only: NIfTI is one stack, with one result")
     try:
         call.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,7 +138,6 @@ def _run(call: SegmentCall) -> SeriesReport:
     if call.source.is_dir() and call.folder.resolve() == call.source.resolve():
         end_wrong_call("--out must be another folder than INPUT")
     created = datetime.now(UTC)
-    is_nifti = call.source.name.lower().endswith(_NIFTI_SUFFIXES) and call.source.is_file()
     segmenter = _segmenter(call)
     with series_progress(call.quiet) as progress:
         if is_nifti:

@@ -432,3 +432,13 @@ def test_the_input_folder_cannot_take_the_results(tiny_models: Path, tmp_path: P
     result = CliRunner().invoke(main, [*command, "--model", "tiny"])
     assert result.exit_code == 2
     assert "--out" in result.stderr
+
+
+@pytest.mark.parametrize("words", [("--kind", "binary"), ("--min-slices", "5")])
+def test_what_a_nifti_has_no_use_for_is_a_wrong_call(
+    segment: Callable[..., Result], tmp_path: Path, words: tuple[str, str]
+) -> None:
+    (tmp_path / "case.nii").write_bytes(b"")
+    result = segment(tmp_path / "case.nii", *words)
+    assert (result.exit_code, words[0] in result.stderr) == (2, True)
+    assert not (tmp_path / "out").exists()
