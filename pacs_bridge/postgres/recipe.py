@@ -16,19 +16,21 @@ from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.sources import DicomwebSourceConfig, DimseSourceConfig, SourceConfig
 from pacs_bridge.models import model_stores
 from pacs_bridge.queue import JobRequest
+from pacs_bridge.report import software_version
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Digests, hexadecimal; empty where it is not known."""
 
-    rules: str = ""  #: SHA-256 of route, kinds of results, rules for series, texts and source
+    #: SHA-256 of route, kinds of results, rules for series, texts, source, precision and release
+    rules: str = ""
     weights: str = ""  #: SHA-256 of the model's weights
 
     def difference(self, other: Recipe) -> str:
         """What differs from another recipe, of that which both know; empty if nothing does."""
         if self.rules and other.rules and self.rules != other.rules:
-            return "route, kinds, rules, texts or source"
+            return "route, kinds, rules, texts, source, precision or release"
         if self.weights and other.weights and self.weights != other.weights:
             return "weights"
         return ""
@@ -62,6 +64,8 @@ class Recipes:
             "series": config.series.model_dump(mode="json"),
             "results": config.results.model_dump(mode="json"),
             "source": _meaning(config.source(request.source)),
+            "precision": config.workers.precision,
+            "release": software_version(),
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 

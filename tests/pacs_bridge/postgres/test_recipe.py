@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from queue_bench import request_of
 
+from pacs_bridge.postgres import recipe
 from pacs_bridge.postgres.recipe import Recipe, Recipes
 from pacs_bridge.queue import JobRequest
 
@@ -44,10 +45,13 @@ def test_the_same_configuration_in_another_place_is_the_same_recipe(recipe_of):
         },
         {"results": '{ series_description = "Other" }'},
         {"series": "{ min_slices = 99 }"},
+        {"workers": '{ precision = "fp32" }'},
     ],
 )
 def test_what_decides_a_result_differs_by_its_rules(recipe_of, change):
-    assert recipe_of().difference(recipe_of(**change)) == "route, kinds, rules, texts or source"
+    assert recipe_of().difference(recipe_of(**change)) == (
+        "route, kinds, rules, texts, source, precision or release"
+    )
 
 
 def asked(url: str, more: str = "") -> str:
@@ -90,3 +94,10 @@ def test_a_worker_needs_no_source_for_files_that_the_ticket_lists(recipe_of):
 def test_other_weights_differ_and_unknown_ones_do_not():
     assert Recipe("", "a" * 64).difference(Recipe("", "b" * 64)) == "weights"
     assert Recipe("", "a" * 64).difference(Recipe()) == ""
+
+
+def test_another_release_leaves_the_job_to_the_one_of_its_bridge(recipe_of, monkeypatch):
+    here = recipe_of()
+    monkeypatch.setattr(recipe, "software_version", lambda: "99.0")
+
+    assert "release" in here.difference(recipe_of())
