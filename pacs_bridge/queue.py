@@ -8,7 +8,7 @@ fence rises, so that whatever the first one still reports is refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -67,6 +67,16 @@ DISPATCHER = "dispatcher"
 
 
 @dataclass(frozen=True, slots=True)
+class JobKind:
+    """What jobs have in common that a worker can do all of, or none."""
+
+    route: str
+    model: str
+    source: str
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class JobRequest:
     """One revision of one series, to be segmented as a route says."""
 
@@ -78,6 +88,11 @@ class JobRequest:
     priority: Priority = Priority.ROUTINE
     source: str = SPOOL  #: name in the configuration of where its files are, or the spool
     study_instance_uid: str = ""  #: where a source asks for it
+
+    @property
+    def kind(self) -> JobKind:
+        """What it has in common with others that are for the same workers."""
+        return JobKind(self.route, self.model, self.source, self.destinations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +242,16 @@ class Outbox(Protocol):
     """Deliveries, each retried on its own; methods raise ``LeaseLostError`` as in ``Queue``."""
 
     def claim(
-        self, sender: str, lease_s: float, destinations: Sequence[str] | None = None
+        self,
+        sender: str,
+        lease_s: float,
+        destinations: Sequence[str] | None = None,
+        besides: Collection[int] = (),
     ) -> DeliveryClaim | None:
-        """Lease the most urgent delivery that is due, or None."""
+        """Lease the most urgent delivery that is due, or None.
+
+        None, too, if only those of ``besides``, by their ids, are due.
+        """
         ...
 
     def heartbeat(self, claim: DeliveryClaim, lease_s: float) -> None:

@@ -16,6 +16,7 @@ from pacs_bridge.clock import Clock
 from pacs_bridge.config.destinations import DestinationConfig, RetryConfig
 from pacs_bridge.deliver.departure import LeavingError
 from pacs_bridge.deliver.gate import Gate
+from pacs_bridge.deliver.refusals import Refusals
 from pacs_bridge.deliver.store_scu import Sent, UnreachableError
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.lease import KeptLease
@@ -98,6 +99,7 @@ class DestinationSender:
         self._log = log
         self._policy = delivery_policy(destination.retry)
         self._gate = Gate(self._policy)
+        self._refusals = Refusals()
 
     def run(self, sender: str, leave: threading.Event, poll_s: float) -> None:
         """Send what is due until ``leave`` is set; what the sender breaks off is given back."""
@@ -114,7 +116,7 @@ class DestinationSender:
         """Send the most urgent delivery; False if none is due or the gate is closed."""
         if not self._gate.is_open(self._clock.steady_s()):
             return False
-        claim = self._outbox.claim(sender, LEASE_S, [self._name])
+        claim = self._next(sender)
         if claim is None:
             return False
         lease = KeptLease(
@@ -127,6 +129,14 @@ class DestinationSender:
             self._log.warning("delivery-lost", delivery=claim.delivery_id)
         return True
 
+    def _next(self, sender: str) -> DeliveryClaim | None:
+        """The most urgent delivery; of those that were refused just now only if nothing else is."""
+        refused, names = self._refusals.lately(), [self._name]
+        claim = self._outbox.claim(sender, LEASE_S, names, refused)
+        if claim is None and refused:
+            claim = self._outbox.claim(sender, LEASE_S, names)
+        return claim
+
     def _settle(self, claim: DeliveryClaim) -> None:
         """From a claimed delivery to its next state."""
         try:
@@ -136,12 +146,17 @@ class DestinationSender:
             self._log.info("delivery-released", delivery=claim.delivery_id, destination=self._name)
         except UnreachableError as error:
             # The destination is at fault, not this result: it is due again before the gate
-            # opens, so that the most urgent one goes first when the destination is back.
-            self._failed(claim, error, _SOONER, error.wait_s)
+            # opens, so that the most urgent one goes first when the destination is back. One
+            # that asks for a wait may ask for it each time, for this result alone.
+            longer = self._refusals.note(claim.delivery_id) if error.wait_s else 0
+            share = _LATER * longer if longer else _SOONER
+            self._failed(claim, error, share, error.wait_s)
         except TransientError as error:
             # Perhaps it is this result: the gate opens for others before it is due again.
-            self._failed(claim, error, _LATER)
+            longer = self._refusals.note(claim.delivery_id)
+            self._failed(claim, error, _LATER * max(longer, 1))
         except PermanentError as error:
+            self._refusals.forget(claim.delivery_id)
             self._outbox.park(claim, error.reason, error.detail)
             self._log.error(
                 "delivery-dead",
@@ -155,9 +170,12 @@ class DestinationSender:
                 "delivery-fault", error, delivery=claim.delivery_id, destination=self._name
             )
             kind = type(error).__qualname__
-            self._failed(claim, TransientError(Reason.INTERNAL_ERROR, kind), _LATER)
+            longer = self._refusals.note(claim.delivery_id)
+            fault = TransientError(Reason.INTERNAL_ERROR, kind)
+            self._failed(claim, fault, _LATER * max(longer, 1))
         else:
             self._gate.succeeded()
+            self._refusals.taken(claim.delivery_id)
             self._outbox.sent(claim, sent.result)
             self._note(claim, sent)
 

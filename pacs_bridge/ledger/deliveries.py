@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from inference.reasons import Reason
 from pacs_bridge.ledger.database import Database
@@ -37,20 +38,24 @@ class DeliveryBox:
         self._database = database
 
     def claim(
-        self, sender: str, lease_s: float, destinations: Sequence[str] | None = None
+        self,
+        sender: str,
+        lease_s: float,
+        destinations: Sequence[str] | None = None,
+        besides: Collection[int] = (),
     ) -> DeliveryClaim | None:
         """See ``Outbox.claim``."""
         if destinations is not None and not destinations:
             return None
         steady_s = self._database.clock.steady_s()
         with self._database.read() as connection:
-            if _next_delivery(connection, steady_s, destinations) is None:
+            if _next_delivery(connection, steady_s, destinations, besides) is None:
                 return None
         with self._database.write() as connection:
-            row = _next_delivery(connection, steady_s, destinations)
+            row = _next_delivery(connection, steady_s, destinations, besides)
             while row is not None and _is_superseded(connection, row["job_id"]):
                 self._stop(connection, row, DeliveryState.SUPERSEDED)
-                row = _next_delivery(connection, steady_s, destinations)
+                row = _next_delivery(connection, steady_s, destinations, besides)
             if row is None:
                 return None
             connection.execute(
@@ -258,12 +263,16 @@ def _is_superseded(connection: sqlite3.Connection, job_id: int) -> bool:
 
 
 def _next_delivery(
-    connection: sqlite3.Connection, steady_s: float, destinations: Sequence[str] | None
+    connection: sqlite3.Connection,
+    steady_s: float,
+    destinations: Sequence[str] | None,
+    besides: Collection[int],
 ) -> sqlite3.Row | None:
     """The most urgent delivery that is due: one that waits, or whose sender is presumed dead."""
-    wanted, names = f" AND NOT {IS_OVERTAKEN}", list(destinations or ())
+    wanted, values = f" AND NOT {IS_OVERTAKEN}", [*(destinations or ()), json.dumps(list(besides))]
     if destinations is not None:
-        wanted += f" AND destination IN ({', '.join('?' * len(names))})"
+        wanted += f" AND destination IN ({', '.join('?' * len(destinations))})"
+    wanted += " AND id NOT IN (SELECT value FROM json_each(?))"
     row: sqlite3.Row | None = connection.execute(
         "SELECT * FROM ("  # noqa: S608 - only question marks are put in
         "SELECT * FROM (SELECT * FROM deliveries INDEXED BY deliveries_waiting"
@@ -272,6 +281,6 @@ def _next_delivery(
         "SELECT * FROM (SELECT * FROM deliveries INDEXED BY deliveries_leased"
         f" WHERE sender IS NOT NULL AND lease_until_s <= ?{wanted} ORDER BY priority, id LIMIT 1)"
         ") ORDER BY priority, id LIMIT 1",
-        [steady_s, *names, steady_s, *names],
+        [steady_s, *values, steady_s, *values],
     ).fetchone()
     return row

@@ -304,3 +304,69 @@ def test_a_destination_that_asks_for_a_wait_is_not_tried_before(
     scu.answer = None
     _run_for(sender, clock, 30, step_s=10)
     assert scu.sent == ["a"]
+
+
+BUSY = UnreachableError(Reason.SEND_TIMEOUT, "status 429", 120.0)
+
+
+def test_a_result_for_which_a_wait_is_asked_each_time_holds_up_no_other(
+    sender: DestinationSender, scu: ScriptedScu, clock, finish: Callable[..., int]
+) -> None:
+    finish("poison", Priority.STAT)
+    good = [f"good-{number}" for number in range(3)]
+    for name in good:
+        finish(name)
+    scu.answers["poison"] = BUSY
+    _run_for(sender, clock, 600)
+
+    assert scu.sent == good
+
+
+@pytest.mark.parametrize("answer", [BUSY, FULL, ZeroDivisionError("ours")])
+def test_no_number_of_results_that_always_fail_holds_up_the_others(
+    sender: DestinationSender,
+    scu: ScriptedScu,
+    clock,
+    finish: Callable[..., int],
+    answer: Exception,
+) -> None:
+    for number in range(4):
+        finish(f"poison-{number}", Priority.STAT)
+        scu.answers[f"poison-{number}"] = answer
+    for number in range(20):
+        finish(f"good-{number}", Priority.ARCHIVE)
+    _run_for(sender, clock, 3600, step_s=5)
+
+    assert scu.sent == [f"good-{number}" for number in range(20)]
+
+
+def test_a_result_that_fails_though_others_are_taken_is_tried_less_and_less_and_given_up(
+    sender: DestinationSender, scu: ScriptedScu, clock, finish: Callable[..., int], ledger: Ledger
+) -> None:
+    job = finish("poison", Priority.STAT)
+    scu.answers["poison"] = BUSY
+    tried = []
+    for number in range(200):
+        finish(f"good-{number}")
+        _run_for(sender, clock, 120, step_s=20)
+        tried.append(scu.tried.count("poison"))
+    assert len(scu.sent) == 200
+    assert tried[-1] - tried[99] < 10  # of a hundred times at which it could have been
+
+    _run_for(sender, clock, 8 * 24 * 3600, step_s=600)
+    assert ledger.view.deliveries(job)[0].state is DeliveryState.DEAD
+
+
+def test_a_destination_that_is_busy_for_all_gets_the_most_urgent_result_first_when_it_is_not(
+    sender: DestinationSender, scu: ScriptedScu, clock, finish: Callable[..., int]
+) -> None:
+    for number in range(5):
+        finish(f"routine-{number}")
+    finish("stat", Priority.STAT)
+    scu.answer = BUSY
+    _run_for(sender, clock, 1200, step_s=10)
+    scu.answer = None
+    _run_for(sender, clock, 1800, step_s=10)
+
+    assert "stat" in scu.sent[:2]
+    assert len(scu.sent) == 6

@@ -254,6 +254,7 @@ class WebService:
         self.stored: list[pydicom.Dataset] = []
         self.held: set[str] = set()  # SOP Instance UIDs that a search finds
         self.stow_answer: Callable[[pydicom.Dataset], tuple[int, object]] = _all_stored
+        self.retry_after: dict[int, str] = {}  # by the status of an answer to STOW
         self.pages: Callable[[list[object], int, int], list[object]] = lambda rows, limit, offset: (
             rows[offset : offset + limit]
         )
@@ -343,7 +344,8 @@ class Exchange(BaseHTTPRequestHandler):
         ds = pydicom.dcmread(BytesIO(part.split(b"\r\n\r\n", 1)[1][:-2]))
         service.stored.append(ds)
         status, answer = service.stow_answer(ds)
-        self.json(answer, status)
+        asked = service.retry_after.get(status)
+        self.json(answer, status, {} if asked is None else {"Retry-After": asked})
 
     def say(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
         self.send_response(status)
@@ -352,9 +354,11 @@ class Exchange(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def json(self, answer: object, status: int = 200) -> None:
+    def json(
+        self, answer: object, status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        self.say(status, {"Content-Type": "application/dicom+json"}, body)
+        self.say(status, {"Content-Type": "application/dicom+json", **(headers or {})}, body)
 
     def parts(self, files: list[bytes], status: int = 200, cut_bytes: int | None = None) -> None:
         """A multipart body; ``cut_bytes`` ends the connection after so many bytes of it."""

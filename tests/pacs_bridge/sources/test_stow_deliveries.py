@@ -56,9 +56,18 @@ def _says(status: int) -> Callable[[pydicom.Dataset], tuple[int, object]]:
 
 
 @pytest.mark.parametrize(
-    "stomach",
-    [_breaks, *(_says(status) for status in (201, 401, 403, 408, 500, 502, 503, 504, 507))],
-    ids=["breaks", "201", "401", "403", "408", "500", "502", "503", "504", "507"],
+    ("stomach", "retry_after"),
+    [
+        pytest.param(_breaks, {}, id="breaks"),
+        *(
+            pytest.param(_says(status), {}, id=f"{status}")
+            for status in (201, 401, 403, 408, 429, 500, 502, 503, 504, 507)
+        ),
+        *(
+            pytest.param(_says(status), {status: "10"}, id=f"{status} asking for a wait")
+            for status in (429, 503)
+        ),
+    ],
 )
 def test_a_result_that_breaks_its_request_holds_up_no_other(
     serve_web: Callable[..., Any],
@@ -67,8 +76,10 @@ def test_a_result_that_breaks_its_request_holds_up_no_other(
     clock: Any,
     tmp_path: Path,
     stomach: Callable[[pydicom.Dataset], tuple[int, object]],
+    retry_after: dict[int, str],
 ) -> None:
     service = serve_web([])
+    service.retry_after = retry_after
     poison, poison_uid = finish("poison", Priority.STAT)
     good, _ = finish("good", Priority.ROUTINE)
     takes = service.stow_answer
