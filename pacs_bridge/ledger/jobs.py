@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from inference.finding import Finding
@@ -13,14 +13,12 @@ from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.deliveries import insert_deliveries
 from pacs_bridge.ledger.history import Change, note
 from pacs_bridge.ledger.leases import LeaseTable
+from pacs_bridge.ledger.next_job import RANK, due_besides, next_job, request_of
 from pacs_bridge.ledger.results import replace_results, sent_results_before
-from pacs_bridge.ledger.supersession import (
-    IS_EARLIER_UNDER_WAY,
-    IS_JOB_OVERTAKEN,
-    replace_earlier,
-)
+from pacs_bridge.ledger.supersession import IS_JOB_OVERTAKEN, replace_earlier
 from pacs_bridge.queue import (
     JobClaim,
+    JobKind,
     JobOutcome,
     JobRequest,
     LeaseLostError,
@@ -30,8 +28,6 @@ from pacs_bridge.queue import (
 )
 from pacs_bridge.retry_policy import RetryPolicy
 
-_RANK = {Priority.STAT: 0, Priority.ROUTINE: 1, Priority.ARCHIVE: 2}
-_PRIORITY = {rank: priority for priority, rank in _RANK.items()}
 _STAGES = (State.SEGMENTED, State.ENCODED)
 
 _LEASES = LeaseTable("jobs", "worker")
@@ -70,7 +66,7 @@ class JobQueue:
         worker: str,
         lease_s: float,
         most: int,
-        has_room: Callable[[Priority], bool] = lambda _priority: True,
+        has_room: Callable[[JobRequest], bool] = lambda _request: True,
         *,
         least: Priority = Priority.ARCHIVE,
     ) -> tuple[JobClaim, ...]:
@@ -82,16 +78,16 @@ class JobQueue:
         found_s = self._database.clock.steady_s()
         claims: list[JobClaim] = []
         with self._database.read() as connection:  # most polls find nothing: leave no lock
-            if _next_job(connection, found_s, least) is None:
+            if next_job(connection, found_s, least) is None:
                 return ()
         with self._database.write() as connection:
             until_s = self._database.clock.steady_s() + lease_s
-            while len(claims) < most and (row := _next_job(connection, found_s, least)) is not None:
+            while len(claims) < most and (row := next_job(connection, found_s, least)) is not None:
                 if row["worker"] is not None and row["deaths"] + 1 >= self._max_failures:
                     died = f"its worker died; failures that count: {row['deaths'] + 1}"
                     self._end(connection, row["id"], State.DEAD, Reason.INTERNAL_ERROR, died)
                     continue
-                if not has_room(_PRIORITY[row["priority"]]):
+                if not has_room(request_of(row)):
                     break
                 claims.append(self._lease(connection, row, worker, until_s))
         return tuple(claims)
@@ -172,10 +168,18 @@ class JobQueue:
         """Lease one job, if it waits and is due. Counts as an attempt."""
         steady_s = self._database.clock.steady_s()
         with self._database.write() as connection:
-            row = _next_job(connection, steady_s, job_id=job_id)
+            row = next_job(connection, steady_s, job_id=job_id)
             if row is None or row["worker"] is not None:
                 return None
             return self._lease(connection, row, worker, steady_s + lease_s)
+
+    def due_besides(
+        self, kinds: Collection[tuple[JobKind, Priority]], most: int
+    ) -> tuple[tuple[int, JobRequest], ...]:
+        """Jobs that wait and are due, but of these kinds at these urgencies; most urgent first."""
+        steady_s = self._database.clock.steady_s()
+        with self._database.read() as connection:
+            return due_besides(connection, steady_s, kinds, most)
 
     def held_by(self, worker: str) -> tuple[JobClaim, ...]:
         """The claims of a worker, as it was given them: for one that has lost its memory."""
@@ -305,7 +309,7 @@ def insert_job(connection: sqlite3.Connection, now: str, request: JobRequest) ->
             request.route,
             request.model,
             json.dumps(request.destinations),
-            _RANK[request.priority],
+            RANK[request.priority],
             request.source,
             request.study_instance_uid,
             now,
@@ -338,7 +342,7 @@ def set_job_state(
 
 def _claim(connection: sqlite3.Connection, row: sqlite3.Row, worker: str) -> JobClaim:
     """The claim that a leased row stands for."""
-    request = _request(row)
+    request = request_of(row)
     return JobClaim(
         job_id=row["id"],
         fence=row["fence"],
@@ -348,43 +352,4 @@ def _claim(connection: sqlite3.Connection, row: sqlite3.Row, worker: str) -> Job
         created=datetime.fromisoformat(row["created_at"]),
         predecessors=sent_results_before(connection, row["id"]),
         failures=row["deaths"],
-    )
-
-
-def _next_job(
-    connection: sqlite3.Connection,
-    steady_s: float,
-    least: Priority = Priority.ARCHIVE,
-    job_id: int | None = None,
-) -> sqlite3.Row | None:
-    """The most urgent job that is due: one that waits, or one whose worker is presumed dead.
-
-    With an id that job only, if it is one of these.
-    """
-    waits = f"({IS_JOB_OVERTAKEN} OR {IS_EARLIER_UNDER_WAY})"
-    which = "" if job_id is None else "AND id = :id "
-    free = f"priority <= :least AND NOT {waits} {which}ORDER BY priority, id LIMIT 1"
-    row: sqlite3.Row | None = connection.execute(
-        "SELECT * FROM ("  # noqa: S608 - constants
-        "SELECT * FROM (SELECT * FROM jobs INDEXED BY jobs_waiting"
-        f" WHERE state IN ('ready', 'retry') AND due_s <= :now AND {free})"
-        " UNION ALL "
-        "SELECT * FROM (SELECT * FROM jobs INDEXED BY jobs_leased"
-        f" WHERE worker IS NOT NULL AND lease_until_s <= :now AND {free})"
-        ") ORDER BY priority, id LIMIT 1",
-        {"now": steady_s, "id": job_id, "least": _RANK[least]},
-    ).fetchone()
-    return row
-
-
-def _request(row: sqlite3.Row) -> JobRequest:
-    return JobRequest(
-        series_instance_uid=row["series_instance_uid"],
-        revision=row["revision"],
-        route=row["route"],
-        model=row["model"],
-        destinations=tuple(json.loads(row["destinations"])),
-        priority=_PRIORITY[row["priority"]],
-        source=row["source"],
-        study_instance_uid=row["study_instance_uid"],
     )

@@ -28,6 +28,7 @@ from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import Log
 from pacs_bridge.postgres.handed_over import Handed, HandedOver, Settled
 from pacs_bridge.postgres.payload import job_payload, request_key
+from pacs_bridge.postgres.room import Room
 from pacs_bridge.postgres.ticket import TicketBook
 from pacs_bridge.queue import (
     DISPATCHER,
@@ -35,7 +36,6 @@ from pacs_bridge.queue import (
     JobClaim,
     JobOutcome,
     LeaseLostError,
-    Priority,
     State,
 )
 from pacs_bridge.retry_policy import RetryPolicy
@@ -44,6 +44,8 @@ from pacs_bridge.worker_job import discard_but
 _MOST_AT_ONCE = 100
 _PRUNE_AFTER_S = 300.0
 _NO_TICKETS_S = 30.0  #: until the next try where none could be written
+_PAST_S = 1.0  #: until the next look past jobs that have no room, if one found others
+_NOTHING_PAST_S = 10.0  #: if it found none
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class DispatchRules:
     """What a site chooses about handing over."""
 
     lease_s: float  #: in the ledger
-    waiting_jobs: int  #: handed over ahead of a free worker, of each priority and those above
+    waiting_jobs: int  #: of a kind, ahead of a free worker, of each priority and those above
     retry: RetryPolicy  #: of what the shared folder is to blame for
     has_local_workers: bool = False  #: then nothing is handed over while there are none elsewhere
 
@@ -99,6 +101,7 @@ class Dispatcher:
         self._prolonged_s = float("-inf")
         self._compared_s = float("-inf")
         self._no_tickets_until_s = float("-inf")
+        self._look_past_s = float("-inf")
 
     def step(self) -> bool:
         """Do what there is to do once; False if there was nothing, or another dispatches.
@@ -298,23 +301,34 @@ class Dispatcher:
         self._tickets.remove(claim.job_id)
 
     def _hand_over(self) -> bool:
-        """Claim what there is room for; a more urgent job has room of its own."""
+        """Claim what there is room for; each kind of jobs, and a more urgent one, has its own."""
         if not self._is_anybody_there or self._steady_s() < self._no_tickets_until_s:
             return False
-        waiting = self._handed.waiting()
-
-        def has_room(priority: Priority) -> bool:
-            if _ahead(waiting, priority) >= self._rules.waiting_jobs:
-                return False
-            waiting[priority] = waiting.get(priority, 0) + 1
-            return True
-
+        waiting = (self._held.get(job_id) for job_id in self._handed.waiting())
+        room = Room(self._rules.waiting_jobs, (each.request for each in waiting if each))
         self.keep_leases()  # what ran out would be taken for a dead worker's
         most = _MOST_AT_ONCE if self._no_tickets_until_s == float("-inf") else 1
-        claims = self._ledger.jobs.claim_some(DISPATCHER, self._rules.lease_s, most, has_room)
+        jobs, lease_s = self._ledger.jobs, self._rules.lease_s
+        claims = jobs.claim_some(DISPATCHER, lease_s, most, room.take) or self._claimed_past(room)
         self._held |= {claim.job_id: claim for claim in claims}
         self._put(claims)
         return bool(claims)
+
+    def _claimed_past(self, room: Room) -> tuple[JobClaim, ...]:
+        """What waits in the ledger behind jobs of kinds that have no more room.
+
+        Looked for now and then: all jobs in front of it are passed by.
+        """
+        if self._steady_s() < self._look_past_s or not (full := room.full()):
+            return ()
+        found = self._ledger.jobs.due_besides(full, _MOST_AT_ONCE)
+        claims = [
+            self._ledger.jobs.claim_this(job_id, DISPATCHER, self._rules.lease_s)
+            for job_id, request in found
+            if room.take(request)
+        ]
+        self._look_past_s = self._steady_s() + (_PAST_S if found else _NOTHING_PAST_S)
+        return tuple(claim for claim in claims if claim is not None)
 
     def _put(self, claims: Sequence[JobClaim]) -> None:
         """Tickets and jobs; one that cannot be handed over waits in the ledger, or is dead."""
@@ -372,9 +386,3 @@ class Dispatcher:
         for job_id in job_ids:
             self._held.pop(job_id, None)
             self._tickets.remove(job_id)
-
-
-def _ahead(waiting: dict[Priority, int], urgency: Priority) -> int:
-    """How many waiting jobs a worker would take before a new one of this urgency."""
-    order = list(Priority)
-    return sum(waiting.get(each, 0) for each in order[: order.index(urgency) + 1])

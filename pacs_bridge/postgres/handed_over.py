@@ -23,10 +23,8 @@ from pacs_bridge.postgres.standing import LIVING_S
 from pacs_bridge.postgres.takeover import Takeover
 from pacs_bridge.postgres.tasks import Tasks
 from pacs_bridge.postgres.turn import DispatchTurn
-from pacs_bridge.queue import JobClaim, JobOutcome, JobRequest, Priority, State
+from pacs_bridge.queue import JobClaim, JobOutcome, JobRequest, State
 from pacs_bridge.worker_job import folder_of
-
-_PRIORITY = {rank: priority for priority, rank in RANK.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +101,17 @@ class HandedOver:
             ).fetchall()
         return tuple(_handed(row) for row in rows)
 
-    def waiting(self) -> dict[Priority, int]:
-        """How many jobs a worker could have at once, by priority; none that waits for its time."""
+    def waiting(self) -> tuple[int, ...]:
+        """The jobs that a worker could have at once; none that waits for its time."""
         with self._server.transaction() as connection:
             rows = connection.execute(
-                "SELECT jobs.priority, count(*) AS jobs FROM pacs_bridge_jobs jobs"
+                "SELECT jobs.id FROM pacs_bridge_jobs jobs"
                 " JOIN procrastinate_jobs tasks ON tasks.id = jobs.task_id"
                 " WHERE jobs.queue = %s AND jobs.worker IS NULL AND tasks.status = 'todo'"
-                " AND (tasks.scheduled_at IS NULL OR tasks.scheduled_at <= now())"
-                " GROUP BY jobs.priority",
+                " AND (tasks.scheduled_at IS NULL OR tasks.scheduled_at <= now())",
                 (self._name,),
             ).fetchall()
-        return {_PRIORITY[row["priority"]]: row["jobs"] for row in rows}
+        return tuple(row["id"] for row in rows)
 
     def hand_over(self, claims: Sequence[JobClaim]) -> None:
         """Put claims of the ledger into the queue, all or none.

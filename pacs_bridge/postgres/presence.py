@@ -50,6 +50,11 @@ class Presence:
                 self._tasks.heartbeat(connection, self._worker_id)
             self._shown_s = now_s
 
+    def enter(self) -> None:
+        """Register, unless that was done."""
+        if self._worker_id is None:
+            self.renew()
+
     def renew(self) -> int:
         """Register, for the first time or since it was struck off."""
         with self._lock, self._server.transaction() as connection:

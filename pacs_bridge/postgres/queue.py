@@ -32,7 +32,7 @@ from pacs_bridge.postgres.presence import Presence
 from pacs_bridge.postgres.server import Connection, Server
 from pacs_bridge.postgres.tables import check
 from pacs_bridge.postgres.takeover import Takeover
-from pacs_bridge.postgres.tasks import Task, Tasks
+from pacs_bridge.postgres.tasks import LOWEST_PRIORITY, Task, Tasks
 from pacs_bridge.queue import (
     JobClaim,
     JobRequest,
@@ -44,13 +44,8 @@ from pacs_bridge.queue import (
 from pacs_bridge.retry_policy import RetryPolicy
 
 RANK = {Priority.ARCHIVE: 0, Priority.ROUTINE: 1, Priority.STAT: 2}
-_NOT_FOR_US_S = 10.0  #: without claims, for a worker that would do all jobs otherwise
-_MOST_LEFT = 500  #: to others, in one look for a job; many more than are handed over ahead
+_LEFT_TOLD_EVERY_S = 10.0  #: while all jobs are left to others
 _STAGES = (State.SEGMENTED, State.ENCODED)
-
-
-class _LessUrgentError(Exception):
-    """The next job is less urgent than what was asked for."""
 
 
 class PostgresQueue:
@@ -69,6 +64,7 @@ class PostgresQueue:
         A job is ``DEAD`` after so many failures that count, the death of its worker among them.
     difference
         What of a job this worker would do otherwise than its bridge means it; empty if nothing.
+        The same for all jobs of one route, model, source, destinations and recipe.
     steady_s
         Seconds that never step.
     """
@@ -93,7 +89,8 @@ class PostgresQueue:
         self._steady_s = steady_s
         self._difference = difference
         self._known_owner = ""
-        self._paused_until_s = float("-inf")
+        self._left: dict[str, str] = {}  #: kinds of jobs that are for others, and why
+        self._left_told_s = float("-inf")
         self._in_doubt: set[tuple[int, int]] = set()
 
     def submit(self, request: JobRequest) -> int:
@@ -128,30 +125,25 @@ class PostgresQueue:
         PermanentError
             ``wrong-queue`` if the queue is another bridge's.
         TransientError
-            ``wrong-recipe`` if all jobs were left to others: this worker would do them otherwise.
+            ``wrong-recipe``, now and then, if all jobs are left to others: this worker would do
+            them otherwise.
         """
-        if self._steady_s() < self._paused_until_s:
-            return None
         self._look_whose_it_is()
         self._presence.show()
         while True:
             try:
+                self._presence.enter()  # whether or not there is a job for it
                 with self._server.transaction() as connection:
-                    if not self._is_any(connection, least):
-                        return None
                     self._takeover.look_now_and_then(connection, lease_s)
                     self._takeover.free(connection)
-                    claim, difference = self._first_for_us(connection, worker, lease_s)
-                    if claim is not None and RANK[claim.request.priority] < RANK[least]:
-                        raise _LessUrgentError  # another was quicker: nothing was done
-            except _LessUrgentError:
-                return None
+                    claim = self._first_for_us(connection, worker, lease_s, least)
+                    is_all_left = claim is None and least is Priority.ARCHIVE
+                    left = self._first_left(connection) if is_all_left else ""
             except ForeignKeyViolation:  # struck off meanwhile
                 self._presence.renew()
                 continue
-            if claim is None and difference:
-                self._paused_until_s = self._steady_s() + _NOT_FOR_US_S
-                raise TransientError(Reason.WRONG_RECIPE, difference)
+            if left:
+                raise TransientError(Reason.WRONG_RECIPE, left)
             return claim
 
     def heartbeat(self, claim: JobClaim, lease_s: float) -> None:
@@ -264,19 +256,6 @@ class PostgresQueue:
                 check(connection, self._name, owner)
             self._known_owner = owner
 
-    def _is_any(self, connection: Connection, least: Priority) -> bool:
-        """Whether it is worth while to ask for a job of this urgency, or a greater one."""
-        if least is Priority.ARCHIVE:
-            return True
-        row = connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM pacs_bridge_jobs jobs"
-            " JOIN procrastinate_jobs tasks ON tasks.id = jobs.task_id"
-            " WHERE jobs.queue = %s AND jobs.priority >= %s AND jobs.worker IS NULL"
-            " AND (tasks.scheduled_at IS NULL OR tasks.scheduled_at <= now())) AS it",
-            (self._name, RANK[least]),
-        ).fetchone()
-        return bool(row and row["it"])
-
     def _known(self, connection: Connection, request: JobRequest) -> DictRow:
         row = connection.execute(
             "SELECT id FROM pacs_bridge_jobs WHERE queue = %s AND request_key = %s",
@@ -287,34 +266,42 @@ class PostgresQueue:
         return row
 
     def _first_for_us(
-        self, connection: Connection, worker: str, lease_s: float
-    ) -> tuple[JobClaim | None, str]:
-        """The first claim that this worker may have, or why the first job is for others."""
-        claim, why = None, ""
-        left: list[int] = []
-        while claim is None and len(left) < _MOST_LEFT:
-            task = self._tasks.fetch(connection, self._presence.worker_id)
-            if task is None:
-                break
-            claim, difference = self._lease(connection, task, worker, lease_s)
-            if difference:
-                left.append(task.task_id)
-                why = why or difference
-        for task_id in left:  # not before: the first of them would be the next again
-            self._tasks.put_back(connection, task_id)
-        return claim, why
+        self, connection: Connection, worker: str, lease_s: float, least: Priority
+    ) -> JobClaim | None:
+        """The first claim that this worker may have, however many jobs are for others."""
+        lowest = LOWEST_PRIORITY if least is Priority.ARCHIVE else RANK[least]
+        while (task := self._tasks.first(connection, self._left, lowest)) is not None:
+            claim = self._lease(connection, task, worker, lease_s)
+            if claim is not None:
+                return claim
+        return None
 
-    def _lease(
-        self, connection: Connection, task: Task, worker: str, lease_s: float
-    ) -> tuple[JobClaim | None, str]:
-        """The claim of a task that was fetched; None if it ends here, or why it is for others."""
-        row = connection.execute(
+    def _first_left(self, connection: Connection) -> str:
+        """Now and then, the first job that waits for others, and why; empty if there is none."""
+        now_s = self._steady_s()
+        if not self._left or now_s - self._left_told_s < _LEFT_TOLD_EVERY_S:
+            return ""
+        task = self._tasks.first_left(connection, self._left)
+        if task is None:
+            return ""
+        self._left_told_s = now_s
+        row = self._row_of(connection, task)
+        return "" if row is None else f"job {row['id']}: {self._left[task.kind]}"
+
+    def _row_of(self, connection: Connection, task: Task) -> DictRow | None:
+        return connection.execute(
             "SELECT * FROM pacs_bridge_jobs WHERE task_id = %s AND queue = %s FOR UPDATE",
             (task.task_id, self._name),
         ).fetchone()
+
+    def _lease(
+        self, connection: Connection, task: Task, worker: str, lease_s: float
+    ) -> JobClaim | None:
+        """The claim of the first task; None if it ends here, or its kind is for others."""
+        row = self._row_of(connection, task)
         if row is None:
             self._tasks.finish(connection, task.task_id, has_succeeded=False)
-            return None, ""
+            return None
         try:
             payload = parsed_payload(task.args)
             if payload.job != row["id"] or request_key(payload.request) != row["request_key"]:
@@ -322,19 +309,21 @@ class PostgresQueue:
             difference = self._difference(payload)
         except PermanentError as error:
             self._rows.settle(connection, row, State.DEAD, error.reason, error.detail)
-            return None, ""
+            return None
         except UnknownFormatError:
             difference = "release of the bridge"
         if difference:
-            return None, f"job {row['id']}: {difference}"
+            self._left[task.kind] = difference
+            return None
         fence = next_fence(row["fence"])
+        self._tasks.begin(connection, task.task_id, self._presence.worker_id)
         connection.execute(
             "UPDATE pacs_bridge_jobs SET state = 'claimed', reason = NULL, detail = '',"
             " worker = %s, lease_s = %s, heartbeats = 0,"
             " fence = %s, attempts = attempts + 1 WHERE queue = %s AND id = %s",
             (worker, lease_s, fence, self._name, row["id"]),
         )
-        claim = JobClaim(
+        return JobClaim(
             job_id=row["id"],
             fence=fence,
             request=payload.request,
@@ -345,7 +334,6 @@ class PostgresQueue:
             is_handed_over=row["ledger_fence"] > 0,
             failures=row["deaths"],
         )
-        return claim, ""
 
     @contextmanager
     def _held(

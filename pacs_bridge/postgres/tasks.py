@@ -2,13 +2,15 @@
 
 Procrastinate calls a function for each job of a worker of its own. Our worker asks for a job,
 holds several at once and reports by fence, so only Procrastinate's tables and functions are
-used: order, ``SKIP LOCKED`` fetch, retry at a time, heartbeats of workers. Its manager has some of
-these for asyncio only; the same queries go through its synchronous connector.
+used: order, retry at a time, heartbeats of workers. Its manager has some of these for asyncio
+only; the same queries go through its synchronous connector. Its fetch takes whatever is first,
+and a worker leaves some jobs to others: the fetch is one of ours, in the same order and with
+``SKIP LOCKED`` as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +23,44 @@ from pacs_bridge.postgres.server import Connection
 
 TASK_NAME = "pacs_bridge.segment"
 
+#: What is of one job alone in its arguments.
+_OF_ONE_JOB = (
+    "job",
+    "series_instance_uid",
+    "study_instance_uid",
+    "revision",
+    "priority",
+    "created",
+)
+#: What jobs have in common that a worker can do all of, or none; of other formats nothing is known.
+_KIND = (
+    "CASE WHEN args->'format' = '1' THEN args - %(of_one_job)s::text[]"
+    " ELSE jsonb_build_object('format', args->'format') END"
+)
+_IS_DUE = (
+    "queue_name = %(queue)s AND status = 'todo' AND (scheduled_at IS NULL OR scheduled_at <= now())"
+)
+_IS_LEFT = f"{_KIND} = ANY(%(left)s::text[]::jsonb[])"
+_FIRST = (
+    f"SELECT id, args, {_KIND} AS kind FROM procrastinate_jobs"  # noqa: S608 - constants
+    f" WHERE {_IS_DUE} AND priority >= %(least)s AND NOT {_IS_LEFT}"
+    " ORDER BY priority DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED"
+)
+_FIRST_LEFT = (
+    f"SELECT id, args, {_KIND} AS kind FROM procrastinate_jobs"  # noqa: S608 - constants
+    f" WHERE {_IS_DUE} AND {_IS_LEFT} ORDER BY priority DESC, id LIMIT 1"
+)
+#: Of a task of ours none is lower; others may write what they like.
+LOWEST_PRIORITY = -(2**31)
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A job that was fetched."""
+    """A job that waits."""
 
     task_id: int
     args: str  #: JSON, of whoever wrote it
+    kind: str  #: JSON: what it has in common with all that are for the same workers
 
 
 class Tasks:
@@ -62,10 +95,32 @@ class Tasks:
         made = self._manager.batch_defer_jobs(jobs, connection=connection)
         return [int(job.id or 0) for job in made]
 
-    def fetch(self, connection: Connection, worker_id: int) -> Task | None:
-        """Take the most urgent task that is due; None if there is none."""
-        (row,) = self._run(connection, "fetch_job", queues=[self._queue_name], worker_id=worker_id)
-        return None if row["id"] is None else Task(row["id"], row["args"])
+    def first(
+        self, connection: Connection, left: Collection[str], least: int = LOWEST_PRIORITY
+    ) -> Task | None:
+        """The most urgent task that is due, locked; None if there is none.
+
+        Parameters
+        ----------
+        connection
+            In a transaction.
+        left
+            Kinds that are passed over, however many tasks of theirs stand in front.
+        least
+            The lowest priority that will do.
+        """
+        return self._found(connection, _FIRST, left, least)
+
+    def first_left(self, connection: Connection, left: Collection[str]) -> Task | None:
+        """The most urgent task that is due of these kinds; None if there is none."""
+        return self._found(connection, _FIRST_LEFT, left, LOWEST_PRIORITY)
+
+    def begin(self, connection: Connection, task_id: int, worker_id: int) -> None:
+        """Give a task that is locked here to a worker."""
+        connection.execute(
+            "UPDATE procrastinate_jobs SET status = 'doing', worker_id = %s WHERE id = %s",
+            (worker_id, task_id),
+        )
 
     def put_back(self, connection: Connection, task_id: int, wait_s: float = 0.0) -> None:
         """Let a task be fetched again, after a wait by the server's clock.
@@ -121,6 +176,20 @@ class Tasks:
                 seconds_since_heartbeat=after_s,
             )
         )
+
+    def _found(
+        self, connection: Connection, query: str, left: Collection[str], least: int
+    ) -> Task | None:
+        row = connection.execute(
+            query,
+            {
+                "queue": self._queue_name,
+                "of_one_job": list(_OF_ONE_JOB),
+                "left": list(left),
+                "least": least,
+            },
+        ).fetchone()
+        return None if row is None else Task(row["id"], row["args"], row["kind"])
 
     def _is_there(self, connection: Connection, task_id: int, *statuses: str) -> bool:
         """Others may have deleted or ended it, and Procrastinate's functions raise then."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from queue_bench import LEASE_S, POLICY, QUEUE_NAME, request_of, result_of
+from queue_bench import LEASE_S, OWNER, POLICY, QUEUE_NAME, request_of, result_of
 
 from inference.finding import Finding
 from inference.reasons import Reason
 from pacs_bridge.errors import TransientError
 from pacs_bridge.postgres.handed_over import HandedOver
+from pacs_bridge.postgres.queue import PostgresQueue
 from pacs_bridge.postgres.recipe import Recipe
 from pacs_bridge.postgres.ticket import TicketBook
 from pacs_bridge.queue import DISPATCHER, LeaseLostError, Priority, State
@@ -355,6 +356,27 @@ def test_a_job_of_a_dead_worker_comes_back_though_there_is_no_other(site):
 
     assert in_queue(site) == set()
     assert (site.job(job_id).state, site.deaths(job_id)) == (State.READY, 1)
+
+
+def test_a_dead_worker_s_job_comes_back_though_no_worker_lives_as_long_as_a_lease(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    site.dispatcher.step()
+    assert site.bench.queue.claim("dead", LEASE_S).job_id == job_id
+    site.bench.clock.observers.clear()  # the bridge alone goes on looking
+    claim, passed_s = None, 0.0
+    while claim is None and passed_s < 3 * LEASE_S:
+        site.clock.pass_s(LEASE_S / 4)
+        passed_s += LEASE_S / 4
+        site.dispatcher.step()
+        passing = PostgresQueue(
+            site.bench.server, QUEUE_NAME, lambda: OWNER, steady_s=site.clock.steady_s
+        )
+        claim = passing.claim("short-lived", LEASE_S)
+
+    assert claim is not None
+    assert (claim.job_id, claim.failures) == (job_id, 1)
+    assert passed_s <= 1.5 * LEASE_S
+    site.bench.clock.observers.append(site.bench.queue)
 
 
 def test_no_more_is_handed_over_than_is_wanted_but_what_is_more_urgent_goes_at_once(site):

@@ -1,0 +1,52 @@
+"""How many more jobs may be handed over: some of each kind ahead of the workers.
+
+A kind that no worker can do would take all the room there is, and keep every other job in the
+ledger: so each kind has room of its own, and each urgency in it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pacs_bridge.queue import JobKind, JobRequest, Priority
+
+_BY_URGENCY = tuple(Priority)
+
+
+class Room:
+    """What may still be handed over; for one round of it.
+
+    Parameters
+    ----------
+    most
+        Jobs of one kind that wait for workers, of an urgency and those above it.
+    waiting
+        What waits for them now.
+    """
+
+    def __init__(self, most: int, waiting: Iterable[JobRequest]) -> None:
+        self._most = most
+        self._waiting = Counter((each.kind, each.priority) for each in waiting)
+
+    def take(self, request: JobRequest) -> bool:
+        """Count one more job in; False if there is no room for it."""
+        if not self._has_room(request.kind, request.priority):
+            return False
+        self._waiting[request.kind, request.priority] += 1
+        return True
+
+    def full(self) -> tuple[tuple[JobKind, Priority], ...]:
+        """Kinds for which there is no more room at this urgency."""
+        kinds = {kind for kind, _ in self._waiting}
+        return tuple(
+            (kind, urgency)
+            for kind in kinds
+            for urgency in _BY_URGENCY
+            if not self._has_room(kind, urgency)
+        )
+
+    def _has_room(self, kind: JobKind, urgency: Priority) -> bool:
+        """Whether few enough wait that a worker would take before a new one of this urgency."""
+        before = _BY_URGENCY[: _BY_URGENCY.index(urgency) + 1]
+        return sum(self._waiting[kind, each] for each in before) < self._most
