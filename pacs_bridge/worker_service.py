@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from inference.engine.heap import keep_heap
+from inference.errors import ModelError
 from inference.model_store import locate
+from inference.reasons import Reason
 from inference.windows import Precision
 from pacs_bridge.child import leave_on_signals, open_log, process_name
 from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.config.routes import RouteConfig
 from pacs_bridge.errors import TransientError
 from pacs_bridge.job_place import JobPlace, own_ledger
+from pacs_bridge.late_segmenter import COUNTED
 from pacs_bridge.models import WarmSegmenters, found_device, model_stores
 from pacs_bridge.pipeline import Pipeline
 from pacs_bridge.time_limit import EX_SOFTWARE
@@ -34,7 +38,9 @@ def run_worker(
     device
         auto, cpu, cuda or cuda:N.
     announce
-        Called once jobs are worked off: the model of the first route is loaded by then.
+        Called once jobs are worked off: the model of the first route is loaded by then, or what
+        there is too little memory for at this moment. Then no job is claimed before there is
+        enough, see ``Fitness``.
     jobs
         Opens the place where jobs come from.
 
@@ -58,13 +64,15 @@ def run_worker(
     asked = config.workers.precision
     precision = None if asked == "auto" else Precision(asked)
     segmenters = WarmSegmenters(stores, device, precision)
-    segmenters.get(config.routes[0].model, config.routes[0].postprocessing)
+    shortage = _shortage(segmenters, config.routes[0])
     if not segmenters.device_computes():
         log.error("device-broken", device=device)
         raise SystemExit(EX_SOFTWARE)
     place = jobs(config)
     worker = Worker(config, place.queue, place.sources, segmenters, log, leave)
-    if found_device(device) != "cpu":
+    if shortage is not None:
+        log.error("model-not-loaded", device=device, reason=shortage[0], detail=shortage[1])
+    if shortage is not None or found_device(device) != "cpu":
         worker.begin_with_trial(config.routes[0])
     pipeline = Pipeline(worker)
     work_one = pipeline.work_one if config.workers.overlap else worker.work_one
@@ -82,3 +90,15 @@ def run_worker(
             leave.wait(_POLL_S)
     pipeline.drain()
     place.close()
+
+
+def _shortage(segmenters: WarmSegmenters, route: RouteConfig) -> tuple[Reason, str] | None:
+    """Load the model of a route; what that failed for, if it need not do so another time."""
+    try:
+        segmenters.get(route.model, route.postprocessing)
+    except ModelError as error:
+        is_short = error.reason in (Reason.OOM_CPU, Reason.OOM_GPU)
+        if not is_short and (error.reason not in COUNTED or segmenters.device_computes()):
+            raise
+        return error.reason, error.detail  # not the error: its frames hold memory
+    return None
