@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.planning import is_complete
+from pacs_bridge.archive.series_book import SeriesBook
 from pacs_bridge.stopwatch import Stage
 
 LEFT_OUT: Final = "left-out"
@@ -52,6 +53,7 @@ class SeriesLine:
     peak_memory_bytes: int
     model: str
     model_digest: str
+    precision: str  #: of the network, as it was made; empty where it is not known
     ended_at: str
 
 
@@ -74,6 +76,7 @@ class RunLine:
     seconds: float
     model: str
     model_digest: str
+    is_own: bool | None  #: whether its own process did the work; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +94,13 @@ class Account:
     output_bytes: int
     structures: int
     findings: Mapping[str, int]  #: series by finding
-    models: tuple[tuple[str, str, int], ...]  #: name, digest, results
+    models: tuple[tuple[str, str, str, int], ...]  #: name, digest, precision, results
     runs: tuple[RunLine, ...]
     recent_an_hour: float | None  #: series that ended, of late
     planned: int = 0
     waiting: int = 0
     is_plan_complete: bool = True
+    stale: int = 0  #: results whose files, model or settings were others at the last run
 
     @property
     def open(self) -> int:
@@ -114,18 +118,30 @@ class Account:
         return sum(run.seconds for run in self.runs)
 
     @property
-    def model_busy_share(self) -> float | None:
-        """Share of the time of all runs in which the model computed; None without a run."""
-        if not self.run_seconds:
-            return None
-        return min(1.0, self.seconds.get(Stage.SEGMENT, 0.0) / self.run_seconds)
+    def own_run_seconds(self) -> float | None:
+        """Of all runs together; None unless one process at a time did all the work.
+
+        The workers of a service may be many, and have other work: how long the run took that fed
+        them says nothing of theirs.
+        """
+        return self.run_seconds if all(run.is_own for run in self.runs) else None
+
+    @property
+    def segment_share(self) -> float | None:
+        """Share of the time of all runs in which a series was being segmented.
+
+        That is the whole stage: resampling to the model's grid, the network, and the way of its
+        labels back. None where ``own_run_seconds`` is, and without a run.
+        """
+        seconds = self.own_run_seconds
+        return self.seconds.get(Stage.SEGMENT, 0.0) / seconds if seconds else None
 
 
 @dataclass(slots=True)
 class _Sums:
     seconds: dict[str, float] = field(default_factory=dict)
     findings: dict[str, int] = field(default_factory=dict)
-    models: dict[tuple[str, str], int] = field(default_factory=dict)
+    models: dict[tuple[str, str, str], int] = field(default_factory=dict)
     outputs: int = 0
     output_bytes: int = 0
     structures: int = 0
@@ -136,7 +152,7 @@ class _Sums:
         for finding in line.findings:
             self.findings[finding] = self.findings.get(finding, 0) + 1
         if line.outputs:
-            key = (line.model, line.model_digest)
+            key = (line.model, line.model_digest, line.precision)
             self.models[key] = self.models.get(key, 0) + 1
         self.outputs += line.outputs
         self.output_bytes += line.output_bytes
@@ -150,7 +166,8 @@ def account_of(plan: PlanFile) -> Account:
         sums.add(line)
     with plan.read() as connection:
         runs = connection.execute(
-            "SELECT started_at, seen_at, seconds, model, model_digest FROM runs ORDER BY id"
+            "SELECT started_at, seen_at, seconds, model, model_digest, is_own, recipe FROM runs"
+            " ORDER BY id"
         ).fetchall()
         files = dict(
             connection.execute(
@@ -175,11 +192,23 @@ def account_of(plan: PlanFile) -> Account:
         structures=sums.structures,
         findings=dict(sorted(sums.findings.items(), key=lambda item: -item[1])),
         models=tuple((*key, number) for key, number in sums.models.items()),
-        runs=tuple(RunLine(*row) for row in runs),
+        runs=tuple(_run_line(row) for row in runs),
         recent_an_hour=recent,
         planned=by_state["planned"],
         waiting=by_state["waiting"],
         is_plan_complete=is_complete(plan),
+        stale=SeriesBook(plan).stale_results(runs[-1]["recipe"]).count if runs else 0,
+    )
+
+
+def _run_line(row: sqlite3.Row) -> RunLine:
+    return RunLine(
+        started_at=row["started_at"],
+        seen_at=row["seen_at"],
+        seconds=row["seconds"],
+        model=row["model"],
+        model_digest=row["model_digest"],
+        is_own=None if row["is_own"] is None else bool(row["is_own"]),
     )
 
 
@@ -256,6 +285,7 @@ def _line(row: sqlite3.Row) -> SeriesLine:
         peak_memory_bytes=made.get("peak_memory_bytes", 0),
         model=made.get("model", ""),
         model_digest=made.get("model_digest", ""),
+        precision=made.get("precision", ""),
         ended_at=row["ended_at"] or "",
     )
 

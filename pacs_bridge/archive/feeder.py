@@ -35,7 +35,8 @@ _MOST_FAILING = 4
 _IN_HAND = (State.CLAIMED, State.SEGMENTED, State.ENCODED)
 _OUTSIDE = "outside its hours"
 _OTHER_RECIPE = (
-    "the workers have other settings or weights than the configuration and the model store hold:"
+    "the workers have other settings, precision or weights than the configuration and the model"
+    " store say:"
     " start the service again, then this run"
 )
 
@@ -214,7 +215,7 @@ class Feeder:
             self._service.note(series, ending.made)
         self._book.end(series, ending, self._clock.now())
         if series.is_stale(recipe):  # it is not what this run is to make
-            self._book.refresh(recipe)
+            self._book.refresh(recipe, only=series.number)
 
     def _feed_one(self) -> tuple[bool, bool]:
         """Whether a series was fed, and whether a result was found in its place."""

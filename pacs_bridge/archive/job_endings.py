@@ -53,7 +53,8 @@ class JobEndings:
 
         ``PLANNED`` where its result is not what is wanted or is nowhere, or where the plan did
         not want the series when its turn came: a later one may; with ``wrong-recipe``
-        if its worker has other weights than the recipe that it was made by.
+        if its worker has other weights than the recipe that it was made by, or computes in less
+        precision.
 
         Raises
         ------
@@ -89,7 +90,7 @@ class JobEndings:
             made: Made | None = _read(series, folder)
             is_todays = series.fed_recipe == self._recipe.digest
             if made is not None and is_todays and not self._is_of_recipe(made):
-                detail = "made with other weights"
+                detail = "made with other weights, or in less precision"
                 return SeriesEnding(SeriesState.PLANNED, Reason.WRONG_RECIPE, detail)
             if self._results is not None:
                 fed = replace(series, contents=series.fed_contents)
@@ -101,8 +102,9 @@ class JobEndings:
         return SeriesEnding(SeriesState.DONE, made=made)
 
     def _is_of_recipe(self, made: Made) -> bool:
-        """Whether it was made with the weights of the recipe, as far as it says."""
-        return made.model_digest in ("", self._recipe.model_digest)
+        """Whether it was made with weights and precision of the recipe, as far as it says."""
+        is_its_model = made.model_digest in ("", self._recipe.model_digest)
+        return is_its_model and self._recipe.is_made_so(made.precision)
 
     def _folder(self, series: PlannedSeries, standing: JobStanding) -> Path:
         if standing.result_path:

@@ -9,6 +9,8 @@ from typing import Final
 
 from dicom_seg.read.examination import SeriesRules
 from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.config.processing import ResultsConfig
+from pacs_bridge.config.routes import PostprocessingConfig
 
 ROUTE: Final = "archive"
 _OUT: Final = "out"
@@ -25,6 +27,9 @@ class OwnWork:
     device: str = "auto"
     precision: str = "auto"
     job_timeout_s: float | None = None  #: for one series; None: as a service has it
+    max_attempts: int | None = None  #: the same
+    results: ResultsConfig | None = None  #: None: the usual texts
+    postprocessing: PostprocessingConfig | None = None  #: None: none
 
 
 def own_config(run_folder: Path, work: OwnWork, rules: SeriesRules) -> BridgeConfig:
@@ -39,6 +44,7 @@ def own_config(run_folder: Path, work: OwnWork, rules: SeriesRules) -> BridgeCon
     rules
         Those that the plan was made with.
     """
+    postprocessing = work.postprocessing or PostprocessingConfig()
     workers: dict[str, object] = {
         "devices": [work.device],
         "precision": work.precision,
@@ -60,10 +66,16 @@ def own_config(run_folder: Path, work: OwnWork, rules: SeriesRules) -> BridgeCon
             {"name": _OUT, "ae_title": "NOBODY", "host": "localhost", "port": 104}
             | {"kinds": list(work.kinds)}
         ],
-        "routes": [{"name": ROUTE, "model": work.model, "destinations": [_OUT]}],
+        "results": (work.results or ResultsConfig()).model_dump(mode="json"),
+        "routes": [
+            {"name": ROUTE, "model": work.model, "destinations": [_OUT]}
+            | {"postprocessing": postprocessing.model_dump(mode="json")}
+        ],
     }
     if work.job_timeout_s is not None:
         workers["job_timeout_s"] = work.job_timeout_s
+    if work.max_attempts is not None:
+        workers["max_attempts"] = work.max_attempts
     if work.models_folder is not None:
         table["models"] = {"folder": str(work.models_folder)}
     return BridgeConfig.model_validate_json(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from pacs_bridge.sources.remote_archive import RemoteArchive, SeriesQuery
 _IS_COMPLETE: Final = "is_complete"
 _LISTED_PATHS: Final = "listed_paths"
 _KEY_MARK: Final = "key_mark"
+_MIN_SLICES: Final = "min_slices"  #: that was asked for, whatever a configuration says
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,14 @@ class PlanInputs:
     manifest: Path | None = None
     remote: RemoteInput | None = None
     processes: int | None = None
+    #: Takes the place of that of the rules, now and in later calls; None: as it was.
+    min_slices: int | None = None
 
 
 def make_plan(
     run_folder: Path,
     inputs: PlanInputs,
-    rules: SeriesRules,
+    rules: SeriesRules | None,
     progress: PlanProgress,
     check: Callable[[], None] = lambda: None,
 ) -> PlanTally:
@@ -62,7 +65,7 @@ def make_plan(
     inputs
         What is to be planned.
     rules
-        Of the site.
+        Of the site; None: those that the plan was made with.
     progress
         Told how far it is.
     check
@@ -97,6 +100,7 @@ def make_plan(
         hide = _identity_hash(plan, run_folder)
         plan.set("roots", [os.fsdecode(root) for root in roots])
         plan.set(_IS_COMPLETE, False)
+        rules = _rules(plan, rules, inputs.min_slices)
         _follow_rules(plan, rules)
         listed = manifest.series if manifest else {}
         if inputs.remote is None and manifest is not None:
@@ -184,6 +188,17 @@ def note_results(plan: PlanFile, folder: Path) -> None:
 def results_of(plan: PlanFile) -> tuple[Path, ...]:
     """Where results of its runs were put."""
     return tuple(Path(text) for text in plan.setting("results") or ())
+
+
+def _rules(plan: PlanFile, given: SeriesRules | None, min_slices: int | None) -> SeriesRules:
+    """What holds from now on: what is not given stays as it was."""
+    rules = given or rules_of(plan)
+    if min_slices is None:
+        min_slices = plan.setting(_MIN_SLICES)
+    if min_slices is None:
+        return rules
+    plan.set(_MIN_SLICES, min_slices)
+    return replace(rules, min_slices=min_slices)
 
 
 def _follow_rules(plan: PlanFile, rules: SeriesRules) -> None:

@@ -6,10 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Final
 
 from inference.model_store import ModelStore, locate
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.routes import RouteConfig
+
+_LIMITS: Final = "rules"
+_SINGLE: Final = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,16 @@ class Recipe:
     model_digest: str  #: SHA-256 of the weights
     digest: str  #: of everything
     settings: str = ""  #: SHA-256 of what a configuration says about results
+    #: SHA-256 of all that a result rests on: ``digest`` without the limits that only select.
+    lasting: str = ""
+    precision: str = "auto"  #: as asked for; auto: what the device does fast
+
+    def is_made_so(self, precision: str) -> bool:
+        """Whether a result of this arithmetic is what is wanted; empty: it does not say.
+
+        A device that lacks what was asked for computes in single precision: never in less.
+        """
+        return self.precision != _SINGLE or precision in ("", _SINGLE)
 
 
 def recipe_of(config: BridgeConfig, route: RouteConfig, stores: Sequence[ModelStore]) -> Recipe:
@@ -32,12 +46,16 @@ def recipe_of(config: BridgeConfig, route: RouteConfig, stores: Sequence[ModelSt
     """
     manifest = locate(route.model, stores).manifest(route.model)
     settings = _settings(config, route)
-    facts = {
-        "manifest": json.loads(manifest.to_json()),
-        "precision": config.workers.precision,
-        **settings,
-    }
-    return Recipe(route.model, manifest.weights_sha256, _digest(facts), _digest(settings))
+    facts = {"manifest": json.loads(manifest.to_json()), **settings}
+    lasting = {name: fact for name, fact in facts.items() if name != _LIMITS}
+    return Recipe(
+        model=route.model,
+        model_digest=manifest.weights_sha256,
+        digest=_digest(facts),
+        settings=_digest(settings),
+        lasting=_digest(lasting),
+        precision=config.workers.precision,
+    )
 
 
 def settings_digest(config: BridgeConfig, route: RouteConfig) -> str:
@@ -46,7 +64,7 @@ def settings_digest(config: BridgeConfig, route: RouteConfig) -> str:
 
 
 def _settings(config: BridgeConfig, route: RouteConfig) -> dict[str, object]:
-    """All but the model and the arithmetic, which each machine may choose for itself."""
+    """All but the model, whose weights the result itself names."""
     kinds = sorted(
         {
             kind
@@ -57,7 +75,8 @@ def _settings(config: BridgeConfig, route: RouteConfig) -> dict[str, object]:
     )
     return {
         "postprocessing": route.postprocessing.model_dump(mode="json"),
-        "rules": asdict(config.series.rules()),
+        "precision": config.workers.precision,
+        _LIMITS: asdict(config.series.rules()),
         "kinds": kinds,
         "texts": config.results.model_dump(mode="json"),
     }

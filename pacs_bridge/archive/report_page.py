@@ -13,6 +13,7 @@ from typing import Final
 
 from inference.reasons import Reason, describe
 from pacs_bridge.archive.accounts import Account, OutcomeCount
+from pacs_bridge.archive.cost import MachineCost
 from pacs_bridge.report import software_version
 
 _NAMES: Final = {
@@ -84,7 +85,7 @@ class PageText:
 
     title: str
     now: datetime
-    cost_an_hour: float | None  #: of the machine, in any money
+    cost: MachineCost | None  #: None: nothing is said of money
 
 
 def page(account: Account, text: PageText) -> str:
@@ -98,7 +99,7 @@ def page(account: Account, text: PageText) -> str:
         _figures(account, text),
         _outcomes(account),
         _reasons(account.outcomes),
-        _stages(account),
+        _stages(account, text.cost),
         _findings(account.findings),
         _inputs(account),
         _models(account),
@@ -148,9 +149,12 @@ def _figures(account: Account, text: PageText) -> str:
         figures.append((_hours(account.run_seconds), "of runs"))
         if done:
             figures.append((f"{3600 * done / account.run_seconds:,.0f}", "results an hour"))
-    if text.cost_an_hour is not None and account.run_seconds:
-        cost = text.cost_an_hour * account.run_seconds / 3600
-        figures.append((f"{cost:,.2f}", "cost of the machine"))
+    seconds, name = account.own_run_seconds, "cost of the machine"
+    if seconds is None:  # of workers that are not ours alone
+        seconds, name = sum(account.seconds.values()), "cost of all stages"
+    if text.cost is not None and seconds:
+        cost = text.cost.of(seconds)
+        figures.append((f"{cost:,.2f}", name))
         if done:
             figures.append((f"{cost / done:,.4f}", "cost of a result"))
     cells = "".join(
@@ -197,19 +201,42 @@ def _reasons(outcomes: Iterable[OutcomeCount]) -> str:
     )
 
 
-def _stages(account: Account) -> str:
+def _stages(account: Account, cost: MachineCost | None) -> str:
     if not account.seconds:
         return ""
     bars = [
         (colour, stage, seconds)
         for colour, (stage, seconds) in zip(_STAGE_COLOURS, account.seconds.items(), strict=False)
     ]
-    share = account.model_busy_share
+    share = account.segment_share
     said = "Stages of different series overlap."
     if share is not None:
-        said += f" The model was busy for {share:.0%} of the time of the runs."
+        said += (
+            f" A series was in the stage segment for {share:.0%} of the time of the runs:"
+            " resampling, the network, and the way of its labels back."
+        )
+    if account.own_run_seconds is None:
+        said += " Workers of a service did the work, beside what else they had to do."
+    table = "" if cost is None else _costs(account.seconds, cost)
     return _section(
-        "Where the time went", _bar(bars, "{:,.0f} s") + f"<p class='quiet small'>{said}</p>"
+        "Where the time went",
+        _bar(bars, "{:,.0f} s") + f"<p class='quiet small'>{said}</p>{table}",
+    )
+
+
+def _costs(seconds: Mapping[str, float], cost: MachineCost) -> str:
+    """What each stage would have cost on a machine of its own."""
+    rows = "".join(
+        f"<tr><td>{escape(stage)}</td><td class='n'>{value:,.0f}</td>"
+        f"<td class='n'>{cost.of(value):,.2f}</td></tr>"
+        for stage, value in seconds.items()
+    )
+    total = sum(seconds.values())
+    return (
+        "<table><thead><tr><th>Stage</th><th class='n'>Seconds</th><th class='n'>Cost at"
+        f" {cost.an_hour:,.2f} an hour</th></tr></thead><tbody>{rows}</tbody><tfoot><tr>"
+        f"<td>One after the other</td><td class='n'>{total:,.0f}</td>"
+        f"<td class='n'>{cost.of(total):,.2f}</td></tr></tfoot></table>"
     )
 
 
@@ -256,15 +283,15 @@ def _inputs(account: Account) -> str:
 def _models(account: Account) -> str:
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td><code>{escape(digest)}</code></td>"
-        f"<td class='n'>{number:,}</td></tr>"
-        for name, digest, number in account.models
+        f"<td>{escape(precision)}</td><td class='n'>{number:,}</td></tr>"
+        for name, digest, precision, number in account.models
     )
     if not rows:
         return ""
     return _section(
         "Models",
-        "<table><thead><tr><th>Model</th><th>SHA-256 of its weights</th><th class='n'>Series</th>"
-        f"</tr></thead><tbody>{rows}</tbody></table>",
+        "<table><thead><tr><th>Model</th><th>SHA-256 of its weights</th><th>Precision</th>"
+        f"<th class='n'>Series</th></tr></thead><tbody>{rows}</tbody></table>",
     )
 
 

@@ -55,9 +55,11 @@ class RunClock:
         Of the run.
     clock
         The time.
+    is_own
+        Whether this process does the work, and no workers of a service.
     """
 
-    def __init__(self, plan: PlanFile, recipe: Recipe, clock: Clock) -> None:
+    def __init__(self, plan: PlanFile, recipe: Recipe, clock: Clock, is_own: bool) -> None:
         self._plan = plan
         self._clock = clock
         self._last_s = clock.steady_s()
@@ -66,9 +68,9 @@ class RunClock:
         now = clock.now().isoformat()
         with plan.write() as connection:
             self._id = connection.execute(
-                "INSERT INTO runs (started_at, seen_at, seconds, recipe, model, model_digest)"
-                " VALUES (?, ?, 0, ?, ?, ?) RETURNING id",
-                (now, now, recipe.digest, recipe.model, recipe.model_digest),
+                "INSERT INTO runs (started_at, seen_at, seconds, recipe, model, model_digest,"
+                " is_own) VALUES (?, ?, 0, ?, ?, ?, ?) RETURNING id",
+                (now, now, recipe.digest, recipe.model, recipe.model_digest, is_own),
             ).fetchone()[0]
 
     def tick(self, is_working: bool, is_last: bool = False) -> None:

@@ -95,7 +95,7 @@ class OwnRun:
         order = FeedOrder(ROUTE, (), self._recipe, FILES, _MOST_WAITING, pace.window, pace.rate)
         results = ResultsFolder(self._out, run_of(plan))
         feeder = Feeder(SeriesBook(plan), ledger, order, config.data_folder, clock, results)
-        run = RunClock(plan, self._recipe, clock)
+        run = RunClock(plan, self._recipe, clock, is_own=True)
         try:
             state = self._until_over(
                 feeder, ledger, leaving, log, lambda each: _told(each, run, progress)
@@ -245,7 +245,7 @@ class FedRun:
         plan = PlanFile(self._run_folder)
         ledger = Ledger.open(self._config.ledger_path)
         feeder = Feeder(SeriesBook(plan), ledger, self._order, self._config.data_folder, clock)
-        run = RunClock(plan, self._order.recipe, clock)
+        run = RunClock(plan, self._order.recipe, clock, is_own=False)
         state = FeedState(0, False, True, 0)
         try:
             while not leaving.stop.is_set():

@@ -14,7 +14,7 @@ from pacs_bridge.errors import PermanentError
 
 #: "PACA" (sqlite.org/fileformat2.html, application id at offset 68).
 APPLICATION_ID = 0x50414341
-VERSION = 2
+VERSION = 3
 
 _TABLES = """
 CREATE TABLE settings (
@@ -103,13 +103,17 @@ CREATE TABLE runs (
     seconds REAL NOT NULL,            -- up to that sign, waits outside the window left out
     recipe TEXT NOT NULL,
     model TEXT NOT NULL,
-    model_digest TEXT NOT NULL
+    model_digest TEXT NOT NULL,
+    is_own INTEGER                    -- 0: workers of a service did the work; NULL: not known
 ) STRICT;
 """
 
 
 #: What brings a plan of an earlier version to the next one.
-_MIGRATIONS = {1: "ALTER TABLE series ADD COLUMN patient TEXT NOT NULL DEFAULT ''"}
+_MIGRATIONS = {
+    1: "ALTER TABLE series ADD COLUMN patient TEXT NOT NULL DEFAULT ''",
+    2: "ALTER TABLE runs ADD COLUMN is_own INTEGER",
+}
 
 
 def prepare(connection: sqlite3.Connection, path_name: str) -> None:

@@ -40,6 +40,7 @@ class Made:
     peak_memory_bytes: int = 0
     model: str = ""
     model_digest: str = ""
+    precision: str = ""  #: of the network, as it was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,19 @@ class PlannedSeries:
 
 
 @dataclass(frozen=True, slots=True)
+class StaleResults:
+    """How many series have a result that is not of today's files, or of today's recipe."""
+
+    by_files: int
+    by_recipe: int  #: of those whose files are the same
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.by_files + self.by_recipe
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesEnding:
     """How a job of a series ended."""
 
@@ -77,6 +91,14 @@ NOT_TO_RUN: Final = "planned again since: it is not to run"
 _LEDGER: Final = "ledger"
 #: A setting of the plan: digests of settings by digest of the recipe that they are part of.
 RECIPE_SETTINGS: Final = "recipe_settings"
+#: A setting of the plan: digests of what results rest on by digest of the recipe, in the same way.
+_RECIPE_LASTING: Final = "recipe_lasting"
+_BY_FILES: Final = "coalesce(done_contents <> contents, 0)"
+#: Limits that only select decide whether there is a result, and change none.
+_BY_RECIPE: Final = (
+    "coalesce(done_recipe <> :recipe AND (state <> 'done'"
+    " OR done_recipe NOT IN (SELECT value FROM json_each(:alike))), 0)"
+)
 _COLUMNS = (
     "number, series, study_instance_uid, source, contents, revision, job,"
     " coalesce(done_contents, ''), coalesce(done_recipe, ''), plan_reason IS NULL"
@@ -95,7 +117,13 @@ class SeriesBook:
     def __init__(self, plan: PlanFile) -> None:
         self._plan = plan
 
-    def refresh(self, recipe: str, again: Sequence[SeriesState] = ()) -> int:
+    def refresh(
+        self,
+        recipe: str,
+        again: Sequence[SeriesState] = (),
+        redo_results: bool = True,
+        only: int | None = None,
+    ) -> int:
         """Plan everything anew whose outcome rests on other files or another recipe.
 
         Parameters
@@ -104,16 +132,50 @@ class SeriesBook:
             Digest of that of today.
         again
             States whose series are planned anew in any case, such as failed ones.
+        redo_results
+            Whether those that have a result are planned anew, too.
+        only
+            Number of the one series to look at; None: all.
         """
-        marks = ", ".join("?" * len(again))
+        values = self._alike(recipe) | {
+            "again": json.dumps([state.value for state in again]),
+            "redo": redo_results,
+            "only": only,
+        }
         with self._plan.write() as connection:
             return connection.execute(
                 "UPDATE series SET state = 'planned', reason = NULL, detail = '', job = NULL,"  # noqa: S608
                 " revision = NULL WHERE plan_reason IS NULL"
-                " AND state NOT IN ('planned', 'waiting')"
-                f" AND (done_contents <> contents OR done_recipe <> ? OR state IN ({marks}))",
-                (recipe, *again),
+                " AND state NOT IN ('planned', 'waiting') AND (:redo OR state <> 'done')"
+                " AND (:only IS NULL OR number = :only)"
+                f" AND ({_BY_FILES} OR {_BY_RECIPE}"
+                " OR state IN (SELECT value FROM json_each(:again)))",
+                values,
             ).rowcount
+
+    def stale_results(self, recipe: str) -> StaleResults:
+        """What ``refresh`` would make again though there is a result."""
+        with self._plan.read() as connection:
+            row = connection.execute(
+                f"SELECT coalesce(sum({_BY_FILES}), 0),"  # noqa: S608
+                f" coalesce(sum({_BY_RECIPE} AND NOT {_BY_FILES}), 0)"
+                " FROM series WHERE plan_reason IS NULL AND state = 'done'",
+                self._alike(recipe),
+            ).fetchone()
+        return StaleResults(*row)
+
+    def note_lasting(self, recipe: str, lasting: str) -> None:
+        """Note what a result rests on that is made by a recipe; other limits change nothing."""
+        known = self._plan.setting(_RECIPE_LASTING) or {}
+        if lasting and known.get(recipe) != lasting:
+            self._plan.set(_RECIPE_LASTING, {**known, recipe: lasting})
+
+    def _alike(self, recipe: str) -> dict[str, object]:
+        """A recipe, and all that make the same of a series, as values of a query."""
+        known: dict[str, str] = self._plan.setting(_RECIPE_LASTING) or {}
+        lasting = known.get(recipe)
+        alike = [recipe, *(each for each, of in known.items() if lasting and of == lasting)]
+        return {"recipe": recipe, "alike": json.dumps(alike)}
 
     def next_planned(self) -> PlannedSeries | None:
         """The first series that is to be run and has no job."""

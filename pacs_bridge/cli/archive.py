@@ -22,18 +22,20 @@ from pacs_bridge.cli.model_options import (
     models_option,
     precision_option,
 )
-from pacs_bridge.cli.outcome import FAILED, coded_failures, end_wrong_call
+from pacs_bridge.cli.outcome import FAILED, coded_failures, end_wrong_call, refuse_given
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pacs_bridge.archive.accounts import Account, OutcomeCount
+    from pacs_bridge.archive.cost import MachineCost
     from pacs_bridge.archive.planning import RemoteInput
     from pacs_bridge.archive.window import Pace
     from pacs_bridge.config.bridge import BridgeConfig
 
 _UNFINISHED = "the plan was ended before it was complete, or is being made: plan again"
 _DAY = click.DateTime(["%Y-%m-%d", "%Y%m%d"])
+_OF_QUERIES = ("from_date", "to_date", "study_description", "series_description", "body_part")
 
 
 @click.group()
@@ -84,7 +86,11 @@ def _config_option(help_text: str) -> Callable[[Callable[..., Any]], Callable[..
 @click.option("--study-description", default="", help="Query: * and ? stand for any characters.")
 @click.option("--series-description", default="", help="Query: the same.")
 @click.option("--body-part", default="", help="Query: Body Part Examined.")
-@click.option("--min-slices", type=click.IntRange(min=2), help="Skip stacks with fewer slices.")
+@click.option(
+    "--min-slices",
+    type=click.IntRange(min=2),
+    help="Skip stacks with fewer slices; remembered, and before what --config says.",
+)
 @click.option("--processes", type=click.IntRange(min=1), help="That read headers; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -92,7 +98,8 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
     """Say what will run of an archive and what will not, from headers alone.
 
     INPUT is any number of folders, zip files and files, searched to the bottom; names do not
-    matter. Called again, without INPUT too, it reads only what is new or changed since.
+    matter. Called again, without INPUT too, it reads only what is new or changed since. The
+    limits for series stay those of the last call where none are given.
     SIGTERM and ctrl-C end it soon, a second one at once; the next call goes on.
     """
     from pacs_bridge.archive.accounts import outcome_counts
@@ -107,6 +114,8 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
     )
     from pacs_bridge.archive.run_log import alone
 
+    if options["source"] is None:
+        refuse_given(_OF_QUERIES, "only with --source: they are asked of an archive")
     config = _optional(options["config_path"])
     run_folder: Path = options["run_folder"]
     if is_within(options["inputs"], run_folder):  # before anything is written there
@@ -118,8 +127,9 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
                 manifest=options["manifest"],
                 remote=_remote(config, options),
                 processes=options["processes"],
+                min_slices=options["min_slices"],
             )
-            rules = _rules(config, options["min_slices"])
+            rules = None if config is None else config.series.rules()
             try:
                 tally = make_plan(run_folder, inputs, rules, progress, check)
             except UnusableListError as error:
@@ -153,8 +163,16 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Work in this process, and put the results here.",
 )
-@_config_option("Without --out: the service whose workers do the work. With it: the sources.")
-@click.option("--route", metavar="NAME", help="Without --out: of the service; default: its only.")
+@_config_option(
+    "Without --out: the service whose workers do the work. With it: the sources, [results],"
+    " [workers] and [models]."
+)
+@click.option(
+    "--route",
+    metavar="NAME",
+    help="Of --config; without --out: by default its only one. With it: whose model, kinds and"
+    " postprocessing are taken where no option says otherwise; default: none.",
+)
 @model_option
 @models_option
 @kind_option
@@ -170,6 +188,16 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
     help="With --out: a series that takes longer ends as failed; default: two hours.",
 )
 @click.option("--retry-failed", is_flag=True, help="Run again what failed, not what was refused.")
+@click.option(
+    "--retry-refused",
+    is_flag=True,
+    help="Run again what was refused, such as series that a PACS has corrected since.",
+)
+@click.option(
+    "--redo-stale",
+    is_flag=True,
+    help="Make results again whose files, model or settings have changed since.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def run(as_json: bool, quiet: bool, **options: Any) -> None:
@@ -179,9 +207,9 @@ def run(as_json: bool, quiet: bool, **options: Any) -> None:
     they are fed, a few at a time, to the service of --config, which works them off after all
     that it receives and delivers the results by its route.
 
-    What has a result already is not run again, unless its files, the model or a setting have
-    changed since. The first SIGTERM or ctrl-C lets what is in hand be finished, a second one
-    gives it back.
+    What has a result already is not run again. How many results are stale, because their files,
+    the model or a setting have changed since, is said; --redo-stale makes them again. The first
+    SIGTERM or ctrl-C lets what is in hand be finished, a second one gives it back.
     """
     from pacs_bridge.archive.run_log import alone
 
@@ -241,7 +269,11 @@ def status(run_folder: Path, as_json: bool) -> None:
     "--html", "html_path", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--title", default="", help="Of the page; do not name a patient.")
-@click.option("--cost-an-hour", type=click.FloatRange(min=0), help="Of the machine; in any money.")
+@click.option(
+    "--cost-an-hour",
+    type=click.FloatRange(min=0),
+    help="Of the machine, in any money: what each stage costs is told, too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def report(run_folder: Path, as_json: bool, **options: Any) -> None:
     """Account for every series of a plan, by outcome and reason.
@@ -249,7 +281,10 @@ def report(run_folder: Path, as_json: bool, **options: Any) -> None:
     --csv and --parquet write a row a series, --html a page that needs nothing else. No name of
     a patient, a file or a folder is in them; series are named by UID in the tables.
     """
+    if not options["html_path"]:
+        refuse_given(("title",), "only with --html")
     from pacs_bridge.archive.accounts import account_of, series_lines
+    from pacs_bridge.archive.cost import MachineCost
     from pacs_bridge.archive.plan_file import PlanFile
     from pacs_bridge.archive.planning import is_complete
     from pacs_bridge.archive.report_page import PageText, page
@@ -260,38 +295,30 @@ def report(run_folder: Path, as_json: bool, **options: Any) -> None:
         known = PlanFile(run_folder)
         if not is_complete(known):
             click.echo(_UNFINISHED, err=True)
-        account = account_of(known)
+        account, an_hour = account_of(known), options["cost_an_hour"]
+        cost = None if an_hour is None else MachineCost(an_hour)
         if options["csv_path"]:
             with whole_file(options["csv_path"]) as path:
-                write_csv(series_lines(known), path)
+                write_csv(series_lines(known), path, cost)
         if options["parquet_path"]:
             try:
                 with whole_file(options["parquet_path"]) as path:
-                    write_parquet(series_lines(known), path)
+                    write_parquet(series_lines(known), path, cost)
             except ParquetMissingError as error:
                 end_wrong_call(f"--parquet: {error}")
         if options["html_path"]:
-            text = PageText(options["title"], datetime.now().astimezone(), options["cost_an_hour"])
+            text = PageText(options["title"], datetime.now().astimezone(), cost)
             with whole_file(options["html_path"]) as path:
                 path.write_text(page(account, text), encoding="utf-8")
         known.close()
     if as_json:
-        click.echo(json.dumps(_plain(account), indent=2))
+        click.echo(json.dumps(_plain(account, cost), indent=2))
     else:
-        _print_account(account)
+        _print_account(account, cost)
 
 
 def _optional(config_path: Path | None) -> BridgeConfig | None:
     return None if config_path is None else loaded(config_path)
-
-
-def _rules(config: BridgeConfig | None, min_slices: int | None) -> Any:
-    from dataclasses import replace
-
-    from dicom_seg.read.examination import SeriesRules
-
-    rules = SeriesRules() if config is None else config.series.rules()
-    return rules if min_slices is None else replace(rules, min_slices=min_slices)
 
 
 def _remote(config: BridgeConfig | None, options: dict[str, Any]) -> RemoteInput | None:
@@ -353,22 +380,35 @@ def _print_counts(counts: Iterable[OutcomeCount]) -> None:
     click.echo(f"{total:9} series in all")
 
 
-def _print_account(account: Account) -> None:
+def _print_account(account: Account, cost: MachineCost | None) -> None:
     _print_counts(account.outcomes)
     if account.open:
         click.echo(f"unfinished: {account.open} series are open")
+    if account.stale:
+        click.echo(f"{account.stale} results are stale: their files, model or settings changed")
     for stage, seconds in account.seconds.items():
-        click.echo(f"{seconds:11.1f} s {stage}")
+        of_stage = "" if cost is None else f", cost {cost.of(seconds):.2f}"
+        click.echo(f"{seconds:11.1f} s {stage}{of_stage}")
     click.echo(f"{account.outputs} results, {account.output_bytes / 1e6:.1f} MB")
-    if (share := account.model_busy_share) is not None:
-        click.echo(f"{account.run_seconds:.0f} s of runs, the model busy for {share:.0%} of them")
+    if account.run_seconds:
+        of_machine = account.own_run_seconds
+        said = "" if cost is None or of_machine is None else f", cost {cost.of(of_machine):.2f}"
+        click.echo(f"{account.run_seconds:.0f} s of runs{said}")
+    if (share := account.segment_share) is not None:
+        click.echo(f"a series was in the segment stage for {share:.0%} of them")
 
 
-def _plain(account: Account) -> dict[str, Any]:
-    derived = {
+def _plain(account: Account, cost: MachineCost | None) -> dict[str, Any]:
+    derived: dict[str, Any] = {
         "open": account.open,
         "is_finished": account.is_finished,
         "run_seconds": account.run_seconds,
-        "model_busy_share": account.model_busy_share,
+        "segment_share": account.segment_share,
     }
+    if cost is not None:
+        derived["cost"] = {
+            "an_hour": cost.an_hour,
+            "stages": cost.by_stage(account.seconds),
+            "machine": cost.of_known(account.own_run_seconds),
+        }
     return asdict(account) | derived

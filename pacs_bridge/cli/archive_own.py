@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inference.reasons import Reason
-from pacs_bridge.cli.archive_work import opened, refresh, remote_names
+from pacs_bridge.cli.archive_work import opened, refresh, remote_names, route_of
 from pacs_bridge.cli.configuration import loaded
 from pacs_bridge.cli.outcome import DONE, coded_failures, end_failed, end_wrong_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pacs_bridge.archive.own_bridge import OwnWork
     from pacs_bridge.archive.plan_file import PlanFile
     from pacs_bridge.archive.recipe import Recipe
     from pacs_bridge.archive.window import Pace
     from pacs_bridge.archive.work_process import Leaving
     from pacs_bridge.config.bridge import BridgeConfig
+    from pacs_bridge.config.routes import RouteConfig
     from pacs_bridge.job_source import JobSources
 
 _GIB = 1 << 30
@@ -114,7 +116,7 @@ def _run(call: OwnCall, leaving: Leaving, is_again: bool, progress: Any) -> int:
         end_wrong_call(f"--device {call.options['device']}: {error}")
     plan = PlanFile(call.run_folder)
     # not before all is there that it takes to make anew what is planned anew
-    refresh(plan, recipe.digest, call.options["retry_failed"] and not is_again)
+    refresh(plan, recipe, call.options, is_again)
     ResultsFolder(call.out).replan_missing(SeriesBook(plan))
     note_results(plan, call.out)
     plan.close()
@@ -145,9 +147,12 @@ def _checked(call: OwnCall) -> tuple[BridgeConfig, Recipe]:
     )
 
     options = call.options
-    models_folder = options["models_folder"] or default_models_folder()
+    site, route = _site(options)
+    folder_of_site = None if site is None else site.models.folder
+    models_folder = options["models_folder"] or folder_of_site or default_models_folder()
     stores = model_stores(models_folder)
-    model = options["model_name"] or preferred_model(stores)
+    of_route = None if route is None else route.model
+    model = options["model_name"] or of_route or preferred_model(stores)
     if model not in (known := known_models(stores)):
         end_wrong_call(f"--model {model}: {Reason.UNKNOWN_MODEL}; models here: {', '.join(known)}")
     plan = PlanFile(call.run_folder)
@@ -155,16 +160,52 @@ def _checked(call: OwnCall) -> tuple[BridgeConfig, Recipe]:
         check_complete(plan)
         if is_within(roots_of(plan), call.out):
             end_wrong_call("--out: what was planned lies in it: name another folder")
-        kinds = tuple(dict.fromkeys(options["kinds"])) or ("labelmap", "binary")
+        kinds = tuple(dict.fromkeys(options["kinds"])) or _kinds(site, route)
         device, precision = options["device"], options["precision"]
         work = OwnWork(model, models_folder, kinds, device, precision, options["job_timeout_s"])
-        config = own_config(call.run_folder, work, rules_of(plan))
+        config = own_config(call.run_folder, _as_configured(work, site, route), rules_of(plan))
         _check_disk_of(plan, call.out)
         if (names := remote_names(plan)) and options["config_path"] is None:
             end_wrong_call(f"the plan has series at {', '.join(names)}: name the --config of them")
     finally:
         plan.close()
     return config, recipe_of(config, config.routes[0], stores)
+
+
+def _site(options: dict[str, Any]) -> tuple[BridgeConfig | None, RouteConfig | None]:
+    """The configuration that is named, and the route whose way of segmenting is wanted."""
+    if options["config_path"] is None:
+        if options["route"] is not None:
+            end_wrong_call("--route: name the configuration with --config FILE")
+        return None, None
+    site = loaded(options["config_path"])
+    return site, None if options["route"] is None else route_of(site, options["route"])
+
+
+def _kinds(site: BridgeConfig | None, route: RouteConfig | None) -> tuple[str, ...]:
+    """What the destinations of a route are given; both kinds without a route."""
+    both = ("labelmap", "binary")
+    if site is None or route is None:
+        return both
+    destinations = [site.destination(name) for name in route.destinations]
+    wanted = {kind for each in destinations if each is not None for kind in each.kinds}
+    return tuple(kind for kind in both if kind in wanted)
+
+
+def _as_configured(work: OwnWork, site: BridgeConfig | None, route: RouteConfig | None) -> OwnWork:
+    """What is not asked for on the command line is as the configuration has it."""
+    if site is None:
+        return work
+    workers = site.workers
+    return replace(
+        work,
+        device=workers.devices[0] if work.device == "auto" else work.device,
+        precision=workers.precision if work.precision == "auto" else work.precision,
+        job_timeout_s=work.job_timeout_s or workers.job_timeout_s,
+        max_attempts=workers.max_attempts,
+        results=site.results,
+        postprocessing=work.postprocessing if route is None else route.postprocessing,
+    )
 
 
 @contextmanager

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import click
 
 from pacs_bridge.cli.configuration import loaded
-from pacs_bridge.cli.outcome import end_wrong_call
+from pacs_bridge.cli.outcome import end_wrong_call, refuse_given
 
 if TYPE_CHECKING:
     from pacs_bridge.archive.plan_file import PlanFile
+    from pacs_bridge.archive.recipe import Recipe
     from pacs_bridge.archive.running import RunProgress
     from pacs_bridge.archive.window import Pace
     from pacs_bridge.archive.work_process import Leaving
     from pacs_bridge.config.bridge import BridgeConfig
     from pacs_bridge.config.routes import RouteConfig
     from pacs_bridge.sources.remote_archive import RemoteArchive
+
+
+#: Options of ``archive run`` that mean nothing to a service.
+_OF_OWN_RUNS: Final = (
+    *("model_name", "models_folder", "kinds", "device", "precision", "job_timeout_s"),
+)
 
 
 def work_by_service(
@@ -32,8 +41,9 @@ def work_by_service(
 
     if options["config_path"] is None:
         end_wrong_call("name --out DIR to work here, or --config FILE of a service to feed")
+    refuse_given(_OF_OWN_RUNS, "only with --out: a service works as it is configured")
     config = loaded(options["config_path"])
-    route = _route(config, options["route"])
+    route = route_of(config, options["route"])
     recipe = recipe_of(config, route, model_stores(config.models.folder))
     plan = PlanFile(run_folder)
     check_complete(plan)
@@ -41,7 +51,7 @@ def work_by_service(
     for name in remote_names(plan):
         if config.source(name) is None:
             end_wrong_call(f"the plan has series at {name!r}: no such source in the configuration")
-    refresh(plan, recipe.digest, options["retry_failed"])
+    refresh(plan, recipe, options)
     plan.close()
     order = FeedOrder(
         route=route.name,
@@ -54,14 +64,35 @@ def work_by_service(
     return FedRun(run_folder, config, order).work(leaving, SystemClock(), progress).is_over
 
 
-def refresh(plan: PlanFile, recipe: str, retry_failed: bool) -> None:
-    """Plan everything anew whose outcome is stale; and what failed, if that is wanted."""
+def refresh(
+    plan: PlanFile, recipe: Recipe, options: dict[str, Any], is_again: bool = False
+) -> None:
+    """Plan anew what is stale and has no result; and what failed or has one, if that is wanted.
+
+    How many results are stale is said, but for when the process that works is started again.
+    """
     from pacs_bridge.archive.series_book import SeriesBook, SeriesState
 
-    SeriesBook(plan).refresh(recipe, (SeriesState.FAILED,) if retry_failed else ())
+    book = SeriesBook(plan)
+    book.note_lasting(recipe.digest, recipe.lasting)
+    stale, redo = book.stale_results(recipe.digest), bool(options["redo_stale"])
+    wanted = (
+        (SeriesState.FAILED, options["retry_failed"]),
+        (SeriesState.REFUSED, options.get("retry_refused")),
+    )
+    again = tuple(state for state, is_wanted in wanted if is_wanted and not is_again)
+    book.refresh(recipe.digest, again, redo)
+    if stale.count and not is_again:
+        done = "they are made again" if redo else "they stay: --redo-stale makes them again"
+        click.echo(
+            f"{stale.count} results are stale ({stale.by_files} by their files,"
+            f" {stale.by_recipe} by model or settings): {done}",
+            err=True,
+        )
 
 
-def _route(config: BridgeConfig, name: str | None) -> RouteConfig:
+def route_of(config: BridgeConfig, name: str | None) -> RouteConfig:
+    """The route of this name; without one the only route that there is."""
     if name is None:
         if len(config.routes) > 1:
             names = ", ".join(route.name for route in config.routes)

@@ -24,6 +24,7 @@ from pacs_bridge.archive.planning import (
     WrongFolderError,
     check_complete,
     make_plan,
+    rules_of,
 )
 from pacs_bridge.errors import PermanentError, TransientError
 
@@ -267,3 +268,23 @@ def test_a_reader_that_is_ended_ends_the_plan_with_a_code_and_what_was_read_stay
             planner.take_in([tree.root])
     assert caught.type is TransientError
     assert planned(tree.root) == tree.expected
+
+
+def test_limits_stay_those_of_the_last_call_where_none_are_given(tree, ram_folder):
+    tree.add("run", "a", range(12))
+    run = ram_folder / "run"
+
+    def planned(rules: SeriesRules | None = None, min_slices: int | None = None) -> SeriesRules:
+        inputs = PlanInputs(paths=(tree.root,), processes=1, min_slices=min_slices)
+        make_plan(run, inputs, rules, lambda *_: None)
+        plan = PlanFile(run)
+        found = rules_of(plan)
+        plan.close()
+        return found
+
+    assert planned() == SeriesRules()
+    assert planned(min_slices=20).min_slices == 20
+    assert planned().min_slices == 20
+    assert planned(SeriesRules(max_gap_mm=4.0)) == SeriesRules(min_slices=20, max_gap_mm=4.0)
+    assert planned(min_slices=11) == SeriesRules(min_slices=11, max_gap_mm=4.0)
+    assert planned(SeriesRules()) == SeriesRules(min_slices=11)

@@ -44,3 +44,12 @@ def test_a_series_that_the_plan_made_no_job_of_is_not_looked_at(planned, make_co
     other = JobRequest(planned.series_instance_uid, 2, planned.route, "m", (), Priority.ARCHIVE)
     settings.check(ram_folder / "run", other)
     settings.check(ram_folder / "no run", planned)
+
+
+def test_a_process_that_computes_in_another_precision_leaves_the_job(
+    planned, make_config, ram_folder
+):
+    settings = WantedSettings(make_config(workers='{ precision = "bf16" }'))
+    with pytest.raises(TransientError) as caught:
+        settings.check(ram_folder / "run", planned)
+    assert caught.value.reason is Reason.WRONG_RECIPE
