@@ -5,8 +5,9 @@
 
 Synthetic series: noisy cylinders of tissue, each with a patient of its own. Both ways are
 commands in processes of their own, as a user calls them, with the same model and the same
-options. Beside the time of all series it is told for what share of the run the model computed;
-the rest it waited, its start left out. ``--headers N`` measures ``archive plan`` on N series of
+options. Beside the time of all series it is told for what share of the run no series was in the
+stage that has the model, its start left out; that stage is the network with the resampling before
+and behind it. ``--headers N`` measures ``archive plan`` on N series of
 twelve small instances instead; ``--duplicates N`` one of N series that lie in one zip file and
 unpacked beside it, and of a quarter as many: the time a file is to be the same.
 """
@@ -50,12 +51,12 @@ def main() -> None:
         elif options.headers:
             rows = [plan_headers(Path(folder), options.headers)]
         else:
-            rows = [compare(Path(folder), options)]
+            rows = compare(Path(folder), options)
     write_rows(options.json, rows)
 
 
-def compare(folder: Path, options: argparse.Namespace) -> Row:
-    """Both ways on the same series."""
+def compare(folder: Path, options: argparse.Namespace) -> list[Row]:
+    """Both ways on the same series, and how long the model waited."""
     shape = (options.slices, options.matrix, options.matrix)
     for number in range(options.series):
         write(folder / "archive" / f"series{number}", shape, number)
@@ -77,18 +78,23 @@ def compare(folder: Path, options: argparse.Namespace) -> Row:
     print(f"archive run: {3600 / each_s:.0f} series an hour, planning and start in it")
     print(f"segment once a series: {3600 / single_each_s:.0f} series an hour")
     print(f"ratio {single_each_s / each_s:.2f}")
-    print(f"the model waits for {1 - account['model_busy_share']:.1%} of the run")
+    waits = 1 - account["segment_share"]
+    print(f"no series in the segment stage (resampling, network) for {waits:.1%} of the run")
     print("stages, s:", account["seconds"])
     z, y, x = shape
-    return Row(
-        benchmark="archive",
-        work=f"{options.series} series of {x} x {y} x {z}, {options.model}, a series",
-        unit=Unit.SECONDS,
-        ours=each_s,
-        peer="pacs-bridge segment once a series",
-        theirs=single_each_s,
-        extrapolation="" if several == options.series else f"from {several} series",
-    )
+    work = f"{options.series} series of {x} x {y} x {z}, {options.model}"
+    return [
+        Row(
+            benchmark="archive",
+            work=f"{work}, a series",
+            unit=Unit.SECONDS,
+            ours=each_s,
+            peer="pacs-bridge segment once a series",
+            theirs=single_each_s,
+            extrapolation="" if several == options.series else f"from {several} series",
+        ),
+        Row("archive", f"{work}, share of the run without one in its stage", Unit.SHARE, waits),
+    ]
 
 
 def plan_headers(folder: Path, count: int) -> Row:
