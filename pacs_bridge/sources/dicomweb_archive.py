@@ -47,6 +47,8 @@ _INCLUDED = tuple(("includefield", tag) for tag in _FIELDS)
 _ACCEPTED = {"Accept": DICOM_JSON}
 _MAX_ASKED_BYTES = 1 << 24
 _MOST_INSTANCES = 100_000
+#: Instances that are listed and not there, of one series.
+_MOST_NOT_THERE = 16
 _SERIES_KEY = "SeriesInstanceUID"
 _ALL_SERIES = "/series"
 #: Two patients may have got the same UIDs.
@@ -142,15 +144,19 @@ class DicomwebArchive:
                 Reason.SOURCE_INCOMPLETE,
                 f"{self._config.name}: the series broke off, and no count says what is missing",
             )
+        missing: list[str] = []
         for uid in sorted(expected - series.sop_instance_uids):
             check()
             self._take_one(retrieval, f"{place.path}/instances/{uid}", check)
-        missing = expected - series.sop_instance_uids
+            if uid not in series.sop_instance_uids:
+                missing.append(uid)
+            if len(missing) == _MOST_NOT_THERE:
+                break  # what else there is would be of no use
         if missing:
             raise TransientError(
                 Reason.SOURCE_INCOMPLETE,
-                f"{self._config.name}: {len(missing)} of {len(expected)} instances did not come:"
-                f" {sorted(missing)[:3]}",
+                f"{self._config.name}: {len(expected - series.sop_instance_uids)} of"
+                f" {len(expected)} instances did not come: {missing[:3]}",
             )
         return series.paths
 

@@ -17,6 +17,7 @@ from pacs_bridge.log import Log
 from pacs_bridge.receive.header import is_valid_uid
 from pacs_bridge.receive.sop_classes import IMAGES
 from pacs_bridge.sources.brief_retry import BriefRetry
+from pacs_bridge.sources.dimse_retrieval import DimseRetrieval
 from pacs_bridge.sources.find_scu import FindScu, count_of, text_of, texts_of
 from pacs_bridge.sources.get_scu import GetScu
 from pacs_bridge.sources.met_series import MetSeries
@@ -99,28 +100,23 @@ class DimseArchive:
         folder: Path,
         check: Callable[[], None],
     ) -> tuple[Path, ...]:
-        """See ``RemoteArchive.fetch``. Only CT images are fetched, as the listener takes them."""
+        """See ``RemoteArchive.fetch``. Only CT images are fetched, as the listener takes them.
+
+        What does not come with the series is asked for by itself, see ``DimseRetrieval``.
+        """
         with self._finder(check) as finder:
             study, listed = self._listed(finder, study_instance_uid, series_instance_uid)
-        expected = frozenset(listed)
         limits = SizeLimits.of(self._config.max_instance_mib, self._config.max_series_gib)
-        series = ReceivedSeries(folder, WantedSeries(study, series_instance_uid, expected), limits)
-        identifier = Dataset()
-        identifier.QueryRetrieveLevel = "SERIES"
-        identifier.StudyInstanceUID = study
-        identifier.SeriesInstanceUID = series_instance_uid
-
-        def retrieve() -> None:
-            told = self._retrieve(identifier, series, frozenset(listed.values()), check)
-            missing = expected - series.sop_instance_uids
-            if missing:
-                raise TransientError(
-                    Reason.SOURCE_INCOMPLETE,
-                    f"{self._config.name}: {len(missing)} of {len(expected)} instances did not"
-                    f" come (sub-operations: {told}): {sorted(missing)[:3]}",
-                )
-
-        self._retry.run(retrieve, check)
+        wanted = WantedSeries(study, series_instance_uid, frozenset(listed))
+        series = ReceivedSeries(folder, wanted, limits)
+        sop_classes = frozenset(listed.values())
+        retrieval = DimseRetrieval(
+            wanted,
+            series,
+            lambda identifier: self._retrieve(identifier, series, sop_classes, check),
+            self._config.name,
+        )
+        self._retry.run(retrieval.attempt, check)
         return series.paths
 
     def ask(self) -> str:

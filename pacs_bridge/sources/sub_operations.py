@@ -26,6 +26,11 @@ class SubOperations:
             )
         )
 
+    @property
+    def has_any(self) -> bool:
+        """Whether some was begun, however it ended, as far as is told."""
+        return any((self.remaining, self.completed, self.failed, self.warning))
+
     def __str__(self) -> str:
         said = (
             (self.completed, "completed"),

@@ -17,6 +17,7 @@ from inference.reasons import Reason
 from pacs_bridge.config.sources import DimseSourceConfig
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.sources.dimse_archive import DimseArchive
+from pacs_bridge.sources.received_series import ReceivedSeries
 from pacs_bridge.sources.remote_archive import SeriesQuery
 
 pytestmark = pytest.mark.pacs
@@ -114,6 +115,41 @@ def test_a_fetched_series_is_the_one_that_was_stored(
 
     original.assert_is(paths)
     assert len(list((tmp_path / "got").iterdir())) == 7
+
+
+@pytest.mark.parametrize("retrieve", ["c-get", "c-move"])
+@pytest.mark.parametrize("missing", [1, 3])
+def test_images_that_did_not_come_are_given_by_their_uids(
+    peer: tuple[str, Any],
+    open_archive: Callable[..., DimseArchive],
+    make_original: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    retrieve: str,
+    missing: int,
+) -> None:
+    title, archive = peer
+    original = make_original(5)
+    archive.put(original.paths)
+    lost = set(sorted(original.pixels)[:missing])
+    enter = ReceivedSeries.enter
+
+    def enter_but_lose(series: ReceivedSeries, part: Path, path: Path) -> bool:
+        uid = str(pydicom.dcmread(part, stop_before_pixels=True).SOPInstanceUID)
+        arrived.append(uid)
+        if uid in lost:
+            lost.remove(uid)
+            return False
+        return enter(series, part, path)
+
+    arrived: list[str] = []
+    monkeypatch.setattr(ReceivedSeries, "enter", enter_but_lose)
+    paths = open_archive(title, archive.port, **_by(retrieve, archive)).fetch(
+        original.study_uid, original.series_uid, tmp_path / "got", _nothing
+    )
+
+    original.assert_is(paths)
+    assert len(arrived) == 5 + missing
 
 
 def test_series_are_found_by_their_uids_alone(

@@ -59,11 +59,15 @@ class Flaky:
     knows_destination: bool = True
     needs_study: bool = False  #: it is hierarchical alone
     leave_out: int = 0  #: instances that are listed and not sent
+    forgets: list[int] = field(default_factory=list)  #: one that a coming retrieval leaves out
+    retrieves_images: bool = True  #: or says that it knows no such level
+    heeds_lists: bool = True  #: or finds nothing for a list of UIDs
     cut_after: list[int] = field(default_factory=list)  #: sub-operations, then the line is cut
     extra: list[Dataset] = field(default_factory=list)  #: sent as well
     silent_at: str = ""  #: find or retrieve
     listed_count: int | None = None
     requests: list[str] = field(default_factory=list)
+    sent: int = 0  #: instances
     lines: list[Line] = field(default_factory=list)
     let_go: threading.Event = field(default_factory=threading.Event)
 
@@ -98,10 +102,28 @@ class Flaky:
             yield 0xFF00, match
         yield 0x0000, None
 
+    def _asked_for(self, identifier: Dataset) -> list[Dataset]:
+        given = self.instances[self.leave_out :]
+        if identifier.QueryRetrieveLevel != "IMAGE":
+            return given
+        if not self.retrieves_images or not self.heeds_lists:
+            return []
+        asked = identifier["SOPInstanceUID"].value
+        uids = [asked] if isinstance(asked, str) else list(asked)
+        self.requests[-1] += f" of {len(uids)}"
+        return [ds for ds in given if ds.SOPInstanceUID in uids]
+
     def _given(self, event: evt.Event) -> Iterator[Any]:
         if self.silent_at == "retrieve":
             self.let_go.wait(30)
-        given = [*self.instances[self.leave_out :], *self.extra]
+        given = [*self._asked_for(event.identifier), *self.extra]
+        if self.forgets:
+            del given[self.forgets.pop(0)]
+        self.sent += len(given)
+        if event.identifier.QueryRetrieveLevel == "IMAGE" and not self.retrieves_images:
+            yield 1
+            yield 0xA900, None
+            return
         yield len(given)
         if self.retrieve_statuses:
             yield self.retrieve_statuses.pop(0), None
@@ -250,6 +272,64 @@ def test_an_association_that_breaks_in_the_middle_is_made_up_for(
 ) -> None:
     flaky.cut_after = [3]
     original.assert_is(fetch(retrieve))
+
+
+@BOTH
+def test_of_a_series_that_did_not_come_whole_only_what_is_missing_is_asked_for_again(
+    flaky: Flaky, fetch: Callable[..., Any], original: Any, retrieve: str
+) -> None:
+    flaky.forgets = [2]
+    original.assert_is(fetch(retrieve))
+
+    assert len(flaky.requests) == 4
+    assert flaky.requests[-1].endswith(" of 1")
+    assert flaky.sent == 6
+
+
+@BOTH
+def test_what_came_before_an_association_broke_is_not_asked_for_again(
+    flaky: Flaky, fetch: Callable[..., Any], original: Any, retrieve: str
+) -> None:
+    flaky.cut_after = [4]
+    original.assert_is(fetch(retrieve))
+
+    assert flaky.requests[-1].endswith((" of 2", " of 3"))  # the fourth may be cut with it
+
+
+@BOTH
+@pytest.mark.parametrize("lack", ["retrieves_images", "heeds_lists"])
+def test_an_archive_that_gives_no_images_by_their_uids_is_asked_for_the_series_once_more(
+    flaky: Flaky, fetch: Callable[..., Any], original: Any, retrieve: str, lack: str
+) -> None:
+    setattr(flaky, lack, False)
+    flaky.forgets = [2]
+    original.assert_is(fetch(retrieve))
+
+    assert len(flaky.requests) == 5
+    assert flaky.sent == 5 + 6
+
+
+def test_an_archive_that_gives_no_images_by_their_uids_is_not_asked_for_them_again(
+    flaky: Flaky, fetch: Callable[..., Any]
+) -> None:
+    flaky.retrieves_images = False
+    flaky.leave_out = 1
+    assert _error(fetch).reason is Reason.SOURCE_INCOMPLETE
+
+    assert len(flaky.requests) == 2 + 4  # three attempts, and one for an image
+
+
+def test_more_images_than_fit_a_request_are_asked_for_in_several(
+    flaky: Flaky,
+    fetch: Callable[..., Any],
+    original: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pacs_bridge.sources.dimse_retrieval._IMAGES_A_REQUEST", 2)
+    flaky.cut_after = [1]
+    original.assert_is(fetch())
+
+    assert [each for each in flaky.requests if " of " in each][:2] == ["C-GET of 2"] * 2
 
 
 @BOTH
