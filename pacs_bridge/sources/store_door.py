@@ -108,13 +108,18 @@ class StoreDoor:
             self._door.wait(_LAST_WAIT_S)
 
     def _await_turn(self) -> None:
-        """Wait while other series are being fetched, whose fetches may hang."""
+        """Wait in line while other series are being fetched, whose fetches may hang."""
         config = self._config
-        for _ in range(_TURN_ATTEMPTS):
-            if self._turn.take():
-                return
-            self._check()
-            self._is_leaving.wait(_PORT_WAIT_S)
+        try:
+            for _ in range(_TURN_ATTEMPTS):
+                if self._turn.take():
+                    return
+                self._check()
+                self._is_leaving.wait(_PORT_WAIT_S)
+        except BaseException:
+            self._turn.give_back()
+            raise
+        self._turn.give_back()
         self._log.warning("move-port-busy", source=config.name, port=config.move_port)
         raise TransientError(
             Reason.CANNOT_LISTEN,
