@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.results import results_of
 from pacs_bridge.ledger.sources import SpooledInstance
-
-#: A file that no row stands for may still be on its way.
-_GRACE_S = 60.0
+from pacs_bridge.ledger.unnamed import Unnamed, UnnamedFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +22,15 @@ class AuditFault:
     problem: str
 
 
-def audit(database: Database, spool_folder: Path, quarantine_folder: Path) -> Iterator[AuditFault]:
+def audit(
+    database: Database,
+    spool_folder: Path,
+    quarantine_folder: Path,
+    note: Callable[[Unnamed], object] = lambda _leftover: None,
+) -> Iterator[AuditFault]:
     """Check, reading every file; the service may run meanwhile.
+
+    ``note`` is told of what nothing stands for, and need not yet.
 
     I1
         Every instance that was acknowledged and not deleted since is on disk, with its digest.
@@ -36,7 +40,8 @@ def audit(database: Database, spool_folder: Path, quarantine_folder: Path) -> It
         What was sent of a job is a result of that job, one for each stack and destination; what
         is still to be sent, or failed to be, is on disk, with its digest.
     I4
-        No file lies in the spool or the quarantine that no row stands for.
+        No file lies in the spool, the quarantine, among the results, the scratch files or the
+        tickets that no row stands for, but for a while.
     I5
         The database is sound, and its references lead somewhere.
     """
@@ -46,7 +51,11 @@ def audit(database: Database, spool_folder: Path, quarantine_folder: Path) -> It
         yield from _states(connection)
         yield from _deliveries(connection)
     yield from _results(database, folder)
-    yield from _files(database, folder, (spool_folder, quarantine_folder))
+    for each in UnnamedFiles(database, (spool_folder, quarantine_folder)).all():
+        if each.is_overdue:
+            yield AuditFault("I4", each.path, f"is known to nobody: {_size(each)}")
+        else:
+            note(each)
     with database.read() as connection:
         yield from _soundness(connection)
 
@@ -120,24 +129,8 @@ def _results(database: Database, folder: Path) -> Iterator[AuditFault]:
             yield AuditFault("I3", result.path, f"is still to be sent and {problem}")
 
 
-def _files(database: Database, folder: Path, places: tuple[Path, ...]) -> Iterator[AuditFault]:
-    oldest_s = time.time() - _GRACE_S
-    found = [path for place in places for path in place.glob("*/*")]
-    with database.read() as connection:  # after the files were listed: a new one is known
-        known = {
-            row[0]
-            for row in connection.execute(
-                "SELECT path FROM instances WHERE deleted_at IS NULL"
-                " UNION ALL SELECT path FROM quarantine WHERE deleted_at IS NULL"
-            )
-        }
-    for path in found:
-        relative = str(path.relative_to(folder))
-        try:
-            if relative not in known and path.stat().st_mtime < oldest_s:
-                yield AuditFault("I4", relative, "is known to nobody")
-        except FileNotFoundError:  # it has gone its way meanwhile
-            continue
+def _size(each: Unnamed) -> str:
+    return f"{each.files} file{'' if each.files == 1 else 's'}, {each.size_bytes} bytes"
 
 
 def _soundness(connection: sqlite3.Connection) -> Iterator[AuditFault]:

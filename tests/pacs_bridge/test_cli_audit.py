@@ -30,7 +30,8 @@ def audited(make_config, start_listener, send, make_ct, ram_folder):
 def test_a_sound_data_folder_passes(audited) -> None:
     assert audited() == (0, "all invariants hold\n")
     status, said = audited("--json")
-    assert (status, json.loads(said)) == (0, [])
+    nothing = {"faults": [], "leftovers": {"files": 0, "size_bytes": 0}}
+    assert (status, json.loads(said)) == (0, nothing)
 
 
 def test_what_is_wrong_is_listed_and_the_exit_status_says_so(audited) -> None:
@@ -42,8 +43,18 @@ def test_what_is_wrong_is_listed_and_the_exit_status_says_so(audited) -> None:
     assert said.endswith(f"{lost.name}  is missing\n")
     status, said = audited("--json")
     assert status == 1
-    (fault,) = json.loads(said)
+    (fault,) = json.loads(said)["faults"]
     assert (fault["invariant"], fault["problem"]) == ("I1", "is missing")
+
+
+def test_what_was_left_and_is_not_due_to_go_is_counted_and_no_fault(audited) -> None:
+    (audited.spool / "00").mkdir(exist_ok=True)
+    (audited.spool / "00" / "new.dcm").write_bytes(b"12345")
+
+    status, said = audited()
+    assert status == 0
+    assert said.endswith("leftovers: 1 files, 5 bytes, which are not due to go yet\n")
+    assert json.loads(audited("--json")[1])["leftovers"] == {"files": 1, "size_bytes": 5}
 
 
 def test_a_service_that_has_never_run_cannot_be_audited(make_config, ram_folder) -> None:

@@ -1091,7 +1091,7 @@ def test_the_audit_finds_what_is_lost_changed_or_known_to_nobody(ledger, audited
     assert audited() == [
         ("I1", "is missing"),
         ("I1", "has another digest"),
-        ("I4", "is known to nobody"),
+        ("I4", "is known to nobody: 1 file, 0 bytes"),
     ]
 
 

@@ -75,7 +75,7 @@ def test_beyond_the_limit_the_oldest_goes_and_is_still_known(
     assert names(ram_folder) == ["digest4.dcm", "digest5.dcm"]
     assert len(ledger.instances.set_aside(SERIES)) == 5
     assert ledger.retention.delete_quarantined(None, 3 * SIZE_BYTES - 1) == 0
-    monkeypatch.setattr("pacs_bridge.ledger.audit._GRACE_S", -60.0)
+    monkeypatch.setattr("pacs_bridge.ledger.unnamed._FILE_GRACE_S", -60.0)
     folders = (ram_folder / "spool", ram_folder / "quarantine")
     assert list(audit(ledger.database, *folders)) == []
 
