@@ -22,7 +22,10 @@ class Clock(Protocol):
         ...
 
     def steady_s(self) -> float:
-        """Seconds since the machine booted, its sleep included."""
+        """Seconds since the machine booted, without those in which it slept.
+
+        All that waits on a machine sleeps with it: in that time no worker can be heard of.
+        """
         ...
 
     def boot_id(self) -> str:
@@ -38,9 +41,9 @@ class SystemClock:
         return datetime.now(UTC)
 
     def steady_s(self) -> float:
-        """Seconds since the machine booted (``CLOCK_BOOTTIME``, clock_gettime(2))."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        """Seconds since the machine booted (``CLOCK_MONOTONIC``, clock_gettime(2))."""
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
 
     def boot_id(self) -> str:
-        """The kernel's random id of this boot (random(4))."""
-        return _BOOT_ID.read_text(encoding="ascii").strip()
+        """The kernel's random id of this boot (random(4)), and that its sleep is not counted."""
+        return f"{_BOOT_ID.read_text(encoding='ascii').strip()} awake"
