@@ -75,6 +75,5 @@ class LateSegmenter:
             self._identity = fitted.identity  # says now what was left out
             return labels
         finally:
-            # Each job has a thread and the C library a heap for each: what this one kept for its
-            # next window is of no use to the next job, and would stand beside its own.
+            # What this job kept for its next window is free: the next one is not to wait for it.
             give_back_heap()

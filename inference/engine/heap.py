@@ -11,8 +11,8 @@ import ctypes
 import platform
 
 #: Parameters of ``mallopt(3)``: how much free memory at the end of the heap is given back, how
-#: many blocks may be mapped outside of it, and by how much it grows at a time.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_TOP_PAD = -1, -4, -2
+#: many blocks may be mapped outside of it, by how much it grows at a time, and how many there are.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_TOP_PAD, _M_ARENA_MAX = -1, -4, -2, -8
 _NEVER = 2**31 - 1
 _GROW_BYTES = 64 << 20
 
@@ -24,7 +24,7 @@ def give_back_heap() -> None:
 
 
 def keep_heap() -> bool:
-    """Let this process keep freed memory for its next window; for the start of a process.
+    """Let this process keep freed memory for its next window; before it has other threads.
 
     Returns
     -------
@@ -33,7 +33,12 @@ def keep_heap() -> bool:
     if not _is_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _GROW_BYTES))
+    settings = (
+        (_M_ARENA_MAX, 1),
+        (_M_MMAP_MAX, 0),
+        (_M_TRIM_THRESHOLD, _NEVER),
+        (_M_TOP_PAD, _GROW_BYTES),
+    )
     return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings)
 
 

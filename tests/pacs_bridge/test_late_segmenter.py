@@ -1,4 +1,4 @@
-"""What a job's thread keeps for its next window goes with the job."""
+"""What a job keeps for its next window goes with the job."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ over.set()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_memory_does_not_grow_with_the_jobs_on_the_way() -> None:
+def test_what_a_job_kept_is_free_for_those_beside_it() -> None:
     held_kb = {
         how: int(
             subprocess.run(
@@ -58,4 +58,4 @@ def test_memory_does_not_grow_with_the_jobs_on_the_way() -> None:
         for how in ("late", "bare")
     }
 
-    assert held_kb["bare"] - held_kb["late"] > 300_000
+    assert held_kb["bare"] - held_kb["late"] > 150_000
