@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 import sqlite3
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from dicom_seg.read.examination import SeriesRules
 from dicom_seg.synthetic.acquisition import stack
@@ -28,6 +30,7 @@ from pacs_bridge.archive.own_bridge import OwnWork, own_config
 from pacs_bridge.archive.recipe import recipe_of
 from pacs_bridge.archive.running import warm_segmenters
 from pacs_bridge.archive.work_process import Leaving, keep_working
+from pacs_bridge.cli.main import main
 from pacs_bridge.errors import TransientError
 from pacs_bridge.models import model_stores
 from pacs_bridge.time_limit import EX_SOFTWARE
@@ -95,7 +98,9 @@ def write_archive(folder: Path, count: int, bright_hu: int = 700) -> None:
 
 def run_killed(tree_root, plan_of, ram_folder, rng, series: int, kills: int) -> None:
     write_archive(tree_root, series)
-    plan_of(tree_root).plan.close()
+    plan = plan_of(tree_root).plan
+    plan.set("is_complete", True)
+    plan.close()
     run = KilledRun(ram_folder)
     for _ in range(kills):
         process = run.start()
@@ -129,6 +134,16 @@ def run_killed(tree_root, plan_of, ram_folder, rng, series: int, kills: int) -> 
     process.stdout.close()
     assert (ram_folder / "inferences").stat().st_size == inferences
     assert run.results() == results
+    # and the account says all of this
+    command = ["archive", "report", "--run", str(ram_folder / "run"), "--json", "--csv"]
+    told = CliRunner().invoke(main, [*command, str(ram_folder / "account.csv")])
+    account = json.loads(told.stdout)
+    outcomes = [(each["state"], each["series"]) for each in account["outcomes"]]
+    assert (account["is_finished"], outcomes) == (True, [("done", series)])
+    assert 2 <= len(account["runs"]) <= kills + 2  # one may have been killed before its first sign
+    rows = list(csv.DictReader((ram_folder / "account.csv").read_text().splitlines()))
+    assert {Path(row["result"]).name for row in rows} == results.keys()
+    assert all(float(row["segment_s"]) >= 0 for row in rows)
 
 
 def test_a_run_that_is_killed_again_and_again_does_every_series_once(
