@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 from queue_bench import MANY, OWNER, QUEUE_NAME, request_of, result_of
 from stub_worker import FORK, StubWork, end_process
 
@@ -102,6 +103,14 @@ class StubSite:
         number = ledger.view.waiting()
         ledger.close()
         return number
+
+    def was_handed_over(self, series: str) -> bool:
+        """Whether the job of a series stands in the queue, or a worker has begun it."""
+        with psycopg.connect(self._url) as connection:
+            found = connection.execute(
+                "SELECT 1 FROM pacs_bridge_jobs WHERE request_key LIKE %s", (f"{series}|%",)
+            ).fetchone()
+        return found is not None
 
     def account(self) -> Counter[tuple[str, str | None]]:
         """How many jobs stand in which state, for which reason."""

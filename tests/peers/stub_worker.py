@@ -75,20 +75,22 @@ def report(queue: Queue, claim: JobClaim, work: StubWork) -> bool:
 
 
 def work_off(open_queue: Callable[[], Queue], log: Path, work: StubWork) -> None:
-    """Work until killed; claims and accepted ends are lines of ``log``, with their time."""
+    """Work until killed; claims and accepted ends are lines of ``log``, with their times."""
     queue = open_queue()
     with log.open("a", buffering=1) as lines:
         while True:
             with suppress(TransientError, LeaseLostError):
+                asked_s = time.monotonic()
                 claim = queue.claim(f"stub:{os.getpid()}", work.lease_s)
                 if claim is None:
                     time.sleep(0.02)
                     continue
                 series = claim.request.series_instance_uid
-                lines.write(f"claimed {claim.job_id} {series} {time.monotonic()}\n")
+                lines.write(f"claimed {claim.job_id} {series} {asked_s} {time.monotonic()}\n")
                 time.sleep(work.seconds * (1 if work.is_even else random.uniform(0, 2)))
+                asked_s = time.monotonic()
                 if report(queue, claim, work):
-                    lines.write(f"ended {claim.job_id} {series} {time.monotonic()}\n")
+                    lines.write(f"ended {claim.job_id} {series} {asked_s} {time.monotonic()}\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class StubEvent:
     what: str  #: ``claimed`` or ``ended``
     job_id: int
     series: str
-    at_s: float  #: ``time.monotonic``
+    asked_s: float  #: ``time.monotonic``, before the queue was asked or told
+    at_s: float  #: the same, when it had answered
 
 
 class Stubs:
@@ -145,8 +148,9 @@ class Stubs:
         events = []
         for line in self._log.read_text().splitlines() if self._log.exists() else []:
             parts = line.split()
-            if len(parts) == 4 and parts[0] in ("claimed", "ended"):
-                events.append(StubEvent(parts[0], int(parts[1]), parts[2], float(parts[3])))
+            if len(parts) == 5 and parts[0] in ("claimed", "ended"):
+                asked_s, at_s = float(parts[3]), float(parts[4])
+                events.append(StubEvent(parts[0], int(parts[1]), parts[2], asked_s, at_s))
         return events
 
     def ended_twice(self) -> list[int]:
