@@ -144,7 +144,7 @@ class JobClaim:
 class JobOutcome:
     """What became of a job."""
 
-    state: State  #: ``SENDING``: it has results; ``SKIPPED`` or ``DEAD``
+    state: State  #: ``SENDING``: it has results; ``SKIPPED``, ``DEAD``, or ``RETRY``: it failed
     reason: Reason | None = None  #: of one without results
     detail: str = ""
     results: tuple[ResultFile, ...] = ()

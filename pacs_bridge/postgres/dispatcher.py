@@ -34,7 +34,9 @@ from pacs_bridge.queue import (
     DISPATCHER,
     SPOOL,
     JobClaim,
+    JobKind,
     JobOutcome,
+    JobRequest,
     LeaseLostError,
     State,
 )
@@ -42,7 +44,7 @@ from pacs_bridge.retry_policy import RetryPolicy
 from pacs_bridge.worker_job import discard_but
 
 _MOST_AT_ONCE = 100
-_PRUNE_AFTER_S = 300.0
+_LOOK_S = 1.0  #: from one look for workers to the next
 _NO_TICKETS_S = 30.0  #: until the next try where none could be written
 _PAST_S = 1.0  #: until the next look past jobs that have no room, if one found others
 _NOTHING_PAST_S = 10.0  #: if it found none
@@ -55,7 +57,7 @@ class DispatchRules:
     lease_s: float  #: in the ledger
     waiting_jobs: int  #: of a kind, ahead of a free worker, of each priority and those above
     retry: RetryPolicy  #: of what the shared folder is to blame for
-    has_local_workers: bool = False  #: then nothing is handed over while there are none elsewhere
+    has_local_workers: bool = False  #: they have what no worker elsewhere would take
 
 
 class Dispatcher:
@@ -96,7 +98,9 @@ class Dispatcher:
         self._held: dict[int, JobClaim] = {}
         self._is_known = False  #: whether ledger and queue were compared since the last trouble
         self._is_ours: bool | None = None  #: whether nobody else dispatches, when last asked
-        self._is_anybody_there = True  #: who would work on what is handed over
+        self._leaves: tuple[frozenset[str], ...] = ()  #: kinds, by each worker that is there
+        self._kinds: dict[JobKind, str] = {}  #: as workers tell them apart
+        self._looked_s = float("-inf")
         self._kept_s = float("-inf")
         self._prolonged_s = float("-inf")
         self._compared_s = float("-inf")
@@ -116,6 +120,7 @@ class Dispatcher:
             if not self._has_turn():
                 return False
             self._keep()
+            self._look_who_is_there()
             if not self._is_known or self._is_due(self._compared_s, self._rules.lease_s):
                 self._compare()
             collected = self._collect()
@@ -210,14 +215,29 @@ class Dispatcher:
         self._withdraw(lost)
         for job_id in lost:
             self._log.warning("job-lost", job=job_id)
-        self._handed.strike_off_dead(_PRUNE_AFTER_S)
         self._handed.free_stalled()
-        self._handed.bound_waits(self._rules.retry.max_wait_s)
-        if self._rules.has_local_workers:
-            self._is_anybody_there = self._handed.workers() > 0
-            if not self._is_anybody_there:
-                self._take_back(tuple(self._held.values()))
         self._kept_s = self._steady_s()
+
+    def _look_who_is_there(self) -> None:
+        """See who works elsewhere, now and then; local workers have what none of them would."""
+        if not self._is_due(self._looked_s, _LOOK_S):
+            return
+        self._leaves = self._handed.leaves()
+        self._looked_s = self._steady_s()
+        self._take_back([each for each in self._held.values() if not self._has_taker(each.request)])
+
+    def _has_taker(self, request: JobRequest) -> bool:
+        """Whether a job may be left to workers elsewhere: one would take it, or no other could."""
+        if not self._rules.has_local_workers:
+            return True
+        if any(not leaves for leaves in self._leaves):
+            return True
+        try:
+            kind = self._kinds.get(request.kind) or self._handed.kind(request)
+        except PermanentError:  # nobody's; it is said when it is handed over
+            return True
+        self._kinds[request.kind] = kind
+        return any(kind not in leaves for leaves in self._leaves)
 
     def _collect(self) -> bool:
         """Write outcomes into the ledger, and only then take them out of the queue."""
@@ -229,6 +249,11 @@ class Dispatcher:
         for each in settled:
             self.keep_leases()
             if (claim := self._claim_of(each)) is None:
+                continue
+            if each.outcome.state is State.RETRY:  # it waits here, for whoever is free then
+                self._note_failures(claim, each.failures)
+                reason = each.outcome.reason or Reason.INTERNAL_ERROR
+                self._try_again(claim, reason, each.outcome.detail, each.wait_s)
                 continue
             if problem := self._problem(each.outcome):
                 self._note_failures(claim, each.failures)
@@ -302,10 +327,13 @@ class Dispatcher:
 
     def _hand_over(self) -> bool:
         """Claim what there is room for; each kind of jobs, and a more urgent one, has its own."""
-        if not self._is_anybody_there or self._steady_s() < self._no_tickets_until_s:
+        if self._steady_s() < self._no_tickets_until_s:
+            return False
+        if self._rules.has_local_workers and not self._leaves:
             return False
         waiting = (self._held.get(job_id) for job_id in self._handed.waiting())
-        room = Room(self._rules.waiting_jobs, (each.request for each in waiting if each))
+        known = (each.request for each in waiting if each)
+        room = Room(self._rules.waiting_jobs, known, self._has_taker)
         self.keep_leases()  # what ran out would be taken for a dead worker's
         most = _MOST_AT_ONCE if self._no_tickets_until_s == float("-inf") else 1
         jobs, lease_s = self._ledger.jobs, self._rules.lease_s
@@ -319,16 +347,19 @@ class Dispatcher:
 
         Looked for now and then: all jobs in front of it are passed by.
         """
-        if self._steady_s() < self._look_past_s or not (full := room.full()):
+        claims: list[JobClaim] = []
+        if self._steady_s() < self._look_past_s:
             return ()
-        found = self._ledger.jobs.due_besides(full, _MOST_AT_ONCE)
-        claims = [
-            self._ledger.jobs.claim_this(job_id, DISPATCHER, self._rules.lease_s)
-            for job_id, request in found
-            if room.take(request)
-        ]
-        self._look_past_s = self._steady_s() + (_PAST_S if found else _NOTHING_PAST_S)
-        return tuple(claim for claim in claims if claim is not None)
+        while not claims and (full := room.full()):
+            found = self._ledger.jobs.due_besides(full, _MOST_AT_ONCE)
+            if not found:
+                break
+            for job_id, request in found:
+                if room.take(request):
+                    claim = self._ledger.jobs.claim_this(job_id, DISPATCHER, self._rules.lease_s)
+                    claims += [] if claim is None else [claim]
+        self._look_past_s = self._steady_s() + (_PAST_S if claims else _NOTHING_PAST_S)
+        return tuple(claims)
 
     def _put(self, claims: Sequence[JobClaim]) -> None:
         """Tickets and jobs; one that cannot be handed over waits in the ledger, or is dead."""
@@ -374,9 +405,12 @@ class Dispatcher:
             self._tickets.write(claim, (), ())
         self._no_tickets_until_s = float("-inf")
 
-    def _try_again(self, claim: JobClaim, reason: Reason, detail: str) -> None:
+    def _try_again(
+        self, claim: JobClaim, reason: Reason, detail: str, least_wait_s: float = 0.0
+    ) -> None:
+        policy = replace(self._rules.retry, least_wait_s=least_wait_s)
         with suppress(LeaseLostError):
-            self._ledger.jobs.retry(claim, reason, detail, self._rules.retry)
+            self._ledger.jobs.retry(claim, reason, detail, policy)
         self._log.warning("job-failed", job=claim.job_id, reason=reason, detail=detail)
 
     def _withdraw(self, job_ids: list[int]) -> None:

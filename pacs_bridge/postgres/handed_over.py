@@ -16,15 +16,18 @@ from pacs_bridge.errors import PermanentError
 from pacs_bridge.postgres.fence import first_fence, ledger_fence_of
 from pacs_bridge.postgres.job_rows import JobRows
 from pacs_bridge.postgres.payload import job_payload, parsed_outcome, request_key
+from pacs_bridge.postgres.presence import RollCall, payload_kind
 from pacs_bridge.postgres.queue import RANK
 from pacs_bridge.postgres.recipe import Recipe
 from pacs_bridge.postgres.server import Connection, Server
-from pacs_bridge.postgres.standing import LIVING_S
 from pacs_bridge.postgres.takeover import Takeover
 from pacs_bridge.postgres.tasks import Tasks
 from pacs_bridge.postgres.turn import DispatchTurn
 from pacs_bridge.queue import JobClaim, JobOutcome, JobRequest, State
 from pacs_bridge.worker_job import folder_of
+
+_ANY_TIME = "1970-01-01T00:00:00+00:00"
+_LONGEST_WAIT_S = 30 * 86_400.0  #: others may write what they like
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Settled:
     ledger_fence: int
     outcome: JobOutcome
     failures: int  #: that count against it
+    wait_s: float  #: before its next try, of one in ``RETRY``
 
 
 class HandedOver:
@@ -83,6 +87,7 @@ class HandedOver:
         self._tasks = Tasks(name)
         rows = JobRows(name, self._tasks)
         self._takeover = Takeover(name, self._tasks, rows, max_failures, steady_s)
+        self._roll_call = RollCall(name, steady_s)
         self.turn = DispatchTurn(server, name)
 
     def all(self) -> tuple[Handed, ...]:
@@ -102,13 +107,12 @@ class HandedOver:
         return tuple(_handed(row) for row in rows)
 
     def waiting(self) -> tuple[int, ...]:
-        """The jobs that a worker could have at once; none that waits for its time."""
+        """The jobs that wait for a worker."""
         with self._server.transaction() as connection:
             rows = connection.execute(
                 "SELECT jobs.id FROM pacs_bridge_jobs jobs"
                 " JOIN procrastinate_jobs tasks ON tasks.id = jobs.task_id"
-                " WHERE jobs.queue = %s AND jobs.worker IS NULL AND tasks.status = 'todo'"
-                " AND (tasks.scheduled_at IS NULL OR tasks.scheduled_at <= now())",
+                " WHERE jobs.queue = %s AND jobs.worker IS NULL AND tasks.status = 'todo'",
                 (self._name,),
             ).fetchall()
         return tuple(row["id"] for row in rows)
@@ -149,7 +153,7 @@ class HandedOver:
             )
 
     def settled(self, most: int) -> tuple[Settled, ...]:
-        """What became of jobs that are over; each until it is withdrawn."""
+        """What became of jobs that are over or have failed; each until it is withdrawn."""
         with self._server.transaction() as connection:
             rows = connection.execute(
                 "SELECT * FROM pacs_bridge_jobs WHERE queue = %s AND task_id IS NULL"
@@ -157,7 +161,8 @@ class HandedOver:
                 (self._name, most),
             ).fetchall()
         return tuple(
-            Settled(row["id"], row["ledger_fence"], _outcome(row), row["deaths"]) for row in rows
+            Settled(row["id"], row["ledger_fence"], _outcome(row), row["deaths"], _wait_s(row))
+            for row in rows
         )
 
     def withdraw(self, job_ids: Sequence[int]) -> None:
@@ -193,30 +198,24 @@ class HandedOver:
             self._takeover.look(connection)
             self._takeover.free(connection)
 
-    def workers(self) -> int:
-        """How many processes of this database were heard of a short while ago."""
-        with self._server.transaction() as connection:
-            row = connection.execute(
-                "SELECT count(*) AS workers FROM procrastinate_workers"
-                " WHERE last_heartbeat > now() - make_interval(secs => %s)",
-                (LIVING_S,),
-            ).fetchone()
-        return int(row["workers"]) if row else 0
+    def leaves(self) -> tuple[frozenset[str], ...]:
+        """For each worker of this queue that is there the kinds of jobs that it leaves to others.
 
-    def strike_off_dead(self, after_s: float) -> int:
-        """Forget workers that have not been heard of for so long; gives how many."""
+        To be asked every few seconds: a worker is gone when it was not heard of for a while in
+        which somebody looked.
+        """
         with self._server.transaction() as connection:
-            return self._tasks.prune(connection, after_s)
+            return self._roll_call.look(connection)
 
-    def bound_waits(self, longest_s: float) -> None:
-        """Let no job wait longer from now: the server's clock may have been ahead, and set back."""
-        with self._server.transaction() as connection:
-            connection.execute(
-                "UPDATE procrastinate_jobs SET scheduled_at = now() + make_interval(secs => %s)"
-                " WHERE queue_name = %s AND status = 'todo'"
-                " AND scheduled_at > now() + make_interval(secs => %s)",
-                (longest_s, self._name, longest_s),
-            )
+    def kind(self, request: JobRequest) -> str:
+        """What kind of jobs a request is of, as ``RollCall`` has them.
+
+        Raises
+        ------
+        PermanentError
+            ``bad-payload`` as ``hand_over``.
+        """
+        return payload_kind(job_payload(1, request, _ANY_TIME, self.recipe(request)))
 
     def _insert(
         self,
@@ -285,7 +284,7 @@ def _outcome(row: DictRow) -> JobOutcome:
             if any(Path(each.path).parent != own for each in results):
                 raise PermanentError(Reason.BAD_PAYLOAD, "a result of another lease or job")
             return JobOutcome(state, None, "", results, findings)
-        if state not in (State.SKIPPED, State.DEAD):
+        if state not in (State.SKIPPED, State.DEAD, State.RETRY):
             raise ValueError(state)
         reason = Reason(row["reason"] or Reason.INTERNAL_ERROR)
     except PermanentError as error:
@@ -293,3 +292,8 @@ def _outcome(row: DictRow) -> JobOutcome:
     except ValueError:
         return JobOutcome(State.DEAD, Reason.BAD_PAYLOAD, "state or reason")
     return JobOutcome(state, reason, row["detail"])
+
+
+def _wait_s(row: DictRow) -> float:
+    wait_s = float(row["waited_s"])
+    return wait_s if 0.0 <= wait_s <= _LONGEST_WAIT_S else 0.0

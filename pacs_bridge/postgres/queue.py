@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
-from psycopg.errors import ForeignKeyViolation
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
@@ -84,7 +83,7 @@ class PostgresQueue:
         self._owner = owner
         self._tasks = Tasks(name)
         self._rows = JobRows(name, self._tasks)
-        self._presence = Presence(server, self._tasks, steady_s)
+        self._presence = Presence(name, steady_s)
         self._takeover = Takeover(name, self._tasks, self._rows, max_failures, steady_s)
         self._steady_s = steady_s
         self._difference = difference
@@ -129,26 +128,19 @@ class PostgresQueue:
             them otherwise.
         """
         self._look_whose_it_is()
-        self._presence.show()
-        while True:
-            try:
-                self._presence.enter()  # whether or not there is a job for it
-                with self._server.transaction() as connection:
-                    self._takeover.look_now_and_then(connection, lease_s)
-                    self._takeover.free(connection)
-                    claim = self._first_for_us(connection, worker, lease_s, least)
-                    is_all_left = claim is None and least is Priority.ARCHIVE
-                    left = self._first_left(connection) if is_all_left else ""
-            except ForeignKeyViolation:  # struck off meanwhile
-                self._presence.renew()
-                continue
-            if left:
-                raise TransientError(Reason.WRONG_RECIPE, left)
-            return claim
+        with self._server.transaction() as connection:
+            self._takeover.look_now_and_then(connection, lease_s)
+            self._takeover.free(connection)
+            claim = self._first_for_us(connection, worker, lease_s, least)
+            is_all_left = claim is None and least is Priority.ARCHIVE
+            left = self._first_left(connection) if is_all_left else ""
+            self._presence.show(connection, self._left)
+        if left:
+            raise TransientError(Reason.WRONG_RECIPE, left)
+        return claim
 
     def heartbeat(self, claim: JobClaim, lease_s: float) -> None:
         """See ``Queue.heartbeat``."""
-        self._presence.show()
         with self._server.transaction() as connection:
             self._rows.update_held(
                 connection,
@@ -157,6 +149,7 @@ class PostgresQueue:
                 {"lease_s": lease_s},
             )
             self._takeover.look_now_and_then(connection, lease_s)
+            self._presence.show(connection, self._left)
 
     def look(self) -> None:
         """See whose holders are heard of: a lease runs out only while somebody looks on.
@@ -199,13 +192,16 @@ class PostgresQueue:
                 self._rows.settle(connection, row, State.DEAD, reason, detail)
                 return State.DEAD
             wait_s = policy.wait_s(row["attempts"])
-            self._tasks.put_back(connection, row["task_id"], wait_s)
             connection.execute(
                 "UPDATE pacs_bridge_jobs SET deaths = %s, waited_s = waited_s + %s"
                 " WHERE queue = %s AND id = %s",
                 (counted, wait_s, self._name, claim.job_id),
             )
-            self._rows.let_go(connection, claim.job_id, state, reason, detail)
+            if row["ledger_fence"] > 0:  # it waits in the ledger, which then knows that it does
+                self._rows.settle(connection, row, state, reason, detail)
+            else:
+                self._tasks.put_back(connection, row["task_id"], wait_s)
+                self._rows.let_go(connection, claim.job_id, state, reason, detail)
         return state
 
     def park(self, claim: JobClaim, reason: Reason, detail: str) -> None:
@@ -245,8 +241,8 @@ class PostgresQueue:
 
     def close(self) -> None:
         """Sign off; leases that are held run out."""
-        with suppress(TransientError):
-            self._presence.end()
+        with suppress(TransientError), self._server.transaction() as connection:
+            self._presence.end(connection)
         self._server.close()
 
     def _look_whose_it_is(self) -> None:
@@ -316,7 +312,7 @@ class PostgresQueue:
             self._left[task.kind] = difference
             return None
         fence = next_fence(row["fence"])
-        self._tasks.begin(connection, task.task_id, self._presence.worker_id)
+        self._tasks.begin(connection, task.task_id)
         connection.execute(
             "UPDATE pacs_bridge_jobs SET state = 'claimed', reason = NULL, detail = '',"
             " worker = %s, lease_s = %s, heartbeats = 0,"

@@ -1,13 +1,14 @@
 """How many more jobs may be handed over: some of each kind ahead of the workers.
 
 A kind that no worker can do would take all the room there is, and keep every other job in the
-ledger: so each kind has room of its own, and each urgency in it.
+ledger: so each kind has room of its own, and each urgency in it. Where others would do what no
+worker elsewhere does, such a kind has no room at all.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pacs_bridge.queue import JobKind, JobRequest, Priority
 
@@ -23,14 +24,25 @@ class Room:
         Jobs of one kind that wait for workers, of an urgency and those above it.
     waiting
         What waits for them now.
+    has_taker
+        Whether anybody elsewhere would do a job; the same for all of a kind.
     """
 
-    def __init__(self, most: int, waiting: Iterable[JobRequest]) -> None:
+    def __init__(
+        self,
+        most: int,
+        waiting: Iterable[JobRequest],
+        has_taker: Callable[[JobRequest], bool] = lambda _request: True,
+    ) -> None:
         self._most = most
+        self._has_taker = has_taker
+        self._closed: set[JobKind] = set()
         self._waiting = Counter((each.kind, each.priority) for each in waiting)
 
     def take(self, request: JobRequest) -> bool:
         """Count one more job in; False if there is no room for it."""
+        if not self._has_taker(request):
+            self._closed.add(request.kind)
         if not self._has_room(request.kind, request.priority):
             return False
         self._waiting[request.kind, request.priority] += 1
@@ -38,7 +50,7 @@ class Room:
 
     def full(self) -> tuple[tuple[JobKind, Priority], ...]:
         """Kinds for which there is no more room at this urgency."""
-        kinds = {kind for kind, _ in self._waiting}
+        kinds = {kind for kind, _ in self._waiting} | self._closed
         return tuple(
             (kind, urgency)
             for kind in kinds
@@ -48,5 +60,7 @@ class Room:
 
     def _has_room(self, kind: JobKind, urgency: Priority) -> bool:
         """Whether few enough wait that a worker would take before a new one of this urgency."""
+        if kind in self._closed:
+            return False
         before = _BY_URGENCY[: _BY_URGENCY.index(urgency) + 1]
         return sum(self._waiting[kind, each] for each in before) < self._most

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pacs_bridge.config.queue import QueueConfig
+from pacs_bridge.postgres.presence import LIVING_S
 from pacs_bridge.postgres.server import Server
-
-#: A worker that was heard of within this time is counted.
-LIVING_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +16,7 @@ class Standing:
     waiting: int  #: jobs that nobody has
     claimed: int  #: jobs that workers have
     settled: int  #: jobs whose outcome the bridge has not taken yet
-    workers: int  #: processes of this database that were heard of within a minute
+    workers: int  #: processes that work for it and were heard of within a minute
 
     def __str__(self) -> str:
         return (
@@ -47,10 +45,10 @@ def standing(queue: QueueConfig) -> Standing | None:
                 "SELECT count(*) FILTER (WHERE task_id IS NOT NULL AND worker IS NULL) AS waiting,"
                 " count(*) FILTER (WHERE worker IS NOT NULL) AS claimed,"
                 " count(*) FILTER (WHERE task_id IS NULL) AS settled,"
-                " (SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat"
+                " (SELECT count(*) FROM pacs_bridge_workers WHERE queue = %s AND shown_at"
                 "   > now() - make_interval(secs => %s)) AS workers"
                 " FROM pacs_bridge_jobs WHERE queue = %s",
-                (LIVING_S, queue.name),
+                (queue.name, LIVING_S, queue.name),
             ).fetchone()
     finally:
         server.close()

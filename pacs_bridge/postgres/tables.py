@@ -13,7 +13,7 @@ from inference.reasons import Reason
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.postgres.server import Connection, Server
 
-VERSION = 2
+VERSION = 3
 
 #: "PACB", as the ledger's application id: two that make the tables at once take turns.
 _LOCK = 0x50414342
@@ -55,6 +55,14 @@ CREATE INDEX pacs_bridge_jobs_leased ON pacs_bridge_jobs (queue, id)
 CREATE INDEX pacs_bridge_jobs_waiting ON pacs_bridge_jobs (queue, priority)
     WHERE task_id IS NOT NULL AND worker IS NULL;
 CREATE INDEX pacs_bridge_jobs_settled ON pacs_bridge_jobs (queue, id) WHERE task_id IS NULL;
+CREATE TABLE pacs_bridge_workers (
+    id bigint PRIMARY KEY,              -- a number that its process drew
+    queue text NOT NULL,
+    shown bigint NOT NULL,              -- whoever looks sees whether it rises
+    shown_at timestamptz NOT NULL,      -- for people: the server's time
+    leaves text[] NOT NULL              -- kinds of jobs that it leaves to others
+);
+CREATE INDEX pacs_bridge_workers_queue ON pacs_bridge_workers (queue);
 """
 
 

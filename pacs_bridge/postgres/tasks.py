@@ -2,10 +2,9 @@
 
 Procrastinate calls a function for each job of a worker of its own. Our worker asks for a job,
 holds several at once and reports by fence, so only Procrastinate's tables and functions are
-used: order, retry at a time, heartbeats of workers. Its manager has some of these for asyncio
-only; the same queries go through its synchronous connector. Its fetch takes whatever is first,
-and a worker leaves some jobs to others: the fetch is one of ours, in the same order and with
-``SKIP LOCKED`` as well.
+used: order, retry at a time. Its manager has some of these for asyncio only; the same queries go
+through its synchronous connector. Its fetch takes whatever is first, and a worker leaves some jobs
+to others: the fetch is one of ours, in the same order and with ``SKIP LOCKED`` as well.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from pacs_bridge.postgres.server import Connection
 TASK_NAME = "pacs_bridge.segment"
 
 #: What is of one job alone in its arguments.
-_OF_ONE_JOB = (
+OF_ONE_JOB = (
     "job",
     "series_instance_uid",
     "study_instance_uid",
@@ -115,22 +114,21 @@ class Tasks:
         """The most urgent task that is due of these kinds; None if there is none."""
         return self._found(connection, _FIRST_LEFT, left, LOWEST_PRIORITY)
 
-    def begin(self, connection: Connection, task_id: int, worker_id: int) -> None:
-        """Give a task that is locked here to a worker."""
+    def begin(self, connection: Connection, task_id: int) -> None:
+        """Have a task that is locked here fetched by nobody else."""
         connection.execute(
-            "UPDATE procrastinate_jobs SET status = 'doing', worker_id = %s WHERE id = %s",
-            (worker_id, task_id),
+            "UPDATE procrastinate_jobs SET status = 'doing' WHERE id = %s", (task_id,)
         )
 
     def put_back(self, connection: Connection, task_id: int, wait_s: float = 0.0) -> None:
-        """Let a task be fetched again, after a wait by the server's clock.
+        """Let a task be fetched again: at once, or after a wait by the server's clock.
 
         Nothing where it is gone: its job is handed over again when the bridge compares.
         """
         if not self._is_there(connection, task_id, "doing"):
             return
         due = connection.execute(
-            "SELECT now() + make_interval(secs => %s) AS due", (wait_s,)
+            "SELECT now() + make_interval(secs => nullif(%s, 0)) AS due", (wait_s,)
         ).fetchone()
         self._run(
             connection,
@@ -154,29 +152,6 @@ class Tasks:
             delete_job=True,
         )
 
-    def register(self, connection: Connection) -> int:
-        """Enter a worker; gives its id."""
-        (row,) = self._run(connection, "register_worker")
-        return int(row["worker_id"])
-
-    def heartbeat(self, connection: Connection, worker_id: int) -> None:
-        """Say that a worker lives."""
-        self._run(connection, "update_heartbeat", worker_id=worker_id)
-
-    def unregister(self, connection: Connection, worker_id: int) -> None:
-        """Strike a worker off."""
-        self._run(connection, "unregister_worker", worker_id=worker_id)
-
-    def prune(self, connection: Connection, after_s: float) -> int:
-        """Strike off every worker that has not been heard of for so long; gives how many."""
-        return len(
-            self._run(
-                connection,
-                "prune_stalled_workers",
-                seconds_since_heartbeat=after_s,
-            )
-        )
-
     def _found(
         self, connection: Connection, query: str, left: Collection[str], least: int
     ) -> Task | None:
@@ -184,7 +159,7 @@ class Tasks:
             query,
             {
                 "queue": self._queue_name,
-                "of_one_job": list(_OF_ONE_JOB),
+                "of_one_job": list(OF_ONE_JOB),
                 "left": list(left),
                 "least": least,
             },

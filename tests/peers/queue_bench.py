@@ -127,7 +127,7 @@ class QueueClock:
         with psycopg.connect(self.url) as connection:
             for table, column in (
                 ("procrastinate_jobs", "scheduled_at"),
-                ("procrastinate_workers", "last_heartbeat"),
+                ("pacs_bridge_workers", "shown_at"),
             ):
                 connection.execute(
                     f"UPDATE {table} SET {column} = {column} - make_interval(secs => %s)",

@@ -114,7 +114,7 @@ def test_a_series_is_segmented_elsewhere_and_its_result_sent_from_here_through_a
         assert worker.wait(60) == 0
 
     with psycopg.connect(url) as connection:
-        for table in ("pacs_bridge_jobs", "procrastinate_jobs", "procrastinate_workers"):
+        for table in ("pacs_bridge_jobs", "procrastinate_jobs", "pacs_bridge_workers"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
     assert not list((tmp_path / "data" / "tickets").iterdir())
     ledger = Ledger.open(tmp_path / "data" / "ledger.sqlite")
