@@ -15,10 +15,14 @@ from pacs_bridge.errors import BridgeError, PermanentError, TransientError
 from pacs_bridge.ledger.home import LedgerHome
 from pacs_bridge.ledger.schema import MIGRATIONS, Migration, migrate
 from pacs_bridge.machine import Machine
+from pacs_bridge.queue import DISPATCHER
 
 #: Errors that pass when the disk has space again or another process has let go.
 _PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN",
             "SQLITE_READONLY", "SQLITE_NOMEM", "SQLITE_PROTOCOL")  # fmt: skip
+
+#: After a boot, until the service keeps what was handed over, or takes it back.
+_UNTIL_DISPATCHED_S = 600.0
 
 
 class Database:
@@ -140,7 +144,10 @@ class Database:
         return connection
 
     def _forget_other_boots(self) -> None:
-        """Steady seconds of another boot mean nothing: those leases are over, waits are due."""
+        """Steady seconds of another boot mean nothing: those leases are over, waits are due.
+
+        What was handed over to other machines stays so.
+        """
         boot_id = self.clock.boot_id()
         with self.read() as connection:
             if connection.execute("SELECT boot_id FROM machine").fetchone()[0] == boot_id:
@@ -154,7 +161,13 @@ class Database:
             # the machine went down with them: no job is to blame
             connection.execute(
                 "UPDATE jobs SET state = 'ready', worker = NULL, lease_until_s = NULL,"
-                " fence = fence + 1, attempts = attempts - 1 WHERE worker IS NOT NULL"
+                " fence = fence + 1, attempts = attempts - 1"
+                " WHERE worker IS NOT NULL AND worker <> ?",
+                (DISPATCHER,),
+            )
+            connection.execute(  # others went on with these, or have finished them
+                "UPDATE jobs SET lease_until_s = ? WHERE worker IS NOT NULL AND worker = ?",
+                (self.clock.steady_s() + _UNTIL_DISPATCHED_S, DISPATCHER),
             )
             connection.execute(
                 "UPDATE deliveries SET lease_until_s = 0 WHERE lease_until_s IS NOT NULL"
