@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from inference.engine.heap import keep_heap
 from inference.reasons import Reason
 from inference.windows import Precision
 from pacs_bridge.archive.feeder import Feeder, FeedOrder, FeedState
@@ -87,7 +86,6 @@ class OwnRun:
             If the device computes no more: run again.
         """
         config = self._config
-        keep_heap()
         log = open_log(config)
         plan = PlanFile(self._run_folder)
         ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)

@@ -97,6 +97,7 @@ def _work(call: OwnCall, leaving: Leaving, is_again: bool) -> int:
 
 
 def _run(call: OwnCall, leaving: Leaving, is_again: bool, progress: Any) -> int:
+    from inference.engine.heap import keep_heap
     from pacs_bridge.archive.plan_file import PlanFile
     from pacs_bridge.archive.planning import note_results
     from pacs_bridge.archive.results_folder import ResultsFolder
@@ -110,6 +111,7 @@ def _run(call: OwnCall, leaving: Leaving, is_again: bool, progress: Any) -> int:
 
     config, recipe = _checked(call)
     remote = _remote_sources(call, config)
+    keep_heap()
     try:
         segmenters = warm_segmenters(config, recipe)
     except UnknownDeviceError as error:
