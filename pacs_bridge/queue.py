@@ -138,6 +138,7 @@ class JobClaim:
     predecessors: tuple[ResultFile, ...]  #: of the last revision that was sent, in all kinds
     is_handed_over: bool = False  #: what earlier claims left is its bridge's, who may have taken it
     failures: int = 0  #: that count against it so far
+    series_failures: int = 0  #: of those that are its series' own (``series_faults``)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,8 @@ class Queue(Protocol):
         """Failed in a way that may pass: ``RETRY``, or ``DEAD`` when its time is up.
 
         With ``max_attempts`` the failure counts against the job, as the death of its worker
-        does, and the last one that is allowed is its end.
+        does, and the last one that is allowed is its end. Failures that are its series' own
+        (``series_faults``) are counted by themselves.
         """
         ...
 

@@ -27,6 +27,7 @@ from pacs_bridge.queue import (
     State,
 )
 from pacs_bridge.retry_policy import RetryPolicy
+from pacs_bridge.series_faults import OF_ONE_SERIES
 
 _STAGES = (State.SEGMENTED, State.ENCODED)
 
@@ -134,13 +135,17 @@ class JobQueue:
         """See ``Queue.retry``."""
         with self._database.write() as connection:
             row = _LEASES.held(connection, claim.job_id, claim.fence)
-            counted = row["deaths"] + int(policy.max_attempts is not None)
+            counter = "series_failures" if reason in OF_ONE_SERIES else "deaths"
+            counted = row[counter] + int(policy.max_attempts is not None)
             if policy.is_over(counted, row["waited_s"]):
                 self._end(connection, claim.job_id, State.DEAD, reason, detail)
                 return State.DEAD
             wait_s = policy.wait_s(row["attempts"])
             _LEASES.postpone(connection, claim.job_id, wait_s, self._database.clock)
-            connection.execute("UPDATE jobs SET deaths = ? WHERE id = ?", (counted, claim.job_id))
+            connection.execute(
+                f"UPDATE jobs SET {counter} = ? WHERE id = ?",  # noqa: S608 - one of two
+                (counted, claim.job_id),
+            )
             self._end(connection, claim.job_id, State.RETRY, reason, detail)
         return State.RETRY
 
@@ -192,12 +197,13 @@ class JobQueue:
         """
         return self._held_by(worker, IS_JOB_OVERTAKEN)
 
-    def note_failures(self, claim: JobClaim, failures: int) -> None:
-        """Let so many failures count against a job, if it has fewer; nothing if it is lost."""
+    def note_failures(self, claim: JobClaim) -> None:
+        """Let as many failures count against a job as its claim has; nothing if it is lost."""
         with self._database.write() as connection:
             connection.execute(
-                "UPDATE jobs SET deaths = max(deaths, ?) WHERE id = ? AND fence = ?",
-                (failures, claim.job_id, claim.fence),
+                "UPDATE jobs SET deaths = max(deaths, ?), series_failures = max(series_failures, ?)"
+                " WHERE id = ? AND fence = ?",
+                (claim.failures, claim.series_failures, claim.job_id, claim.fence),
             )
 
     def prolong(self, worker: str, lease_s: float) -> int:
@@ -352,4 +358,5 @@ def _claim(connection: sqlite3.Connection, row: sqlite3.Row, worker: str) -> Job
         created=datetime.fromisoformat(row["created_at"]),
         predecessors=sent_results_before(connection, row["id"]),
         failures=row["deaths"],
+        series_failures=row["series_failures"],
     )

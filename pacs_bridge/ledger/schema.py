@@ -340,6 +340,10 @@ def _note_archive_results(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _count_failures_of_series(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE jobs ADD COLUMN series_failures INTEGER NOT NULL DEFAULT 0")
+
+
 #: The n-th takes a file of version n to version n + 1; a file that is not there has version 0.
 MIGRATIONS: Sequence[Migration] = (
     _create,
@@ -352,6 +356,7 @@ MIGRATIONS: Sequence[Migration] = (
     _bound_quarantine,
     _keep_announcements,
     _note_archive_results,
+    _count_failures_of_series,
 )
 
 

@@ -65,7 +65,8 @@ def try_bereft_again(connection: sqlite3.Connection, now: str, series_instance_u
         ).fetchone():
             continue
         connection.execute(
-            "UPDATE jobs SET attempts = 0, deaths = 0, waited_s = 0, due_s = 0 WHERE id = ?",
+            "UPDATE jobs SET attempts = 0, deaths = 0, series_failures = 0, waited_s = 0,"
+            " due_s = 0 WHERE id = ?",
             (job["id"],),
         )
         set_job_state(connection, now, job["id"], State.READY, None, "a source was put back")

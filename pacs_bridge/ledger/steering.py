@@ -62,8 +62,8 @@ class Steering:
             ).rowcount
             if not revived:
                 connection.execute(
-                    "UPDATE jobs SET attempts = 0, deaths = 0, waited_s = 0, due_s = 0"
-                    " WHERE id = ?",
+                    "UPDATE jobs SET attempts = 0, deaths = 0, series_failures = 0,"
+                    " waited_s = 0, due_s = 0 WHERE id = ?",
                     (job_id,),
                 )
             state = State.SENDING if revived else State.READY
@@ -93,8 +93,8 @@ class Steering:
                 state = State.READY
                 connection.execute("UPDATE deliveries SET again = 1 WHERE job_id = ?", (job_id,))
                 connection.execute(
-                    "UPDATE jobs SET attempts = 0, deaths = 0, waited_s = 0, due_s = 0"
-                    " WHERE id = ?",
+                    "UPDATE jobs SET attempts = 0, deaths = 0, series_failures = 0,"
+                    " waited_s = 0, due_s = 0 WHERE id = ?",
                     (job_id,),
                 )
             connection.execute(

@@ -251,7 +251,7 @@ class Dispatcher:
             if (claim := self._claim_of(each)) is None:
                 continue
             if each.outcome.state is State.RETRY:  # it waits here, for whoever is free then
-                self._note_failures(claim, each.failures)
+                self._note_failures(claim, each.failures, each.series_failures)
                 reason = each.outcome.reason or Reason.INTERNAL_ERROR
                 self._try_again(claim, reason, each.outcome.detail, each.wait_s)
                 continue
@@ -311,11 +311,16 @@ class Dispatcher:
             self._note_failures(known[job_id], failures)
             self._release(known[job_id])
 
-    def _note_failures(self, claim: JobClaim, failures: int) -> None:
+    def _note_failures(self, claim: JobClaim, failures: int, of_series: int = 0) -> None:
         """What counts against a job goes with it, wherever it is tried next."""
-        if failures > claim.failures:
-            self._ledger.jobs.note_failures(claim, failures)
-            self._held[claim.job_id] = replace(claim, failures=failures)
+        if failures > claim.failures or of_series > claim.series_failures:
+            noted = replace(
+                claim,
+                failures=max(failures, claim.failures),
+                series_failures=max(of_series, claim.series_failures),
+            )
+            self._ledger.jobs.note_failures(noted)
+            self._held[claim.job_id] = noted
 
     def _release(self, claim: JobClaim) -> None:
         """Let a job that is not in the queue wait in the ledger; no attempt of it counts."""

@@ -52,6 +52,7 @@ class Settled:
     ledger_fence: int
     outcome: JobOutcome
     failures: int  #: that count against it
+    series_failures: int  #: that are its series' own
     wait_s: float  #: before its next try, of one in ``RETRY``
 
 
@@ -161,7 +162,14 @@ class HandedOver:
                 (self._name, most),
             ).fetchall()
         return tuple(
-            Settled(row["id"], row["ledger_fence"], _outcome(row), row["deaths"], _wait_s(row))
+            Settled(
+                job_id=row["id"],
+                ledger_fence=row["ledger_fence"],
+                outcome=_outcome(row),
+                failures=row["deaths"],
+                series_failures=row["series_failures"],
+                wait_s=_wait_s(row),
+            )
             for row in rows
         )
 
@@ -226,8 +234,8 @@ class HandedOver:
         tasks = self._tasks.defer(connection, payloads)
         connection.cursor().executemany(
             "INSERT INTO pacs_bridge_jobs (queue, id, request_key, priority, ledger_fence,"
-            " task_id, state, fence, attempts, deaths)"
-            " VALUES (%s, %s, %s, %s, %s, %s, 'ready', %s, %s, %s)",
+            " task_id, state, fence, attempts, deaths, series_failures)"
+            " VALUES (%s, %s, %s, %s, %s, %s, 'ready', %s, %s, %s, %s)",
             [
                 (
                     self._name,
@@ -239,6 +247,7 @@ class HandedOver:
                     first_fence(claim.fence),
                     claim.attempt - 1,
                     claim.failures,
+                    claim.series_failures,
                 )
                 for claim, task in zip(claims, tasks, strict=True)
             ],

@@ -41,6 +41,7 @@ from pacs_bridge.queue import (
     State,
 )
 from pacs_bridge.retry_policy import RetryPolicy
+from pacs_bridge.series_faults import OF_ONE_SERIES
 
 RANK = {Priority.ARCHIVE: 0, Priority.ROUTINE: 1, Priority.STAT: 2}
 _LEFT_TOLD_EVERY_S = 10.0  #: while all jobs are left to others
@@ -187,14 +188,15 @@ class PostgresQueue:
         with self._held(claim, State.RETRY, State.DEAD) as (connection, row):
             if row is None:
                 return self._rows.state(connection, claim.job_id)
-            counted = row["deaths"] + int(policy.max_attempts is not None)
+            counter = "series_failures" if reason in OF_ONE_SERIES else "deaths"
+            counted = row[counter] + int(policy.max_attempts is not None)
             if policy.is_over(counted, row["waited_s"]):
                 self._rows.settle(connection, row, State.DEAD, reason, detail)
                 return State.DEAD
             wait_s = policy.wait_s(row["attempts"])
             connection.execute(
-                "UPDATE pacs_bridge_jobs SET deaths = %s, waited_s = waited_s + %s"
-                " WHERE queue = %s AND id = %s",
+                f"UPDATE pacs_bridge_jobs SET {counter} = %s,"  # noqa: S608 - one of two
+                " waited_s = waited_s + %s WHERE queue = %s AND id = %s",
                 (counted, wait_s, self._name, claim.job_id),
             )
             if row["ledger_fence"] > 0:  # it waits in the ledger, which then knows that it does
@@ -329,6 +331,7 @@ class PostgresQueue:
             predecessors=(),
             is_handed_over=row["ledger_fence"] > 0,
             failures=row["deaths"],
+            series_failures=row["series_failures"],
         )
 
     @contextmanager

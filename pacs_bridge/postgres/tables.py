@@ -41,6 +41,7 @@ CREATE TABLE pacs_bridge_jobs (
     fence bigint NOT NULL,
     attempts integer NOT NULL,
     deaths integer NOT NULL DEFAULT 0,  -- failures that count, and leases that ran out
+    series_failures integer NOT NULL DEFAULT 0, -- those that are the series' own
     waited_s double precision NOT NULL DEFAULT 0,
     worker text,
     lease_s double precision,

@@ -283,6 +283,24 @@ def test_failures_that_count_add_up_over_tries_elsewhere(site):
     assert site.job(job_id).state is State.DEAD
 
 
+def test_failures_of_a_series_are_counted_by_themselves_over_tries_elsewhere(site):
+    job_id = site.ledger.jobs.submit(request_of())
+    policy = RetryPolicy(10, 10, 1e6, max_attempts=5)
+    states = []
+    for _ in range(5):
+        site.dispatcher.step()
+        claim = site.bench.queue.claim("w", 60)
+        states.append(site.bench.queue.retry(claim, Reason.SOURCE_INCOMPLETE, "", policy))
+        stepped(site)
+        site.clock.pass_s(11)
+
+    assert states == [State.RETRY] * 4 + [State.DEAD]
+    assert site.deaths(job_id) == 0
+    site.ledger.steering.retry_job(job_id)
+    site.dispatcher.step()
+    assert site.bench.queue.claim("w", 60).series_failures == 0
+
+
 def test_an_archive_whose_source_is_away_is_not_handed_over_as_a_whole(site):
     site.new_dispatcher(waiting_jobs=2)
     jobs = [

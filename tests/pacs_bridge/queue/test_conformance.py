@@ -272,6 +272,26 @@ def test_the_death_of_a_worker_counts_as_a_failure_does(bench):
     assert bench.state(job_id) is State.DEAD
 
 
+def test_failures_of_a_series_leave_its_job_as_many_deaths_of_workers_as_any(bench):
+    policy = RetryPolicy(10, 10, 1e6, max_attempts=5)
+    job_id = bench.queue.submit(request_of())
+    for _ in range(2):
+        claim = bench.queue.claim("w", LEASE_S)
+        bench.queue.retry(claim, Reason.SOURCE_INCOMPLETE, "", policy)
+        bench.clock.pass_s(11)
+    for deaths in range(2):
+        claim = bench.queue.claim("w", LEASE_S)
+        assert (claim.job_id, claim.failures, claim.series_failures) == (job_id, deaths, 2)
+        bench.clock.pass_s(LEASE_S + 1)
+
+    states = []
+    for _ in range(3):
+        claim = bench.queue.claim("w", LEASE_S)
+        states.append(bench.queue.retry(claim, Reason.SOURCE_INCOMPLETE, "", policy))
+        bench.clock.pass_s(11)
+    assert states == [State.RETRY, State.RETRY, State.DEAD]
+
+
 def test_a_job_without_results_cannot_complete(bench):
     bench.queue.submit(request_of())
     claim = bench.queue.claim("w1", LEASE_S)
