@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier, BrokenBarrierError, Thread
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from inference.engine.arithmetic import fast_windows
 from inference.errors import ModelError
 from inference.model_store import ModelStore
 from inference.reasons import Reason
+from inference.segmenter import Segmenter
 from inference.windows import Precision
+from pacs_bridge import models
 from pacs_bridge.config.routes import PostprocessingConfig
 from pacs_bridge.models import (
     SegmenterChoice,
@@ -49,24 +53,36 @@ def test_a_model_is_kept_warm_until_another_one_is_asked_for(tiny_models: Path) 
     assert added == {("borders", "smooth")}
 
 
-def test_threads_that_ask_for_different_models_get_what_they_asked_for(tiny_models: Path) -> None:
+def test_threads_that_ask_for_different_models_have_one_loaded_at_a_time(
+    tiny_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     segmenters = WarmSegmenters([ModelStore(tiny_models)], "cpu")
-    plain, smooth = PostprocessingConfig(), PostprocessingConfig(smooth_borders=True)
-    barrier = Barrier(2)
-    given: list[bool] = []
+    both = Barrier(2, timeout=0.5)
+    beside: list[bool] = []
+    load = models.open_segmenter
 
-    def ask(cleanup: PostprocessingConfig) -> None:
-        barrier.wait()
-        for _ in range(10):
-            made = segmenters.get("tiny", cleanup)
-            given.append((("borders", "smooth") in made.identity.parameters) == (cleanup is smooth))
+    def watched(*asked: Any) -> Segmenter:
+        with suppress(BrokenBarrierError):
+            both.wait()
+            beside.append(True)
+        return load(*asked)
 
-    threads = [Thread(target=ask, args=(each,)) for each in (plain, smooth)]
+    monkeypatch.setattr(models, "open_segmenter", watched)
+    given: dict[bool, Segmenter] = {}
+
+    def ask(is_smooth: bool) -> None:
+        cleanup = PostprocessingConfig(smooth_borders=is_smooth)
+        given[is_smooth] = segmenters.get("tiny", cleanup)
+
+    threads = [Thread(target=ask, args=(each,)) for each in (False, True)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert given == [True] * 20
+
+    assert not beside
+    for is_smooth, each in given.items():
+        assert (("borders", "smooth") in each.identity.parameters) is is_smooth
 
 
 def test_without_any_model_there_is_no_preferred_one(tmp_path: Path) -> None:
