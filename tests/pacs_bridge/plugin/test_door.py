@@ -139,6 +139,21 @@ def test_a_page_of_another_site_starts_nothing(
         assert web.get(path, headers=headers).json()["transfer"] is None
 
 
+def test_what_the_bridge_has_already_is_sent_again_and_not_segmented_again(
+    site: Any, done: Any, wait_for: Wait
+) -> None:
+    before = site.state(done)["bridge"]["revisions"]
+    results = {str(ds.SOPInstanceUID) for ds in site.results(done)}
+    with site.web as web:
+        known = set(web.get("/jobs").json())
+        assert web.post(f"/pacs-bridge/series/{site.id_of(done)}/start").status_code == 200
+        wait_for(lambda: site.status()["transfers"] == {}, LIMIT_S)
+        jobs = [web.get(f"/jobs/{one}").json() for one in set(web.get("/jobs").json()) - known]
+    assert [(job["Type"], job["State"]) for job in jobs] == [("DicomModalityStore", "Success")]
+    assert site.state(done)["bridge"]["revisions"] == before
+    assert {str(ds.SOPInstanceUID) for ds in site.results(done)} == results
+
+
 def test_results_that_were_deleted_are_sent_again_on_demand(
     site: Any, done: Any, wait_for: Wait
 ) -> None:

@@ -184,6 +184,28 @@ def test_at_the_first_start_what_is_here_already_is_left_alone(
     _arrives_once(site, series, wait_for)
 
 
+def test_what_was_here_before_the_first_start_comes_after_clinical_work(
+    site: Any, ct_series: Callable[..., Any], wait_for: Wait
+) -> None:
+    before, later = ct_series(), ct_series()
+    site.plugin = {"Automatic": False}
+    site.start()
+    site.store(before.paths)
+    with site.web as web:
+        path = f"/series/{site.id_of(before)}"
+        wait_for(lambda: web.get(path).json()["IsStable"], LIMIT_S)
+    site.kill()
+    (site.folder / "storage" / "pacs-bridge.notes").unlink()
+    site.plugin = {"ExistingSeries": True}
+    site.start()
+    site.plugin = {}
+    site.store(later.paths)
+    for series, priority in ((later, "routine"), (before, "archive")):
+        _arrives_once(site, series, wait_for)
+        (revision,) = site.state(series)["bridge"]["revisions"]
+        assert revision["priority"] == priority
+
+
 def test_a_bridge_that_runs_already_is_taken_as_it_is(
     site: Any, served: Any, bridge_command: Callable[..., list[str]], wait_for: Wait
 ) -> None:
