@@ -169,9 +169,16 @@ def _outcomes(account: Account) -> str:
         state: sum(c.series for c in account.outcomes if c.state == state) for state in _NAMES
     }
     shown = [(state, number) for state, number in totals.items() if number]
+    stale = (
+        f"<p class='quiet small'>{account.stale:,} results are stale: their files, the model or the"
+        " settings are others now.</p>"
+        if account.stale
+        else ""
+    )
     return _section(
         "What became of the series",
-        _bar([(_COLOURS[state], _NAMES[state], number) for state, number in shown], "{:,.0f}"),
+        _bar([(_COLOURS[state], _NAMES[state], number) for state, number in shown], "{:,.0f}")
+        + stale,
     )
 
 

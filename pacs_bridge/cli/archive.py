@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pacs_bridge.cli.archive_account import (
+    counted,
+    known_counts,
+    plain,
+    print_account,
+    print_counts,
+)
 from pacs_bridge.cli.archive_ending import plan_check, run_leaving
 from pacs_bridge.cli.archive_own import OwnCall, work_here
 from pacs_bridge.cli.archive_progress import plan_progress, run_progress
@@ -25,10 +32,8 @@ from pacs_bridge.cli.model_options import (
 from pacs_bridge.cli.outcome import FAILED, coded_failures, end_wrong_call, refuse_given
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from pacs_bridge.archive.accounts import Account, OutcomeCount
-    from pacs_bridge.archive.cost import MachineCost
     from pacs_bridge.archive.planning import RemoteInput
     from pacs_bridge.archive.window import Pace
     from pacs_bridge.config.bridge import BridgeConfig
@@ -143,9 +148,9 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
         counts = outcome_counts(known)
         known.close()
     if as_json:
-        click.echo(json.dumps(asdict(tally) | _counted(counts), indent=2))
+        click.echo(json.dumps(asdict(tally) | counted(counts), indent=2))
         return
-    _print_counts(counts)
+    print_counts(counts)
     if tally.unread_lines:
         click.echo(f"{tally.unread_lines} lines of the list name no series and no path", err=True)
     click.echo(
@@ -222,11 +227,11 @@ def run(as_json: bool, quiet: bool, **options: Any) -> None:
                     is_over = work_by_service(run_folder, options, pace, leaving, progress)
             else:
                 is_over = work_here(OwnCall(run_folder, options, pace, as_json, quiet), leaving)
-        counts = _known_counts(run_folder)
+        counts = known_counts(run_folder)
     if as_json:
-        click.echo(json.dumps({"is_over": is_over} | _counted(counts), indent=2))
+        click.echo(json.dumps({"is_over": is_over} | counted(counts), indent=2))
     else:
-        _print_counts(counts)
+        print_counts(counts)
     if not is_over:
         click.echo("ended before all was done: run it again", err=True)
         raise click.exceptions.Exit(FAILED)
@@ -246,15 +251,15 @@ def status(run_folder: Path, as_json: bool) -> None:
         speed = recent_an_hour(known)
         is_whole = is_complete(known)
         known.close()
-        counts = _known_counts(run_folder)
+        counts = known_counts(run_folder)
     if not is_whole:
         click.echo(_UNFINISHED, err=True)
     left = sum(count.series for count in counts if count.state in ("planned", "waiting"))
     if as_json:
         told = {"left": left, "series_an_hour": speed, "is_plan_complete": is_whole}
-        click.echo(json.dumps(told | _counted(counts), indent=2))
+        click.echo(json.dumps(told | counted(counts), indent=2))
         return
-    _print_counts(counts)
+    print_counts(counts)
     if speed and left:
         click.echo(f"{left} left; of late {speed:g} an hour: {left / speed:.1f} hours")
 
@@ -312,9 +317,9 @@ def report(run_folder: Path, as_json: bool, **options: Any) -> None:
                 path.write_text(page(account, text), encoding="utf-8")
         known.close()
     if as_json:
-        click.echo(json.dumps(_plain(account, cost), indent=2))
+        click.echo(json.dumps(plain(account, cost), indent=2))
     else:
-        _print_account(account, cost)
+        print_account(account, cost)
 
 
 def _optional(config_path: Path | None) -> BridgeConfig | None:
@@ -354,61 +359,3 @@ def _pace(between: str | None, rate: str | None) -> Pace:
         )
     except ValueError as error:
         end_wrong_call(str(error))
-
-
-def _counted(counts: Iterable[OutcomeCount]) -> dict[str, Any]:
-    rows = [asdict(count) for count in counts]
-    return {"series": sum(row["series"] for row in rows), "outcomes": rows}
-
-
-def _known_counts(run_folder: Path) -> tuple[OutcomeCount, ...]:
-    from pacs_bridge.archive.accounts import outcome_counts
-    from pacs_bridge.archive.plan_file import PlanFile
-
-    known = PlanFile(run_folder)
-    counts = outcome_counts(known)
-    known.close()
-    return counts
-
-
-def _print_counts(counts: Iterable[OutcomeCount]) -> None:
-    total = 0
-    for count in counts:
-        total += count.series
-        what = f"{count.state}: {count.reason}" if count.reason else count.state
-        click.echo(f"{count.series:9} {what}")
-    click.echo(f"{total:9} series in all")
-
-
-def _print_account(account: Account, cost: MachineCost | None) -> None:
-    _print_counts(account.outcomes)
-    if account.open:
-        click.echo(f"unfinished: {account.open} series are open")
-    if account.stale:
-        click.echo(f"{account.stale} results are stale: their files, model or settings changed")
-    for stage, seconds in account.seconds.items():
-        of_stage = "" if cost is None else f", cost {cost.of(seconds):.2f}"
-        click.echo(f"{seconds:11.1f} s {stage}{of_stage}")
-    click.echo(f"{account.outputs} results, {account.output_bytes / 1e6:.1f} MB")
-    if account.run_seconds:
-        of_machine = account.own_run_seconds
-        said = "" if cost is None or of_machine is None else f", cost {cost.of(of_machine):.2f}"
-        click.echo(f"{account.run_seconds:.0f} s of runs{said}")
-    if (share := account.segment_share) is not None:
-        click.echo(f"a series was in the segment stage for {share:.0%} of them")
-
-
-def _plain(account: Account, cost: MachineCost | None) -> dict[str, Any]:
-    derived: dict[str, Any] = {
-        "open": account.open,
-        "is_finished": account.is_finished,
-        "run_seconds": account.run_seconds,
-        "segment_share": account.segment_share,
-    }
-    if cost is not None:
-        derived["cost"] = {
-            "an_hour": cost.an_hour,
-            "stages": cost.by_stage(account.seconds),
-            "machine": cost.of_known(account.own_run_seconds),
-        }
-    return asdict(account) | derived

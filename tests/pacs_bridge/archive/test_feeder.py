@@ -810,6 +810,46 @@ def test_what_was_made_with_other_weights_is_not_booked_as_made_with_these(
     assert recipes(fed.out) == []
 
 
+def test_what_was_made_in_less_precision_than_was_asked_for_is_not_booked(
+    bright_archive, feeding, bright_segmenter, monkeypatch
+):
+    identity = replace(bright_segmenter.identity, parameters=(("precision", "bf16"),))
+    monkeypatch.setattr(type(bright_segmenter), "identity", identity)
+    fed = feeding(bright_archive(1))
+    feeder = fed.feed(recipe=replace(RECIPE, digest="in single precision", precision="fp32"))
+    feeder.step()
+    fed.work()
+    with pytest.raises(PermanentError) as caught:
+        feeder.step()
+    assert caught.value.reason is Reason.WRONG_RECIPE
+    assert fed.outcomes() == {("planned", ""): 1}
+    # where any will do it is told which it was
+    feeder = fed.feed()
+    feeder.step()
+    fed.work()
+    assert feeder.step().is_over
+    assert [line.precision for line in series_lines(fed.plan)] == ["bf16"]
+    assert [model[2:] for model in account_of(fed.plan).models] == [("bf16", 1)]
+
+
+def test_a_series_that_is_stale_and_was_left_so_is_not_run_for_one_that_ends_in_the_meantime(
+    bright_archive, feeding, bright_segmenter
+):
+    fed = feeding(bright_archive(2))
+    feeder = fed.feed(most_waiting=1)
+    feeder.step()
+    fed.work()
+    feeder.step()  # one is done, the other waits
+    with fed.plan.write() as connection:
+        connection.execute("UPDATE series SET done_contents = 'of before'")
+    feeder = fed.feed(recipe=SECOND)
+    while not feeder.step().is_over:
+        fed.work()
+    # the one that waited is made by the new recipe, the one that was done is left alone
+    assert bright_segmenter.calls == 2
+    assert sorted(recipes(fed.out)) == [RECIPE.digest, SECOND.digest]
+
+
 def test_a_run_takes_back_what_workers_with_other_settings_have_left(tree, feeding, clock):
     tree.fill(3)
     fed = feeding(tree.root)
