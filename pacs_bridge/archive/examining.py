@@ -47,6 +47,7 @@ class TriagedSeries:
 
     series: str
     study_instance_uid: str
+    patient_id: str  #: keyed hash
     instance_count: int  #: without those that come again
     plane_count: int
     size_bytes: int
@@ -82,6 +83,7 @@ def triage(task: TriageTask) -> TriagedSeries:
     return TriagedSeries(
         series=task.series,
         study_instance_uid=kept[0][1].identity.study_instance_uid if kept else "",
+        patient_id=kept[0][1].identity.patient_id if kept else "",
         instance_count=len(kept),
         plane_count=verdict.plane_count,
         size_bytes=sum(file.size_bytes for file, _ in kept),

@@ -239,15 +239,25 @@ def forget_files(
 
 #: Of a file that is of no known series: it may be of the one that it lies beside, unless it is
 #: empty. One that cannot be looked at is not known to be.
-IS_FAULTY = "part IS NULL AND reason <> 'no-dicom' AND reason <> 'not-ct' AND size <> 0"
+_IS_FAULTY = "part IS NULL AND reason <> 'no-dicom' AND reason <> 'not-ct' AND size <> 0"
+
+
+def first_fault(connection: sqlite3.Connection, folder: int) -> Reason | None:
+    """Why a file of a folder is of no known series; None if none is.
+
+    By an index of such files alone: a folder may hold all files of an archive.
+    """
+    row = connection.execute(
+        "SELECT reason FROM files INDEXED BY files_faulty"  # noqa: S608 - constants
+        f" WHERE folder = ? AND {_IS_FAULTY} LIMIT 1",
+        (folder,),
+    ).fetchone()
+    return None if row is None else Reason(row[0])
 
 
 def mark_beside_faulty(connection: sqlite3.Connection, folder: int) -> None:
     """Have the only series of a folder examined that has files in it of which nothing is known."""
-    if connection.execute(
-        f"SELECT 1 FROM files WHERE folder = ? AND {IS_FAULTY}",  # noqa: S608 - constants
-        (folder,),
-    ).fetchone():
+    if first_fault(connection, folder) is not None:
         series = only_series(connection, folder)
         if series is not None:
             connection.execute("INSERT OR IGNORE INTO unexamined VALUES (?)", (series,))

@@ -25,16 +25,18 @@ from pacs_bridge.archive.examining import (
     TriageTask,
     triage,
 )
+from pacs_bridge.archive.hidden_patient import HiddenPatient
 from pacs_bridge.archive.known_files import KnownFile
 from pacs_bridge.archive.listing import (
-    IS_FAULTY,
     FolderBook,
     Listing,
+    first_fault,
     mark_beside_faulty,
     only_series,
 )
 from pacs_bridge.archive.plan_file import FILES, PlanFile
 from pacs_bridge.archive.reading import FolderFiles, ReadBatch, ReadFile, ReadingTask, read_batch
+from pacs_bridge.archive.remote_plan import KEEP_CONTESTED, contested_at, is_another
 from pacs_bridge.archive.walk import Walk
 from pacs_bridge.errors import TransientError, disk_reason
 
@@ -224,12 +226,9 @@ class Planner:
         folders = {file.folder_id for part in parts for file in part.files.values()}
         with self._plan.read() as connection:
             for folder in sorted(folders):
-                row = connection.execute(
-                    f"SELECT reason FROM files WHERE folder = ? AND {IS_FAULTY}",  # noqa: S608
-                    (folder,),
-                ).fetchone()
-                if row is not None and only_series(connection, folder) == series:
-                    return Reason(row[0])
+                reason = first_fault(connection, folder)
+                if reason is not None and only_series(connection, folder) == series:
+                    return reason
         return None
 
     def _judge(self, verdict: TriagedSeries) -> None:
@@ -243,6 +242,9 @@ class Planner:
             if not verdict.instance_count:
                 _forget_series(connection, verdict.series)
                 return
+            patient = HiddenPatient(verdict.patient_id)
+            contested = _contested(connection, verdict, patient)
+            reason = Reason.MIXED_IDENTITY if contested else verdict.reason
             connection.execute(
                 "UPDATE files SET reason = NULL WHERE part IN"
                 " (SELECT id FROM parts WHERE series = ?)",
@@ -253,14 +255,13 @@ class Planner:
                 [(reason, *key) for key, reason in verdict.left_out if reason in REPEATED],
             )
             connection.execute(
-                "INSERT INTO series (series, study_instance_uid, source, instances, planes,"
-                " bytes, contents, plan_reason, plan_detail, findings)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (series) DO UPDATE SET"
+                "INSERT INTO series (series, study_instance_uid, source, instances, planes,"  # noqa: S608
+                " bytes, contents, plan_reason, plan_detail, findings, patient)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (series) DO UPDATE SET"
                 " study_instance_uid = excluded.study_instance_uid, source = excluded.source,"
                 " instances = excluded.instances, planes = excluded.planes,"
                 " bytes = excluded.bytes, contents = excluded.contents,"
-                " plan_reason = excluded.plan_reason, plan_detail = excluded.plan_detail,"
-                " findings = excluded.findings",
+                f" findings = excluded.findings, patient = excluded.patient, {KEEP_CONTESTED}",
                 (
                     verdict.series,
                     verdict.study_instance_uid,
@@ -269,11 +270,26 @@ class Planner:
                     verdict.plane_count,
                     verdict.size_bytes,
                     verdict.contents,
-                    verdict.reason,
-                    verdict.detail,
+                    reason,
+                    contested or verdict.detail,
                     json.dumps(verdict.findings),
+                    patient.to_json() if patient.is_told else "",
                 ),
             )
+
+
+def _contested(
+    connection: sqlite3.Connection, verdict: TriagedSeries, patient: HiddenPatient
+) -> str:
+    """What is said of files of a series that an archive has of somebody else; empty otherwise."""
+    row = connection.execute(
+        "SELECT source, study_instance_uid, patient FROM series WHERE series = ? AND source <> ?"
+        " AND plan_reason IS NOT 'source-missing'",
+        (verdict.series, FILES),
+    ).fetchone()
+    if row is None or not is_another(row, FILES, verdict.study_instance_uid, patient):
+        return ""
+    return contested_at(row["source"])
 
 
 def _forget_series(connection: sqlite3.Connection, series: str) -> None:

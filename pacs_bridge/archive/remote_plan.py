@@ -15,7 +15,8 @@ from dicom_seg.read.examination import SeriesRules
 from dicom_seg.read.kind import CT_SOP_CLASSES, MULTI_FRAME_CT_SOP_CLASSES
 from inference.reasons import Reason
 from pacs_bridge.archive.hidden_patient import HiddenPatient
-from pacs_bridge.archive.plan_file import PlanFile
+from pacs_bridge.archive.plan_file import FILES, PlanFile
+from pacs_bridge.errors import PermanentError
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.receive.header import is_valid_uid
 from pacs_bridge.sources.remote_archive import FoundSeries, RemoteArchive, SeriesQuery
@@ -23,7 +24,8 @@ from pacs_bridge.sources.remote_archive import FoundSeries, RemoteArchive, Serie
 _ROWS_AT_ONCE: Final = 500
 #: Series UIDs that an archive is asked for in one question.
 _UIDS_AT_ONCE: Final = 50
-
+#: By series, where it is known to be.
+_Studies = dict[str, set[str]]
 
 #: Series that an archive has named in one answer, and how the first time.
 _MET: Final = """
@@ -34,22 +36,32 @@ CREATE TEMP TABLE IF NOT EXISTS met (
 """
 #: Series that an archive has named in all answers to what it was asked for.
 _SELECTED: Final = "CREATE TEMP TABLE IF NOT EXISTS selected (series TEXT PRIMARY KEY)"
-_SERIES: Final = """
+#: Series of other sources that an archive has named otherwise in its answers.
+_CONTESTED: Final = "CREATE TEMP TABLE IF NOT EXISTS contested (series TEXT PRIMARY KEY)"
+#: How a detail of series begins that two sources have of other patients or studies.
+_ALSO_AT: Final = "also at "
+#: While another source has a series otherwise, what this one says does not make it run.
+KEEP_CONTESTED: Final = f"""
+    plan_reason = iif(plan_detail LIKE '{_ALSO_AT}%', plan_reason, excluded.plan_reason),
+    plan_detail = iif(plan_detail LIKE '{_ALSO_AT}%', plan_detail, excluded.plan_detail)
+"""
+_SERIES: Final = f"""
 INSERT INTO series (series, study_instance_uid, patient, source, instances, planes, bytes,
     contents, plan_reason, plan_detail, findings)
 VALUES (?, ?, ?, ?, ?, 0, 0, ?, ?, ?, '[]') ON CONFLICT (series) DO UPDATE SET
     study_instance_uid = excluded.study_instance_uid, patient = excluded.patient,
     source = excluded.source, instances = excluded.instances, contents = excluded.contents,
-    plan_reason = excluded.plan_reason, plan_detail = excluded.plan_detail
+    {KEEP_CONTESTED}
 WHERE source = excluded.source OR plan_reason = 'source-missing'
-"""
+"""  # noqa: S608 - constants
 
 
 class RemotePlan:
     """Plans series that one archive has.
 
     A series that it names under two studies or two patients does not run. Nor does one that it
-    names otherwise than it did when it was planned before, unless it is found to have only that.
+    names otherwise than it did when it was planned before, unless it is found to have only that,
+    nor one that another source of the plan has of another study or patient.
 
     Parameters
     ----------
@@ -78,6 +90,7 @@ class RemotePlan:
     ) -> None:
         self._plan = plan
         self._source = source
+        self._contested = contested_at(source)
         self._archive = archive
         self._rules = rules
         self._hide = hide
@@ -108,10 +121,10 @@ class RemotePlan:
         self._begin_selection()
         unmet = dict(listed)
         count = 0
-        doubtful: list[str] = []
+        doubtful: _Studies = {}
         for some in _chunks(list(listed)):
-            asked = replace(query, series_instance_uids=some)
-            found = list(self._archive.find(asked, self._check))
+            studies = {uid: {listed[uid]} - {""} for uid in some}
+            found = self._asked(replace(query, series_instance_uids=some), studies)
             keys = {(each.series_instance_uid, each.study_instance_uid) for each in found}
             met = {uid for uid in some if listed[uid] and (uid, listed[uid]) in keys}
             met |= {uid for uid, _ in keys if listed.get(uid) == ""}
@@ -121,36 +134,74 @@ class RemotePlan:
             for uid in met:
                 del unmet[uid]
             count += number
-            doubtful += doubts
+            doubtful |= doubts
         self._look_again(doubtful)
         self._leave_out_others("not listed, or not in the archive any more")
         missing(self._plan, self._source, unmet)
         return count + len(unmet)
 
-    def _look_again(self, doubtful: Sequence[str]) -> None:
+    def _look_again(self, doubtful: _Studies) -> None:
         """Ask for series that were planned otherwise before, whatever the query was."""
-        for some in _chunks(doubtful):
+        for some in _chunks(list(doubtful)):
             query = SeriesQuery(series_instance_uids=some, modalities=())
-            named = self._archive.find(query, self._check)
-            found = (each for each in named if each.series_instance_uid in some)
-            self._take(found, is_all_known=True)
+            self._take(self._asked(query, doubtful), is_all_known=True)
+
+    def _asked(self, query: SeriesQuery, studies: _Studies) -> list[FoundSeries]:
+        """The series of a query that names them.
+
+        An archive without relational queries (PS3.4 C.4.1.2.2.1) refuses to look for series in
+        no study, or finds none: it is asked again for those of which a study is known, there.
+        """
+        wanted = query.series_instance_uids
+        refusal: PermanentError | None = None
+        try:
+            named = list(self._archive.find(query, self._check))
+        except PermanentError as error:
+            if error.reason is not Reason.SOURCE_REFUSED or not any(map(studies.get, wanted)):
+                raise
+            named, refusal = [], error
+        found = [each for each in named if each.series_instance_uid in wanted]
+        met = {each.series_instance_uid for each in found}
+        unmet = tuple(uid for uid in wanted if uid not in met and studies.get(uid))
+        if refusal is not None and len(unmet) < len(wanted):
+            raise refusal  # some are of no known study
+        if unmet:
+            known = tuple(sorted(set().union(*(studies[uid] for uid in unmet))))
+            there = replace(query, study_instance_uids=known, series_instance_uids=unmet)
+            named = list(self._archive.find(there, self._check))
+            found += [each for each in named if each.series_instance_uid in unmet]
+        return found
 
     def _begin_selection(self) -> None:
         with self._plan.write() as connection:
-            connection.execute(_SELECTED)
-            connection.execute("DELETE FROM temp.selected")
+            for table, name in ((_SELECTED, "selected"), (_CONTESTED, "contested")):
+                connection.execute(table)
+                connection.execute(f"DELETE FROM temp.{name}")  # noqa: S608 - constants
 
     def _leave_out_others(self, detail: str) -> None:
-        """What was planned of this archive before and was not named now is not to run."""
+        """What was planned of this archive before and was not named now is not to run.
+
+        What it has of another source as that one has it, or not any more, is for that one to say.
+        """
+        agreed = "plan_detail = ? AND series NOT IN (SELECT series FROM temp.contested)"
         with self._plan.write() as connection:
+            connection.execute(
+                f"INSERT OR IGNORE INTO unexamined SELECT series FROM series WHERE {agreed}"  # noqa: S608
+                " AND source = ?",
+                (self._contested, FILES),
+            )
+            connection.execute(
+                f"UPDATE series SET plan_detail = 'plan what it is of once more' WHERE {agreed}",  # noqa: S608
+                (self._contested,),
+            )
             connection.execute(
                 "UPDATE series SET plan_reason = ?, plan_detail = ? WHERE source = ?"
                 " AND plan_reason IS NULL AND series NOT IN (SELECT series FROM temp.selected)",
                 (Reason.NOT_SELECTED, detail, self._source),
             )
 
-    def _take(self, found: Iterable[FoundSeries], is_all_known: bool) -> tuple[int, list[str]]:
-        """Plan series; gives how many, and those that the plan knows otherwise.
+    def _take(self, found: Iterable[FoundSeries], is_all_known: bool) -> tuple[int, _Studies]:
+        """Plan series; gives how many, and those that the plan knows otherwise, with studies.
 
         Parameters
         ----------
@@ -158,7 +209,7 @@ class RemotePlan:
             The archive was asked for everything that it has under their UIDs.
         """
         count = 0
-        doubtful: dict[str, None] = {}
+        doubtful: _Studies = {}
         nameless: Counter[str] = Counter()
         series = iter(found)
         with self._plan.write() as connection:
@@ -174,33 +225,53 @@ class RemotePlan:
                     uid = each.series_instance_uid
                     connection.execute("INSERT OR IGNORE INTO temp.selected VALUES (?)", (uid,))
                     hidden = HiddenPatient.of(each.patient, self._hide)
+                    self._contest(connection, each, hidden)
                     is_first, is_mixed, patient = _met(connection, each, hidden)
-                    if (
-                        is_first
-                        and not is_all_known
-                        and self._is_doubtful(connection, each, hidden)
-                    ):
-                        doubtful[uid] = None
-                    is_mixed = is_mixed or uid in doubtful
+                    known = self._doubted(connection, each, hidden) if is_first else None
+                    if known is not None and not is_all_known:
+                        doubtful[uid] = {known} - {""}
+                    if uid in doubtful:
+                        is_mixed = True
+                        doubtful[uid] |= {each.study_instance_uid} - {""}
                     connection.execute(_SERIES, self._row(each, patient, is_mixed))
-        return count, list(doubtful)
+        return count, doubtful
 
-    def _is_doubtful(
+    def _contest(
         self, connection: sqlite3.Connection, found: FoundSeries, hidden: HiddenPatient
-    ) -> bool:
-        """Whether the plan knows the series of another study or patient, or of two."""
+    ) -> None:
+        """Let a series not run that the plan has of another source and of somebody else."""
+        uid = found.series_instance_uid
         row = connection.execute(
-            "SELECT study_instance_uid, patient, plan_reason FROM series"
+            "SELECT source, study_instance_uid, patient FROM series WHERE series = ?"
+            " AND source <> ? AND plan_reason IS NOT 'source-missing'",
+            (uid, self._source),
+        ).fetchone()
+        if row is None or not is_another(row, self._source, found.study_instance_uid, hidden):
+            return
+        connection.execute("INSERT OR IGNORE INTO temp.contested VALUES (?)", (uid,))
+        connection.execute(
+            "UPDATE series SET plan_reason = ?, plan_detail = ? WHERE series = ?",
+            (Reason.MIXED_IDENTITY, self._contested, uid),
+        )
+
+    def _doubted(
+        self, connection: sqlite3.Connection, found: FoundSeries, hidden: HiddenPatient
+    ) -> str | None:
+        """The study that the plan knows of a series, if that or the patient was another one.
+
+        So is what it knows to be of two; None: it has no doubt.
+        """
+        row = connection.execute(
+            "SELECT source, study_instance_uid, patient, plan_reason FROM series"
             " WHERE series = ? AND source = ?",
             (found.series_instance_uid, self._source),
         ).fetchone()
         if row is None:
-            return False
-        return (
-            row["plan_reason"] == Reason.MIXED_IDENTITY
-            or row["study_instance_uid"] not in ("", found.study_instance_uid)
-            or HiddenPatient.from_json(row["patient"]).differs(hidden)
+            return None
+        is_in_doubt = row["plan_reason"] == Reason.MIXED_IDENTITY or is_another(
+            row, self._source, found.study_instance_uid, hidden
         )
+        return str(row["study_instance_uid"]) if is_in_doubt else None
 
     def _row(
         self, found: FoundSeries, patient: HiddenPatient, is_mixed: bool
@@ -239,6 +310,22 @@ class RemotePlan:
             Reason.MISSING_IDENTITY,
             "the archive lists it without a valid UID",
         )
+
+
+def is_another(row: sqlite3.Row, source: str, study: str, patient: HiddenPatient) -> bool:
+    """Whether a source has a series in another study, or of another patient, than a row says.
+
+    What is not told is not compared; of files the plan keeps the Patient ID alone.
+    """
+    known = HiddenPatient.from_json(row["patient"])
+    if FILES in (row["source"], source):
+        known, patient = HiddenPatient(known.patient_id), HiddenPatient(patient.patient_id)
+    return row["study_instance_uid"] not in ("", study) or known.differs(patient)
+
+
+def contested_at(source: str) -> str:
+    """Detail of a series that a source has of another study or patient than another one."""
+    return f"{_ALSO_AT}{source!r}, of another study or patient"
 
 
 def missing(plan: PlanFile, source: str, series: dict[str, str]) -> None:

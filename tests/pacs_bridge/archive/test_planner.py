@@ -557,3 +557,23 @@ def test_files_that_are_gone_from_a_named_folder_which_holds_others_are_forgotte
         path.unlink()
     tree.add("run", "below")
     assert plan_of(tree.root).outcomes() == {"source-missing": 1, "run": 1}
+
+
+def test_what_is_beside_a_series_is_looked_up_without_reading_all_files_of_its_folder(
+    tree, plan_of
+):
+    tree.add("run", ".")
+    (tree.root / "slice.dcm").write_bytes(bytes(200))
+    plan, asked = plan_of(tree.root).plan, []
+    tree.add("run", ".")
+    with plan.read() as connection:
+        connection.set_trace_callback(asked.append)
+        plan_of(tree.root)
+        connection.set_trace_callback(None)
+        ways = [
+            connection.execute(f"EXPLAIN QUERY PLAN {each}").fetchone()["detail"]
+            for each in asked
+            if each.startswith("SELECT reason FROM files")
+        ]
+    assert len(ways) >= 2
+    assert all("files_faulty" in way for way in ways)

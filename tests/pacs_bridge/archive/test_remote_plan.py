@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 
 import pytest
+from pydicom import dcmread
 
 from dicom_seg.read.examination import SeriesRules
 from inference.reasons import Reason
@@ -326,3 +327,90 @@ def test_what_is_read_in_a_snapshot_is_of_one_moment(planned, ram_folder):
         assert planned.outcomes() == {"run": 1}
     assert planned.outcomes() == {}
     other.close()
+
+
+def take_from(planned: Planned, source: str, *rows: FoundSeries) -> dict[str, int]:
+    planned.archive.rows = list(rows)
+    hide = IdentityHash(b"key")
+    RemotePlan(planned.plan, source, planned.archive, SeriesRules(), hide).found(SeriesQuery())
+    return planned.outcomes()
+
+
+@pytest.mark.parametrize("other", [row(study="1.8"), row(patient=FoundPatient("PID-2"))])
+def test_a_series_uid_that_two_archives_have_of_two_patients_or_studies_does_not_run(
+    planned, other
+):
+    assert take_from(planned, "one", row()) == {"run": 1}
+    assert take_from(planned, "two", other) == {"mixed-identity": 1}
+    assert take_from(planned, "one", row()) == {"mixed-identity": 1}
+    assert take_from(planned, "two", row()) == {"mixed-identity": 1}  # for the first to say
+    assert take_from(planned, "one", row()) == {"run": 1}
+
+
+def test_a_series_that_two_archives_have_of_one_patient_runs_once(planned):
+    assert take_from(planned, "one", row()) == {"run": 1}
+    assert take_from(planned, "two", row()) == {"run": 1}
+
+
+@pytest.mark.parametrize("is_pacs_first", [False, True])
+@pytest.mark.parametrize("patient", ["PID-1", "PID-2"])
+def test_files_and_a_pacs_that_have_one_series_uid_have_to_agree_whose_it_is(
+    ram_folder, tree, is_pacs_first, patient
+):
+    tree.add("run", "a")
+    ds = dcmread(next((tree.root / "a").iterdir()))
+    who = FoundPatient(patient, "issuer", "Doe^Jane", "19700101")
+    told = row(str(ds.SeriesInstanceUID), str(ds.StudyInstanceUID), who)
+    archive = Catalogue([told])
+    expected = {"run": 1} if patient == "PID-1" else {"mixed-identity": 1}
+    (ram_folder / "run").mkdir()
+    (ram_folder / "run" / KEY_NAME).write_bytes(b"key")
+
+    def plan(inputs: PlanInputs) -> dict[str, int]:
+        make_plan(ram_folder / "run", inputs, SeriesRules(), lambda *_: None)
+        made = PlanFile(ram_folder / "run")
+        try:
+            return Planned(made, archive).outcomes()
+        finally:
+            made.close()
+
+    first, second = PlanInputs(paths=(tree.root,), processes=1), remote(archive)
+    if is_pacs_first:
+        first, second = second, first
+    plan(first)
+    assert plan(second) == expected
+    assert plan(PlanInputs(processes=1)) == expected
+    assert plan(remote(archive)) == expected
+    archive.rows = [replace(told, patient=JANE)]
+    assert plan(remote(archive)) == {"run": 1}
+
+
+@dataclass
+class Hierarchical(Catalogue):
+    """An archive that looks for series in a study only."""
+
+    refuses: bool = True
+
+    def find(self, query: SeriesQuery, check=None) -> Iterator[FoundSeries]:
+        if not query.series_instance_uids or query.study_instance_uids:
+            yield from Catalogue.find(self, query, check)
+        elif self.refuses:
+            raise PermanentError(Reason.SOURCE_REFUSED, "status A900H")
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_an_archive_without_relational_queries_is_asked_by_the_studies_that_are_known(
+    planned, refuses
+):
+    planned.archive = Hierarchical(refuses=refuses)
+    assert planned.take(row()) == {"run": 1}
+    assert planned.take(row(patient=replace(JANE, patient_id="PID-7"))) == {"run": 1}
+    assert planned.take(row(study="1.8")) == {"run": 1}
+    assert planned.take(row(), row(study="1.8")) == {"mixed-identity": 1}
+    assert planned.take_listed({"1.1": "1.9", "1.2": "1.9"}, row(), row("1.2")) == {"run": 2}
+
+
+def test_a_list_without_studies_is_refused_where_an_archive_refuses_to_look_without(planned):
+    planned.archive = Hierarchical()
+    with pytest.raises(PermanentError):
+        planned.take_listed({"1.1": "1.9", "1.2": ""}, row(), row("1.2"))
