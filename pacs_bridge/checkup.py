@@ -29,6 +29,7 @@ from pacs_bridge.library_settings import apply_library_settings
 from pacs_bridge.log import JsonLog
 from pacs_bridge.machine import Machine
 from pacs_bridge.models import UnknownDeviceError, found_device, model_stores
+from pacs_bridge.network_disk import network_disk
 from pacs_bridge.sources.opening import remote_archive
 from pacs_bridge.startup import startup_faults
 
@@ -71,6 +72,50 @@ def check_up(config: BridgeConfig) -> tuple[CheckResult, ...]:
         *(_source(each, config) for each in config.sources),
         *(() if config.queue is None else (_queue(config.queue),)),
     )
+
+
+def check_worker(config: BridgeConfig, queue: QueueConfig) -> tuple[CheckResult, ...]:
+    """Every check of a machine that works for a bridge elsewhere; changes nothing.
+
+    It listens nowhere, sends nothing and has no ledger.
+
+    Parameters
+    ----------
+    config
+        Of the worker.
+    queue
+        Its jobs.
+    """
+    apply_library_settings()
+    return (
+        CheckResult("configuration", Health.GOOD, f"{len(config.routes)} routes"),
+        *_models(config),
+        *_devices(config),
+        _shared_folder(config),
+        _clock(),
+        *(_source(each, config) for each in config.sources if not _is_planned(each)),
+        _queue(queue),
+    )
+
+
+def _is_planned(source: SourceConfig) -> bool:
+    return isinstance(source, PlanSourceConfig)  # its files alone are looked for elsewhere
+
+
+def _shared_folder(config: BridgeConfig) -> CheckResult:
+    """Whether the folder is that of a bridge, and lets this user work in it."""
+    from pacs_bridge.postgres.ticket import identity
+
+    folder = config.data_folder
+    try:
+        identity(folder)
+        IdentityHash.known(folder)
+    except BridgeError as error:
+        return CheckResult("data_folder", Health.BAD, str(error))
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        detail = f"{folder}: cannot be written by user id {os.geteuid()}"
+        return CheckResult("data_folder", Health.BAD, detail)
+    return CheckResult("data_folder", Health.GOOD, f"{folder} is a bridge's, which hands jobs over")
 
 
 def _start(config: BridgeConfig) -> Iterator[CheckResult]:
@@ -122,7 +167,11 @@ def _disk(config: BridgeConfig) -> CheckResult:
         return CheckResult("disk", Health.BAD, f"{folder}: {error.strerror}")
     wanted_gib = config.disk.accept_above_free_gib
     detail = f"{free_gib:.1f} GiB free at {folder}, associations need {wanted_gib:g}"
-    return CheckResult("disk", Health.GOOD if free_gib > wanted_gib else Health.BAD, detail)
+    if free_gib <= wanted_gib:
+        return CheckResult("disk", Health.BAD, detail)
+    if kind := network_disk(there):
+        detail += f"; on a network disk ({kind}), where SQLite asks for one of this machine"
+    return CheckResult("disk", Health.DOUBT if kind else Health.GOOD, detail)
 
 
 def _home(config: BridgeConfig) -> LedgerHome:

@@ -16,6 +16,8 @@ _NETWORK: Final = frozenset(
         *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "fuse.sshfs", "davfs"),
         *("fuse.davfs2", "ceph", "fuse.ceph-fuse", "lustre", "gpfs", "beegfs", "fuse.glusterfs"),
         *("pvfs2", "fuse.juicefs", "gfs2", "ocfs2", "9p", "virtiofs"),
+        *("panfs", "wekafs", "lizardfs", "fuse.mfs", "vboxsf", "prl_fs", "fuse.vmhgfs-fuse"),
+        *("fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.smbnetfs"),
     }
 )
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")

@@ -16,20 +16,32 @@ if TYPE_CHECKING:
     from pacs_bridge.ledger.ledger import Ledger
 
 
-@contextmanager
-def opened_ledger(config: BridgeConfig, config_path: Path) -> Iterator[Ledger]:
-    """The ledger, for the body; looking at it makes none: the call is wrong where there is none."""
+def has_ledger(config: BridgeConfig) -> bool:
+    """Whether a service has run here.
+
+    Raises
+    ------
+    PermanentError
+        ``data-folder-denied`` if this user may not look.
+    """
     from inference.reasons import Reason
     from pacs_bridge.errors import PermanentError
-    from pacs_bridge.ledger.ledger import Ledger
 
     path = config.ledger_path
     try:
-        is_there = path.exists()
+        return path.exists()
     except PermissionError as error:
         detail = f"{path}, as user id {os.geteuid()}: {error.strerror}"
         raise PermanentError(Reason.DATA_FOLDER_DENIED, detail) from error
-    if not is_there:
+
+
+@contextmanager
+def opened_ledger(config: BridgeConfig, config_path: Path) -> Iterator[Ledger]:
+    """The ledger, for the body; looking at it makes none: the call is wrong where there is none."""
+    from pacs_bridge.ledger.ledger import Ledger
+
+    path = config.ledger_path
+    if not has_ledger(config):
         end_wrong_call(f"{config_path}: no ledger at {path}; the service has not run yet")
     ledger = Ledger.open(path)
     try:

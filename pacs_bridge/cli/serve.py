@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pacs_bridge.cli.configuration import config_option, loaded
+from pacs_bridge.cli.ledger import has_ledger
 from pacs_bridge.cli.outcome import coded_failures, end_wrong_call
 
 if TYPE_CHECKING:
@@ -136,34 +137,41 @@ def work(
     """
     from pacs_bridge.worker_service import run_worker
 
-    if own_ledger and (url or queue_name):
-        end_wrong_call("--own-ledger goes with no queue")
+    if url == "" or (own_ledger and (url, queue_name) != (None, None)):
+        end_wrong_call("--queue: no URL" if url == "" else "--own-ledger goes with no queue")
     config = loaded(config_path)
-    jobs = _job_place(config, "" if own_ledger else url, queue_name)
     with _configuration_faults():
+        jobs = _jobs_here(config) if own_ledger else _job_place(config, url, queue_name)
         run_worker(config, device, lambda: _tell_ready(ready_fd), jobs)
 
 
 def _job_place(
     config: BridgeConfig, url: str | None, queue_name: str | None
 ) -> Callable[[BridgeConfig], JobPlace]:
-    """Where a worker's jobs come from; an empty ``url`` is no queue, None the configured one."""
-    from pacs_bridge.job_place import own_ledger
-
-    if url is None and config.queue is not None:
-        url = config.queue.url
-    if not url:
+    """Where a worker's jobs come from; without a ``url`` as configured."""
+    if url is None and config.queue is None:
         if queue_name is not None:
             end_wrong_call("--queue-name: there is no --queue, and no [queue] is configured")
-        return own_ledger
+        return _jobs_here(config)
     from pacs_bridge.postgres.place import handed_over_jobs
     from pacs_bridge.postgres.server import has_password
 
-    with _configuration_faults():
-        if has_password(url):
-            click.echo("the password is seen by every user of this machine", err=True)
-    configured = "default" if config.queue is None else config.queue.name
-    return partial(handed_over_jobs, url=url, name=queue_name or configured)
+    if url is not None and has_password(url):
+        click.echo("the password is seen by every user of this machine", err=True)
+    of_file = ("", "default") if config.queue is None else (config.queue.url, config.queue.name)
+    return partial(handed_over_jobs, url=url or of_file[0], name=queue_name or of_file[1])
+
+
+def _jobs_here(config: BridgeConfig) -> Callable[[BridgeConfig], JobPlace]:
+    """The jobs of the ledger of this machine; a worker makes none."""
+    from pacs_bridge.job_place import own_ledger
+
+    if not has_ledger(config):
+        end_wrong_call(
+            f"no ledger at {config.ledger_path}: the service has not run here yet;"
+            " a worker for a bridge elsewhere takes --queue URL"
+        )
+    return own_ledger
 
 
 @click.command(hidden=True)

@@ -7,17 +7,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from pynetdicom import AE, evt
 
 from pacs_bridge import network_disk
-from pacs_bridge.checkup import CheckResult, Health, check_up
+from pacs_bridge.checkup import CheckResult, Health, check_up, check_worker
+from pacs_bridge.cli.main import main
 from pacs_bridge.clock import SystemClock
 from pacs_bridge.config.bridge import BridgeConfig
+from pacs_bridge.config.queue import QueueConfig
 from pacs_bridge.ledger.database import Database
 from pacs_bridge.ledger.home import LedgerHome
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.ledger.schema import MIGRATIONS
 from pacs_bridge.machine import Machine
+from pacs_bridge.postgres.ticket import made_identity
 from pacs_bridge.queue import JobRequest
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -200,6 +204,53 @@ def test_what_serve_refuses_is_bad(
     for key in ("data_folder", "listener.port", "control.token_file", "log.file"):
         assert found[key].health is Health.BAD, key
     assert "start" not in found
+
+
+def test_a_network_disk_is_doubted(
+    make_config: Callable[..., BridgeConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert results(make_config())["disk"].health is Health.GOOD
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("22 1 0:40 / / rw - nfs4 filer:/ rw\n")
+    monkeypatch.setattr(network_disk, "_MOUNTS", mounts)
+    found = results(make_config())["disk"]
+    assert (found.health, "nfs4" in found.detail) == (Health.DOUBT, True)
+
+
+def test_a_worker_elsewhere_needs_the_bridges_folder_and_queue_and_no_port(
+    make_config: Callable[..., BridgeConfig], ram_folder: Path
+) -> None:
+    queue = QueueConfig(url="postgresql://127.0.0.1:1/x")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = make_config(listener=_listener(taken.getsockname()[1]))
+        before = files(ram_folder)
+        found = {each.subject: each for each in check_worker(config, queue)}
+        assert files(ram_folder) == before
+    assert found["queue default"].health is Health.BAD
+    assert (found["data_folder"].health, "mounted" in found["data_folder"].detail) == (
+        Health.BAD,
+        True,
+    )
+    assert not {"listener.port", "destination archive", "ledger", "disk"} & set(found)
+
+    config.data_folder.mkdir()
+    made_identity(config.data_folder)
+    found = {each.subject: each for each in check_worker(config, queue)}
+    assert found["data_folder"].health is Health.GOOD
+    assert [path.name for path in config.data_folder.iterdir()] == ["queue.id"]
+
+
+def test_the_call_says_which_kind_of_machine_it_is(
+    make_config: Callable[..., BridgeConfig], ram_folder: Path
+) -> None:
+    make_config()
+    call = ["doctor", "--config", str(ram_folder / "bridge.toml")]
+    elsewhere = CliRunner().invoke(
+        main, [*call, "--queue", "postgresql://127.0.0.1:1/x", "--queue-name", "site"]
+    )
+    assert (elsewhere.exit_code, "queue site" in elsewhere.output) == (1, True)
+    assert "destination archive" not in elsewhere.output
+    assert CliRunner().invoke(main, [*call, "--queue-name", "site"]).exit_code == 2
 
 
 def _listener(port: int) -> str:

@@ -40,6 +40,8 @@ def start(
         routes='[{ name = "all", model = "tiny", destinations = ["archive"] }]',
     )
 
+    Ledger.open(ram_folder / "data" / "ledger.sqlite").close()  # the service has run here
+
     def make(reason: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-c", SCRIPT, str(ram_folder / "bridge.toml"), reason],
