@@ -6,6 +6,7 @@ changes and sends, one that looks after the bridge's process.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import traceback
@@ -148,11 +149,14 @@ class PluginService:
                 has_begun = True
             has_more = working.follower.follow()
 
+        looked_s = -math.inf
         while not self._leave.is_set():
             self._guarded(step)
-            if has_begun:  # also where the log cannot be read: what is known can be sent
+            # Also where the log cannot be read, or is long: what is known of it can be sent.
+            if has_begun and (not has_more or time.monotonic() - looked_s >= _BUSY_S):
                 self._guarded(working.carrier.look)
-            if has_more:  # a long log: what was found in it is sent while it is read
+                looked_s = time.monotonic()
+            if has_more:
                 continue
             due_s = working.carrier.next_due_s()
             idle_s = _IDLE_S if due_s is None else due_s - time.monotonic()

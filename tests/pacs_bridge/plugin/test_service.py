@@ -81,6 +81,31 @@ def test_while_the_log_cannot_be_read_what_is_known_is_sent(
     service.stop()
 
 
+def test_while_a_long_log_is_read_what_was_found_in_it_is_sent(
+    scripted: Any, tmp_path: Path, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.hold(SERIES, ["1.2.840.10008.5.1.4.1.1.2"])
+    scripted.happen("StableSeries", SERIES)
+    for _ in range(300):
+        scripted.happen("NewStudy", "a")
+    NoteBook(tmp_path / "notes").begin_at(0)
+    is_sent = threading.Event()
+    ask = scripted.RestApiGet
+
+    def answer_when_it_is_sent(uri: str) -> bytes:
+        if uri == "/changes?since=200&limit=200":
+            assert is_sent.wait(60)
+        return bytes(ask(uri))
+
+    monkeypatch.setattr(scripted, "RestApiGet", answer_when_it_is_sent)
+    service = _service(scripted, tmp_path)
+    service.start()
+    wait_for(lambda: scripted.posted)
+    assert service.answer("GET", "status", {}).body["position"] == 200
+    is_sent.set()
+    service.stop()
+
+
 def test_damaged_notes_are_told_and_hold_nothing_up(
     scripted: Any, tmp_path: Path, wait_for: Any
 ) -> None:
@@ -91,7 +116,7 @@ def test_damaged_notes_are_told_and_hold_nothing_up(
     (warning,) = service.answer("GET", "status", {}).body["warnings"]
     assert "notes are damaged" in warning
     assert warning in "".join(scripted.lines)
-    wait_for(lambda: NoteBook(tmp_path / "notes").place is not None)
+    wait_for(lambda: service.answer("GET", "status", {}).body["position"] is not None)
     scripted.happen("StableSeries", SERIES)
     service.series_is_stable()
     wait_for(lambda: scripted.posted)
