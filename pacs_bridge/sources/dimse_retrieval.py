@@ -8,7 +8,6 @@ series once more.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 from pydicom.dataset import Dataset
@@ -79,18 +78,18 @@ class DimseRetrieval:
         is_small_part = len(missing) < min(len(self._expected), _MOST_IMAGES + 1)
         if not self._gives_images or not is_small_part:
             return False
-        self._gives_images = False  # unless it turns out that it does
-        for number in itertools.count():
-            images = missing[number * _IMAGES_A_REQUEST : (number + 1) * _IMAGES_A_REQUEST]
-            if not images:
-                break
+        for first in range(0, len(missing), _IMAGES_A_REQUEST):
+            images = missing[first : first + _IMAGES_A_REQUEST]
             try:
                 self._told = self._request(self._identifier("IMAGE", images))
             except BridgeError as error:
                 if error.reason is Reason.SOURCE_REFUSED and not isinstance(error, TransientError):
                     return False
                 raise
-            if not self._told.has_any:  # it knows no such level, or no lists
+            finally:
+                self._gives_images = bool(self._series.sop_instance_uids & set(images))
+            # it knows no such level, or no lists, and need not say how many it has sent
+            if not (self._gives_images or self._told.has_any):
                 return False
         self._gives_images = True
         return True

@@ -28,6 +28,7 @@ from pacs_bridge.sources.brief_retry import BriefRetry
 from pacs_bridge.sources.dimse_archive import DimseArchive
 from pacs_bridge.sources.port_turn import PortTurn
 from pacs_bridge.sources.remote_archive import SeriesQuery
+from pacs_bridge.sources.sub_operations import SubOperations
 
 #: The library's SCP leaves sockets open that were refused or cut; ours are looked at elsewhere.
 pytestmark = [
@@ -317,6 +318,27 @@ def test_an_archive_that_gives_no_images_by_their_uids_is_not_asked_for_them_aga
     assert _error(fetch).reason is Reason.SOURCE_INCOMPLETE
 
     assert len(flaky.requests) == 2 + 4  # three attempts, and one for an image
+
+
+def test_an_archive_that_breaks_off_among_images_is_asked_for_the_rest_of_them(
+    flaky: Flaky, fetch: Callable[..., Any], original: Any
+) -> None:
+    flaky.cut_after = [1, 3]
+    original.assert_is(fetch())
+
+    asked = [each for each in flaky.requests if each.startswith("C-GET")]
+    assert asked[0] == "C-GET"
+    assert all(" of " in each for each in asked[1:])
+
+
+def test_an_archive_that_does_not_tell_how_many_it_has_sent_gives_images_all_the_same(
+    flaky: Flaky, fetch: Callable[..., Any], original: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SubOperations, "of", classmethod(lambda told, _status: told()))
+    flaky.forgets = [2]
+    original.assert_is(fetch())
+
+    assert flaky.sent == 6
 
 
 def test_more_images_than_fit_a_request_are_asked_for_in_several(
