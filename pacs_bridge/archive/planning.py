@@ -11,19 +11,18 @@ from typing import Any, Final
 from dicom_seg.read.examination import SeriesRules
 from inference.reasons import Reason
 from pacs_bridge.archive.hidden_patient import run_key
-from pacs_bridge.archive.listing import below
-from pacs_bridge.archive.manifest import Manifest, read_manifest
-from pacs_bridge.archive.plan_file import FILES, PlanFile
+from pacs_bridge.archive.manifest import read_manifest
+from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.planner import Planner, PlanProgress, PlanTally
 from pacs_bridge.archive.pool import header_readers
 from pacs_bridge.archive.reading import UNREAD_NS
-from pacs_bridge.archive.remote_plan import RemotePlan, missing
+from pacs_bridge.archive.remote_plan import RemotePlan
+from pacs_bridge.archive.selection import note_listed, select
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.identity_hash import KEY_NAME, IdentityHash
 from pacs_bridge.sources.remote_archive import RemoteArchive, SeriesQuery
 
 _IS_COMPLETE: Final = "is_complete"
-_LISTED_PATHS: Final = "listed_paths"
 _KEY_MARK: Final = "key_mark"
 _MIN_SLICES: Final = "min_slices"  #: that was asked for, whatever a configuration says
 
@@ -104,7 +103,7 @@ def make_plan(
         _follow_rules(plan, rules)
         listed = manifest.series if manifest else {}
         if inputs.remote is None and manifest is not None:
-            _note_listed(plan, manifest)
+            note_listed(plan, listed, [_plain(path) for path in manifest.paths])
         tally = PlanTally()
         remote_count = 0
         if (remote := inputs.remote) is not None:
@@ -121,7 +120,7 @@ def make_plan(
         tally.series_examined += remote_count
         if manifest is not None:
             tally.unread_lines = len(manifest.problems)
-        _select(plan)
+        select(plan)
         plan.set(_IS_COMPLETE, True)
         return tally
     finally:
@@ -251,47 +250,3 @@ def _identity_hash(plan: PlanFile, run_folder: Path) -> IdentityHash:
         )
     plan.set(_KEY_MARK, mark)
     return hide
-
-
-def _note_listed(plan: PlanFile, manifest: Manifest) -> None:
-    """Another list takes the place of the last one; series that it left out are examined anew."""
-    listed = manifest.series
-    plan.set(_LISTED_PATHS, [os.fsdecode(_plain(path)) for path in manifest.paths])
-    with plan.write() as connection:
-        connection.execute("DELETE FROM listed")
-        connection.executemany("INSERT INTO listed VALUES (?, ?)", list(listed.items()))
-        connection.execute(
-            "INSERT OR IGNORE INTO unexamined SELECT series FROM series WHERE source = ?"
-            " AND plan_reason = ?",
-            (FILES, Reason.NOT_SELECTED),
-        )
-
-
-def _select(plan: PlanFile) -> None:
-    """Of what lies in the folders only what is listed runs; what lies nowhere is coded."""
-    paths = [os.fsencode(text) for text in plan.setting(_LISTED_PATHS) or ()]
-    with plan.write() as connection:
-        if not (paths or connection.execute("SELECT 1 FROM listed LIMIT 1").fetchone()):
-            return
-        connection.execute("CREATE TEMP TABLE IF NOT EXISTS wanted (series TEXT PRIMARY KEY)")
-        connection.execute("DELETE FROM temp.wanted")
-        connection.execute("INSERT INTO temp.wanted SELECT series FROM listed")
-        for path in paths:
-            folder, name = os.path.split(path)
-            connection.execute(
-                "INSERT OR IGNORE INTO temp.wanted SELECT DISTINCT p.series FROM folders d"
-                " JOIN files f ON f.folder = d.id JOIN parts p ON p.id = f.part"
-                " WHERE d.path = ? OR (d.path >= ? AND d.path < ?)"
-                " UNION SELECT p.series FROM folders d JOIN files f ON f.folder = d.id"
-                " JOIN parts p ON p.id = f.part WHERE d.path = ? AND f.name = ?",
-                (path, *below(path), folder, name),
-            )
-        connection.execute(
-            "UPDATE series SET plan_reason = ?, plan_detail = 'not listed' WHERE source = ?"
-            " AND plan_reason IS NULL AND series NOT IN (SELECT series FROM temp.wanted)",
-            (Reason.NOT_SELECTED, FILES),
-        )
-        absent = connection.execute(
-            "SELECT * FROM listed WHERE series NOT IN (SELECT series FROM series)"
-        ).fetchall()
-    missing(plan, FILES, {row[0]: row[1] for row in absent})

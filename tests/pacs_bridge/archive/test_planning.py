@@ -107,7 +107,8 @@ def test_a_path_of_a_list_that_is_not_there_is_counted_and_found_when_it_comes(
 ):
     tree.add("run", "a")
     listed = "path\narchive/a\narchive/later\n"
-    assert planned(manifest=listed) == {"run": 1}
+    for _ in range(2):
+        assert planned(manifest=listed) == {"run": 1, "source-missing": 1}
     plan = PlanFile(ram_folder / "run")
     with plan.read() as connection:
         rows = connection.execute("SELECT detail FROM folders WHERE reason IS NOT NULL").fetchall()
@@ -288,3 +289,21 @@ def test_limits_stay_those_of_the_last_call_where_none_are_given(tree, ram_folde
     assert planned(SeriesRules(max_gap_mm=4.0)) == SeriesRules(min_slices=20, max_gap_mm=4.0)
     assert planned(min_slices=11) == SeriesRules(min_slices=11, max_gap_mm=4.0)
     assert planned(SeriesRules()) == SeriesRules(min_slices=11)
+
+
+def test_a_listed_file_that_is_gone_from_a_folder_that_is_there_is_counted(tree, planned):
+    tree.add("run", "a")
+    here = sorted((tree.root / "a").iterdir())[0].name
+    listed = f"path\narchive/a/{here}\narchive/a/gone\n"
+    assert planned(manifest=listed) == {"too-few-slices": 1, "source-missing": 1}
+    assert planned(manifest=f"path\narchive/a/{here}\n") == {"too-few-slices": 1}
+
+
+def test_a_series_that_a_list_names_in_another_study_than_its_files_does_not_run(tree, planned):
+    tree.add("run", "a")
+    tree.add("run", "b")
+    study = uid(2).replace(".498.1.", ".498.2.")
+    wanted = "SeriesInstanceUID,StudyInstanceUID\n"
+    listed = f"{wanted}{uid(1)},1.2.3\n{uid(2)},{study}\n"
+    assert planned(tree.root, manifest=listed) == {"run": 1, "source-missing": 1}
+    assert planned(manifest=f"{wanted}{uid(1)},\n{uid(2)},{study}\n") == {"run": 2}
