@@ -29,14 +29,13 @@ from pacs_bridge.log import Log
 from pacs_bridge.postgres.handed_over import Handed, HandedOver, Settled
 from pacs_bridge.postgres.payload import job_payload, request_key
 from pacs_bridge.postgres.room import Room
+from pacs_bridge.postgres.takers import Takers
 from pacs_bridge.postgres.ticket import TicketBook
 from pacs_bridge.queue import (
     DISPATCHER,
     SPOOL,
     JobClaim,
-    JobKind,
     JobOutcome,
-    JobRequest,
     LeaseLostError,
     State,
 )
@@ -44,7 +43,6 @@ from pacs_bridge.retry_policy import RetryPolicy
 from pacs_bridge.worker_job import discard_but
 
 _MOST_AT_ONCE = 100
-_LOOK_S = 1.0  #: from one look for workers to the next
 _NO_TICKETS_S = 30.0  #: until the next try where none could be written
 _PAST_S = 1.0  #: until the next look past jobs that have no room, if one found others
 _NOTHING_PAST_S = 10.0  #: if it found none
@@ -98,9 +96,7 @@ class Dispatcher:
         self._held: dict[int, JobClaim] = {}
         self._is_known = False  #: whether ledger and queue were compared since the last trouble
         self._is_ours: bool | None = None  #: whether nobody else dispatches, when last asked
-        self._leaves: tuple[frozenset[str], ...] = ()  #: kinds, by each worker that is there
-        self._kinds: dict[JobKind, str] = {}  #: as workers tell them apart
-        self._looked_s = float("-inf")
+        self._takers = Takers(handed, rules.has_local_workers, steady_s)
         self._kept_s = float("-inf")
         self._prolonged_s = float("-inf")
         self._compared_s = float("-inf")
@@ -120,7 +116,10 @@ class Dispatcher:
             if not self._has_turn():
                 return False
             self._keep()
-            self._look_who_is_there()
+            if self._takers.look():
+                would_take = self._takers.would_take
+                held = self._held.values()
+                self._take_back([each for each in held if not would_take(each.request)])
             if not self._is_known or self._is_due(self._compared_s, self._rules.lease_s):
                 self._compare()
             collected = self._collect()
@@ -218,27 +217,6 @@ class Dispatcher:
         self._handed.free_stalled()
         self._kept_s = self._steady_s()
 
-    def _look_who_is_there(self) -> None:
-        """See who works elsewhere, now and then; local workers have what none of them would."""
-        if not self._is_due(self._looked_s, _LOOK_S):
-            return
-        self._leaves = self._handed.leaves()
-        self._looked_s = self._steady_s()
-        self._take_back([each for each in self._held.values() if not self._has_taker(each.request)])
-
-    def _has_taker(self, request: JobRequest) -> bool:
-        """Whether a job may be left to workers elsewhere: one would take it, or no other could."""
-        if not self._rules.has_local_workers:
-            return True
-        if any(not leaves for leaves in self._leaves):
-            return True
-        try:
-            kind = self._kinds.get(request.kind) or self._handed.kind(request)
-        except PermanentError:  # nobody's; it is said when it is handed over
-            return True
-        self._kinds[request.kind] = kind
-        return any(kind not in leaves for leaves in self._leaves)
-
     def _collect(self) -> bool:
         """Write outcomes into the ledger, and only then take them out of the queue."""
         settled = self._handed.settled(_MOST_AT_ONCE)
@@ -332,13 +310,11 @@ class Dispatcher:
 
     def _hand_over(self) -> bool:
         """Claim what there is room for; each kind of jobs, and a more urgent one, has its own."""
-        if self._steady_s() < self._no_tickets_until_s:
-            return False
-        if self._rules.has_local_workers and not self._leaves:
+        if self._steady_s() < self._no_tickets_until_s or self._takers.are_none():
             return False
         waiting = (self._held.get(job_id) for job_id in self._handed.waiting())
         known = (each.request for each in waiting if each)
-        room = Room(self._rules.waiting_jobs, known, self._has_taker)
+        room = Room(self._rules.waiting_jobs, known, self._takers.would_take)
         self.keep_leases()  # what ran out would be taken for a dead worker's
         most = _MOST_AT_ONCE if self._no_tickets_until_s == float("-inf") else 1
         jobs, lease_s = self._ledger.jobs, self._rules.lease_s
@@ -352,19 +328,13 @@ class Dispatcher:
 
         Looked for now and then: all jobs in front of it are passed by.
         """
-        claims: list[JobClaim] = []
         if self._steady_s() < self._look_past_s:
             return ()
-        while not claims and (full := room.full()):
-            found = self._ledger.jobs.due_besides(full, _MOST_AT_ONCE)
-            if not found:
-                break
-            for job_id, request in found:
-                if room.take(request):
-                    claim = self._ledger.jobs.claim_this(job_id, DISPATCHER, self._rules.lease_s)
-                    claims += [] if claim is None else [claim]
-        self._look_past_s = self._steady_s() + (_PAST_S if claims else _NOTHING_PAST_S)
-        return tuple(claims)
+        jobs, lease_s = self._ledger.jobs, self._rules.lease_s
+        found = room.taken_past(lambda full: jobs.due_besides(full, _MOST_AT_ONCE))
+        claims = (jobs.claim_this(job_id, DISPATCHER, lease_s) for job_id in found)
+        self._look_past_s = self._steady_s() + (_PAST_S if found else _NOTHING_PAST_S)
+        return tuple(claim for claim in claims if claim is not None)
 
     def _put(self, claims: Sequence[JobClaim]) -> None:
         """Tickets and jobs; one that cannot be handed over waits in the ledger, or is dead."""

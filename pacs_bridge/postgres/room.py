@@ -8,11 +8,15 @@ worker elsewhere does, such a kind has no room at all.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from pacs_bridge.queue import JobKind, JobRequest, Priority
 
 _BY_URGENCY = tuple(Priority)
+
+#: Jobs of a kind at one urgency, for which there is no more room.
+Closed: TypeAlias = tuple[JobKind, Priority]
 
 
 class Room:
@@ -48,8 +52,24 @@ class Room:
         self._waiting[request.kind, request.priority] += 1
         return True
 
-    def full(self) -> tuple[tuple[JobKind, Priority], ...]:
-        """Kinds for which there is no more room at this urgency."""
+    def taken_past(
+        self, besides: Callable[[Sequence[Closed]], Sequence[tuple[int, JobRequest]]]
+    ) -> tuple[int, ...]:
+        """Count jobs in that wait behind those for which there is no room; gives their ids.
+
+        Parameters
+        ----------
+        besides
+            Gives the first jobs that are of none of these kinds at these urgencies.
+        """
+        while full := self._full():
+            if not (found := besides(full)):
+                break
+            if taken := tuple(job_id for job_id, request in found if self.take(request)):
+                return taken
+        return ()
+
+    def _full(self) -> tuple[Closed, ...]:
         kinds = {kind for kind, _ in self._waiting} | self._closed
         return tuple(
             (kind, urgency)

@@ -1,0 +1,66 @@
+"""Who elsewhere would take a job: a bridge with workers of its own gives them what nobody would.
+
+A process elsewhere that is there and takes no job of a kind, for it would do them otherwise than
+the bridge means them, is nobody to hand such jobs over to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pacs_bridge.errors import PermanentError
+from pacs_bridge.postgres.handed_over import HandedOver
+from pacs_bridge.queue import JobKind, JobRequest
+
+_LOOK_S = 1.0  #: from one look to the next
+
+
+class Takers:
+    """The workers of a queue, as far as jobs may be left to them. For one thread.
+
+    Parameters
+    ----------
+    handed
+        The bridge's side of the queue.
+    has_others
+        Whether the bridge has workers of its own; if not, those elsewhere may have everything.
+    steady_s
+        Seconds that never step.
+    """
+
+    def __init__(self, handed: HandedOver, has_others: bool, steady_s: Callable[[], float]) -> None:
+        self._handed = handed
+        self._has_others = has_others
+        self._steady_s = steady_s
+        self._looked_s = float("-inf")
+        self._leaves: tuple[frozenset[str], ...] = ()  #: kinds, by each worker that is there
+        self._kinds: dict[JobKind, str] = {}  #: as workers tell them apart
+
+    def look(self) -> bool:
+        """See who is there, now and then; whether it did.
+
+        Raises
+        ------
+        TransientError
+            If the queue cannot be used now.
+        """
+        if self._steady_s() - self._looked_s < _LOOK_S:
+            return False
+        self._leaves = self._handed.leaves()
+        self._looked_s = self._steady_s()
+        return True
+
+    def are_none(self) -> bool:
+        """Whether nothing may be left to workers elsewhere."""
+        return self._has_others and not self._leaves
+
+    def would_take(self, request: JobRequest) -> bool:
+        """Whether a job may be left to workers elsewhere: one would take it, or no other could."""
+        if not self._has_others or any(not leaves for leaves in self._leaves):
+            return True
+        try:
+            kind = self._kinds.get(request.kind) or self._handed.kind(request)
+        except PermanentError:  # nobody's; it is said when it is handed over
+            return True
+        self._kinds[request.kind] = kind
+        return any(kind not in leaves for leaves in self._leaves)
