@@ -184,22 +184,41 @@ class WarmSegmenters:
         self._device = device
         self._precision = precision
         self._lock = threading.Lock()
-        self._warm: tuple[str, PostprocessingConfig, Segmenter] | None = None
+        self._warm: tuple[tuple[str, PostprocessingConfig, tuple[str, ...]], Segmenter] | None = (
+            None
+        )
 
-    def get(self, model: str, cleanup: PostprocessingConfig | None = None) -> Segmenter:
-        """The segmenter of a model with a route's postprocessing. Raises as ``open_segmenter``."""
+    def get(
+        self,
+        model: str,
+        cleanup: PostprocessingConfig | None = None,
+        structures: tuple[str, ...] = (),
+    ) -> Segmenter:
+        """The segmenter of a model as a route has it. Raises as ``open_segmenter``.
+
+        Parameters
+        ----------
+        model
+            Its name.
+        cleanup
+            Postprocessing of the route; None: none.
+        structures
+            Names of those that are wanted; empty: all.
+        """
         wanted = cleanup or PostprocessingConfig()
+        asked = (model, wanted, structures)
         with self._lock:
-            if self._warm is None or self._warm[:2] != (model, wanted):
+            if self._warm is None or self._warm[0] != asked:
                 self._warm = None  # two models at once may be one too many for the memory
                 choice = SegmenterChoice(
                     self._device,
                     postprocessing=postprocessing_spec(wanted),
                     precision=self._precision,
+                    structures=structures,
                     smooth_borders=wanted.smooth_borders,
                 )
-                self._warm = (model, wanted, open_segmenter(model, self._stores, choice))
-            return self._warm[2]
+                self._warm = (asked, open_segmenter(model, self._stores, choice))
+            return self._warm[1]
 
     def device_computes(self) -> bool:
         """Whether the device is still of use to this process."""

@@ -322,7 +322,9 @@ class Worker:
         """The model of a job, which was whole when this process started."""
         route = self._config.route(route_name)
         try:
-            return self._segmenters.get(model, route.postprocessing if route else None)
+            if route is None:
+                return self._segmenters.get(model)
+            return self._segmenters.get(model, route.postprocessing, route.structures)
         except ModelError as error:
             if error.reason in COUNTED:
                 raise

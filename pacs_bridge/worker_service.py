@@ -95,7 +95,7 @@ def run_worker(
 def _shortage(segmenters: WarmSegmenters, route: RouteConfig) -> tuple[Reason, str] | None:
     """Load the model of a route; what that failed for, if it need not do so another time."""
     try:
-        segmenters.get(route.model, route.postprocessing)
+        segmenters.get(route.model, route.postprocessing, route.structures)
     except ModelError as error:
         is_short = error.reason in (Reason.OOM_CPU, Reason.OOM_GPU)
         if not is_short and (error.reason not in COUNTED or segmenters.device_computes()):

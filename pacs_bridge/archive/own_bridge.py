@@ -30,6 +30,7 @@ class OwnWork:
     max_attempts: int | None = None  #: the same
     results: ResultsConfig | None = None  #: None: the usual texts
     postprocessing: PostprocessingConfig | None = None  #: None: none
+    structures: tuple[str, ...] = ()  #: that are wanted; empty: all
 
 
 def own_config(run_folder: Path, work: OwnWork, rules: SeriesRules) -> BridgeConfig:
@@ -70,6 +71,7 @@ def own_config(run_folder: Path, work: OwnWork, rules: SeriesRules) -> BridgeCon
         "routes": [
             {"name": ROUTE, "model": work.model, "destinations": [_OUT]}
             | {"postprocessing": postprocessing.model_dump(mode="json")}
+            | {"structures": list(work.structures)}
         ],
     }
     if work.job_timeout_s is not None:

@@ -47,6 +47,11 @@ def recipe_of(config: BridgeConfig, route: RouteConfig, stores: Sequence[ModelSt
     manifest = locate(route.model, stores).manifest(route.model)
     settings = _settings(config, route)
     facts = {"manifest": json.loads(manifest.to_json()), **settings}
+    if route.structures:
+        from pacs_bridge.models import coarse_model  # with torch, which planning does without
+
+        coarse = coarse_model(manifest, stores)
+        facts["coarse"] = coarse and locate(coarse, stores).manifest(coarse).weights_sha256
     lasting = {name: fact for name, fact in facts.items() if name != _LIMITS}
     return Recipe(
         model=route.model,
@@ -73,13 +78,16 @@ def _settings(config: BridgeConfig, route: RouteConfig) -> dict[str, object]:
             for kind in destination.kinds
         }
     )
-    return {
+    settings: dict[str, object] = {
         "postprocessing": route.postprocessing.model_dump(mode="json"),
         "precision": config.workers.precision,
         _LIMITS: asdict(config.series.rules()),
         "kinds": kinds,
         "texts": config.results.model_dump(mode="json"),
     }
+    if route.structures:  # where all are wanted the digest is what it was without this key
+        settings["structures"] = route.structures
+    return settings
 
 
 def _digest(facts: dict[str, object]) -> str:

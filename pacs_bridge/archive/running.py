@@ -159,7 +159,8 @@ def warm_segmenters(config: BridgeConfig, recipe: Recipe) -> WarmSegmenters:
     asked = config.workers.precision
     precision = None if asked == "auto" else Precision(asked)
     segmenters = WarmSegmenters(stores, config.workers.devices[0], precision)
-    loaded = segmenters.get(recipe.model, config.routes[0].postprocessing).identity
+    route = config.routes[0]
+    loaded = segmenters.get(recipe.model, route.postprocessing, route.structures).identity
     if loaded.digest != recipe.model_digest:
         raise TransientError(
             Reason.WRONG_RECIPE,

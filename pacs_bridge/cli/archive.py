@@ -28,6 +28,7 @@ from pacs_bridge.cli.model_options import (
     model_option,
     models_option,
     precision_option,
+    structures_option,
 )
 from pacs_bridge.cli.outcome import FAILED, coded_failures, end_wrong_call, refuse_given
 
@@ -183,6 +184,7 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
 @kind_option
 @device_option
 @precision_option
+@structures_option
 @click.option("--between", metavar="HH:MM-HH:MM", help="Begin series at these local hours only.")
 @click.option("--rate", metavar="N/h", help="Begin no more than so many; also N/min, N/d.")
 @click.option(

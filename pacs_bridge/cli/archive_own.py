@@ -13,6 +13,7 @@ import click
 from inference.reasons import Reason
 from pacs_bridge.cli.archive_work import opened, refresh, remote_names, route_of
 from pacs_bridge.cli.configuration import loaded
+from pacs_bridge.cli.model_options import asked_structures
 from pacs_bridge.cli.outcome import DONE, coded_failures, end_failed, end_wrong_call
 
 if TYPE_CHECKING:
@@ -164,7 +165,10 @@ def _checked(call: OwnCall) -> tuple[BridgeConfig, Recipe]:
             end_wrong_call("--out: what was planned lies in it: name another folder")
         kinds = tuple(dict.fromkeys(options["kinds"])) or _kinds(site, route)
         device, precision = options["device"], options["precision"]
-        work = OwnWork(model, models_folder, kinds, device, precision, options["job_timeout_s"])
+        work = OwnWork(
+            *(model, models_folder, kinds, device, precision, options["job_timeout_s"]),
+            structures=asked_structures(options["structures"]),
+        )
         config = own_config(call.run_folder, _as_configured(work, site, route), rules_of(plan))
         _check_disk_of(plan, call.out)
         if (names := remote_names(plan)) and options["config_path"] is None:
@@ -207,6 +211,7 @@ def _as_configured(work: OwnWork, site: BridgeConfig | None, route: RouteConfig 
         max_attempts=workers.max_attempts,
         results=site.results,
         postprocessing=work.postprocessing if route is None else route.postprocessing,
+        structures=work.structures or (() if route is None else route.structures),
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: Options of ``archive run`` that mean nothing to a service.
 _OF_OWN_RUNS: Final = (
     *("model_name", "models_folder", "kinds", "device", "precision", "job_timeout_s"),
+    "structures",
 )
 
 

@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from pacs_bridge.cli.outcome import end_wrong_call
+
 #: ``--model NAME``, as ``model_name``.
 model_option: Final = click.option(
     "--model", "model_name", metavar="NAME", help="One of `pacs-bridge model list`."
@@ -31,6 +33,13 @@ kind_option: Final = click.option(
 device_option: Final = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
+#: ``--structures``, as text for ``asked_structures``.
+structures_option: Final = click.option(
+    "--structures",
+    metavar="NAMES",
+    help="Structures or groups of them, comma between; no other is written, and what is far "
+    "from them is not computed.",
+)
 #: ``--precision``.
 precision_option: Final = click.option(
     "--precision",
@@ -39,3 +48,16 @@ precision_option: Final = click.option(
     show_default=True,
     help="Arithmetic of the network; auto: what the device does fast.",
 )
+
+
+def asked_structures(text: str | None) -> tuple[str, ...]:
+    """Names of the structures of ``--structures``, empty without it; else a wrong call."""
+    from inference.wanted_labels import named_structures
+
+    try:
+        wanted = named_structures((text or "").replace(",", " ").split())
+    except ValueError as error:
+        end_wrong_call(f"--structures: {error}")
+    if text is not None and not wanted:
+        end_wrong_call("--structures: none is named")
+    return wanted

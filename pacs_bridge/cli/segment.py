@@ -12,6 +12,7 @@ import click
 
 from inference.reasons import Reason
 from pacs_bridge.cli.model_options import (
+    asked_structures,
     device_option,
     kind_option,
     model_option,
@@ -155,7 +156,6 @@ def _run(call: SegmentCall) -> SeriesReport:
 
 def _segmenter(call: SegmentCall) -> Segmenter:
     from inference.engine.heap import keep_heap
-    from inference.wanted_labels import named_structures
     from inference.windows import Precision
     from pacs_bridge.models import (
         SegmenterChoice,
@@ -169,12 +169,7 @@ def _segmenter(call: SegmentCall) -> Segmenter:
 
     stores = model_stores(call.models_folder or default_models_folder())
     name = call.model_name or preferred_model(stores)
-    try:
-        wanted = named_structures((call.structures or "").replace(",", " ").split())
-    except ValueError as error:
-        end_wrong_call(f"--structures: {error}")
-    if call.structures is not None and not wanted:
-        end_wrong_call("--structures: none is named")
+    wanted = asked_structures(call.structures)
     if call.smooth_borders and call.parity:
         end_wrong_call("--smooth-borders: --parity has its borders where the published chain has")
     if call.precision == Precision.BF16 and call.parity:

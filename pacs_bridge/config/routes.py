@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from inference.structures import STRUCTURE_BY_NAME
+from inference.wanted_labels import named_structures
 from pacs_bridge.config.section import AETitle, Name, NotEmpty, Pattern, Section
 from pacs_bridge.queue import Priority
 
@@ -83,6 +84,13 @@ class RouteConfig(Section):
     priority: Priority = Priority.ROUTINE
     select: SelectConfig = SelectConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()
+    #: Names of structures or of groups of them: no other is computed or written. Empty: all.
+    structures: tuple[str, ...] = ()
+
+    @field_validator("structures")
+    @classmethod
+    def _wanted_structures_exist(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return named_structures(names)
 
     @field_validator("destinations")
     @classmethod

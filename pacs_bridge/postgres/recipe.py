@@ -60,6 +60,7 @@ class Recipes:
         kinds = {kind for each in destinations if each is not None for kind in each.kinds}
         said = {
             "postprocessing": route and route.postprocessing.model_dump(mode="json"),
+            "structures": route and route.structures,
             "kinds": sorted(kinds),
             "series": config.series.model_dump(mode="json"),
             "results": config.results.model_dump(mode="json"),

@@ -281,6 +281,13 @@ postprocessing = { largest_component = ["liver", "gills"] }
     assert len(found) == 16
 
 
+def test_structures_of_a_route_may_be_named_by_their_groups_and_must_exist(load, faults):
+    text = MINIMAL + 'structures = ["kidneys", "liver"]\n'
+    assert load(text).routes[0].structures == ("kidney_right", "kidney_left", "liver")
+    found = faults(MINIMAL + 'structures = ["elbow"]\n')
+    assert "no such structure: 'elbow'" in found["routes[0].structures"]
+
+
 @pytest.mark.parametrize(
     "title", ["", "   ", "SEVENTEEN_LETTERS", "NEW\\nLINE", "TAB\\tTITLE", "ÜBERWACHUNG"]
 )

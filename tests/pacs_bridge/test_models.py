@@ -51,6 +51,9 @@ def test_a_model_is_kept_warm_until_another_one_is_asked_for(tiny_models: Path) 
     smooth = segmenters.get("tiny", PostprocessingConfig(smooth_borders=True))
     added = set(smooth.identity.parameters) - set(first.identity.parameters)
     assert added == {("borders", "smooth")}
+    some = segmenters.get("tiny", None, ("liver", "spleen"))
+    added = set(some.identity.parameters) - set(first.identity.parameters)
+    assert ("structures", "liver spleen") in added
 
 
 def test_threads_that_ask_for_different_models_have_one_loaded_at_a_time(

@@ -78,7 +78,7 @@ class Models:
         self.segmenter = segmenter
         self.is_device_sound = True
 
-    def get(self, model: str, cleanup: object = None) -> Segmenter:
+    def get(self, *_: object) -> Segmenter:
         return self.segmenter
 
     def device_computes(self) -> bool:

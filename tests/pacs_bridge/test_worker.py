@@ -43,7 +43,7 @@ class OneSegmenter:
         self.store_error: ModelError | None = None
         self.is_device_sound = True
 
-    def get(self, model: str, cleanup: object = None):
+    def get(self, *_: object):
         if self.store_error is not None:
             raise self.store_error
         return self.segmenter

@@ -38,7 +38,7 @@ class BrightSegmenters:
     def __init__(self, inferences: Path) -> None:
         self._inferences = inferences
 
-    def get(self, _model: str, _cleanup: object = None) -> BrightSegmenters:
+    def get(self, *_: object) -> BrightSegmenters:
         return self
 
     def device_computes(self) -> bool:

@@ -52,6 +52,7 @@ def planned(call, tree):
         ("--device", "cuda:9"),
         ("--precision", "fp32"),
         ("--job-timeout", "5"),
+        ("--structures", "liver"),
     ],
 )
 def test_an_option_that_a_service_would_not_follow_is_a_wrong_call(
@@ -86,6 +87,12 @@ def test_a_query_without_an_archive_to_ask_is_a_wrong_call(call, tree, ram_folde
     status, said = call("plan", "--run", "run", tree.root, "--quiet", *words)
     assert (status, words[0] in said) == (2, True)
     assert not (ram_folder / "run").exists()
+
+
+def test_structures_that_there_are_not_are_a_wrong_call(call, planned, tiny_models):
+    words = ("--out", "out", "--models", tiny_models, "--model", "tiny", "--structures")
+    assert call("run", "--run", "run", "--quiet", *words, "elbow")[0] == 2
+    assert call("run", "--run", "run", "--quiet", *words, ",")[0] == 2
 
 
 def test_a_title_without_a_page_and_a_route_without_a_configuration_are_wrong_calls(call, planned):
@@ -135,7 +142,7 @@ def test_a_run_of_its_own_is_as_the_configuration_has_it_and_other_limits_make_n
         destinations='[{ name = "archive", ae_title = "A", host = "h", port = 1,'
         ' kinds = ["labelmap"] }]',
         routes='[{ name = "all", model = "tiny", destinations = ["archive"],'
-        " postprocessing = { smooth_borders = true } }]",
+        ' structures = ["spleen", "ribs"], postprocessing = { smooth_borders = true } }]',
     )
     run = ("run", "--run", "run", "--out", "out", "--config", "bridge.toml", "--route", "all")
     call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
@@ -146,6 +153,7 @@ def test_a_run_of_its_own_is_as_the_configuration_has_it_and_other_limits_make_n
     model = json.loads(path.with_name("report.json").read_text())["model"]
     assert (model["name"], model["parameters"]["precision"]) == ("tiny", "fp32")
     assert "smooth" in json.dumps(model["parameters"])
+    assert set(model["parameters"]["structures"].split()) > {"spleen"}
 
     call("plan", "--run", "run", "--quiet", "--processes", 1, "--min-slices", 11)
     assert call(*run, "--quiet", "--redo-stale")[0] == 0

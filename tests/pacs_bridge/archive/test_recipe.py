@@ -38,6 +38,10 @@ def test_limits_that_only_select_are_no_part_of_what_a_result_rests_on(recipe):
             "routes": '[{ name = "all", model = "synthetic-3mm", destinations = ["archive"],'
             " postprocessing = { smooth_borders = true } }]"
         },
+        {
+            "routes": '[{ name = "all", model = "synthetic-3mm", destinations = ["archive"],'
+            ' structures = ["liver"] }]'
+        },
     ],
 )
 def test_what_changes_a_result_makes_it_stale_and_is_compared_with_a_service(recipe, change):

@@ -38,6 +38,10 @@ def test_the_same_configuration_in_another_place_is_the_same_recipe(recipe_of):
             "routes": '[{ name = "all", model = "tiny", destinations = ["archive"],'
             " postprocessing = { smooth_borders = true } }]"
         },
+        {
+            "routes": '[{ name = "all", model = "tiny", destinations = ["archive"],'
+            ' structures = ["liver"] }]'
+        },
         {"routes": '[{ name = "other", model = "tiny", destinations = ["archive"] }]'},
         {
             "destinations": '[{ name = "archive", ae_title = "A", host = "h", port = 1,'
