@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from dicom_seg.errors import SegmentationError
 from inference.errors import InferenceError, ModelError
@@ -28,6 +28,7 @@ from pacs_bridge.config.routes import RouteConfig
 from pacs_bridge.errors import PermanentError, TransientError, disk_reason
 from pacs_bridge.fitness import Fitness
 from pacs_bridge.job_source import JobSources
+from pacs_bridge.job_turn import OwnTurn, Turn
 from pacs_bridge.late_segmenter import COUNTED, LateSegmenter
 from pacs_bridge.lease import KeptLease
 from pacs_bridge.log import Log
@@ -70,28 +71,6 @@ class _Failure:
     detail: str
     max_attempts: int | None = None  #: if it counts against the job
     wait_s: float = 0.0  #: that was asked for
-
-
-class Turn(Protocol):
-    """When a job may do what."""
-
-    @property
-    def gives_way(self) -> bool:
-        """Whether the job is to be given back, for a more urgent one."""
-        ...
-
-    def enter(self, stage: Stage, check: Callable[[], None]) -> None:
-        """Wait until it may begin a stage; ``check`` may raise to end the wait."""
-        ...
-
-
-class OwnTurn:
-    """The turn of a job that nobody works beside."""
-
-    gives_way = False
-
-    def enter(self, stage: Stage, check: Callable[[], None]) -> None:
-        """See ``Turn.enter``: at once."""
 
 
 class Worker:
