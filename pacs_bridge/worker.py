@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from dicom_seg.errors import SegmentationError
 from inference.errors import InferenceError, ModelError
@@ -44,6 +43,7 @@ from pacs_bridge.queue import (
     State,
 )
 from pacs_bridge.report import SeriesReport
+from pacs_bridge.reporter import Reporter
 from pacs_bridge.series_faults import counted_tries
 from pacs_bridge.stopwatch import Stage
 from pacs_bridge.time_limit import TimeLimit
@@ -51,8 +51,6 @@ from pacs_bridge.trial import Trials, try_segmenter
 from pacs_bridge.worker_job import ClaimedJob
 
 _HEARTBEATS_A_LEASE = 4
-_LEDGER_WAIT_S = 2.0
-_Told = TypeVar("_Told")
 
 
 class BrokenDeviceError(Exception):
@@ -108,6 +106,7 @@ class Worker:
         self._log = log
         self._leave = leave
         self._abandoned = threading.Event()
+        self._reporter = Reporter(log, leave, self._abandoned)
         self._is_device_broken = False
         self._in_hand: dict[int, JobClaim] = {}
         self._fitness = Fitness(log)
@@ -183,7 +182,10 @@ class Worker:
                 self._log.warning("job-lost", job=claim.job_id)
             except _LeavingError:
                 job.discard()
-                self._release(claim)
+                if turn.gives_way:
+                    self._release(claim)  # what passes it waits for no queue
+                else:
+                    self._give_back(claim)
             except TransientError as error:  # the ledger, and no time to wait for it
                 self._log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
             finally:
@@ -250,7 +252,7 @@ class Worker:
 
         def note(state: State) -> None:
             with limit.paused():
-                self._tell(lambda: self._queue.advance(job.claim, state))
+                self._reporter.tell(lambda: self._queue.advance(job.claim, state))
 
         def wait(is_let_in: Callable[[], bool]) -> None:
             with limit.paused():
@@ -280,12 +282,12 @@ class Worker:
         if ending.has_result:
             results = job.results(report)
             findings = tuple(dict.fromkeys(f for stack in report.stacks for f in stack.findings))
-            self._tell(lambda: self._queue.complete(claim, results, findings))
+            self._reporter.tell(lambda: self._queue.complete(claim, results, findings))
             job.discard_others()
             self._fitness.note_result()
             self._log.info("job-complete", job=claim.job_id, results=len(results))
         elif ending.outcome == "skip":
-            self._tell(lambda: self._queue.skip(claim, reason, ending.detail))
+            self._reporter.tell(lambda: self._queue.skip(claim, reason, ending.detail))
             self._log.info("job-skipped", job=claim.job_id, reason=reason)
         else:
             self._park(job, reason, ending.detail)
@@ -320,11 +322,11 @@ class Worker:
         reason, detail = failure.reason, failure.detail
         job.discard()
         if self._is_machine_to_blame(job.claim, reason, at_device):
-            self._release(job.claim)
+            self._give_back(job.claim)
             return
         policy = self._config.workers.retry.policy(failure.max_attempts)
         policy = replace(policy, least_wait_s=failure.wait_s)
-        state = self._tell(lambda: self._queue.retry(job.claim, reason, detail, policy))
+        state = self._reporter.tell(lambda: self._queue.retry(job.claim, reason, detail, policy))
         self._log.warning(
             "job-failed", job=job.claim.job_id, state=state, reason=reason, detail=detail
         )
@@ -350,18 +352,8 @@ class Worker:
         return self._fitness.is_to_blame(claim.job_id, reason, trial) and not self._is_device_broken
 
     def _park(self, job: ClaimedJob, reason: Reason, detail: str) -> None:
-        self._tell(lambda: self._queue.park(job.claim, reason, detail))
+        self._reporter.tell(lambda: self._queue.park(job.claim, reason, detail))
         self._log.error("job-dead", job=job.claim.job_id, reason=reason, detail=detail)
-
-    def _tell(self, tell: Callable[[], _Told]) -> _Told:
-        """Tell the queue; while it cannot be reached the work done is kept, and its lease."""
-        while True:
-            try:
-                return tell()
-            except TransientError as error:
-                self._log.warning("queue-unavailable", reason=error.reason, detail=error.detail)
-                if self._abandoned.is_set() or self._leave.wait(_LEDGER_WAIT_S):
-                    raise
 
     def _time_is_up(self, claim: JobClaim) -> None:
         """End a job before its process ends, and give back those that are not to blame."""
@@ -376,8 +368,16 @@ class Worker:
             for each in others:
                 self._release(each)
 
-    def _release(self, claim: JobClaim) -> None:
+    def _give_back(self, claim: JobClaim) -> None:
+        """Give a job back; while that cannot be noted, again: a lease that runs out is a death."""
+        self._release(claim, self._reporter.tell)
+
+    def _release(
+        self,
+        claim: JobClaim,
+        tell: Callable[[Callable[[], None]], None] = lambda release: release(),
+    ) -> None:
         """Give a job back; where that cannot be noted its lease runs out."""
         with suppress(LeaseLostError, TransientError):
-            self._queue.release(claim)
+            tell(lambda: self._queue.release(claim))
             self._log.info("job-released", job=claim.job_id)

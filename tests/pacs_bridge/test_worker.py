@@ -818,7 +818,7 @@ def test_work_that_is_done_outlasts_a_ledger_that_cannot_be_reached(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = received()
-    monkeypatch.setattr("pacs_bridge.worker._LEDGER_WAIT_S", 0.01)
+    monkeypatch.setattr("pacs_bridge.reporter._WAIT_S", 0.01)
     complete, faults = ledger.jobs.complete, 5
 
     def away(*arguments: object) -> None:
@@ -834,6 +834,44 @@ def test_work_that_is_done_outlasts_a_ledger_that_cannot_be_reached(
     assert view is not None
     assert view.state is State.SENDING
     assert models.segmenter.calls == 1
+
+
+@pytest.mark.parametrize("report", ["release", "complete"])
+@pytest.mark.parametrize("is_back", [True, False])
+def test_a_worker_that_leaves_while_the_queue_is_away_reports_if_it_is_back_soon(
+    received: Callable[..., int],
+    worker: Worker,
+    ledger: Ledger,
+    models,
+    leave: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    report: str,
+    is_back: bool,
+) -> None:
+    monkeypatch.setattr("pacs_bridge.reporter._WAIT_S", 0.01)
+    monkeypatch.setattr("pacs_bridge.reporter._LEAVE_WITHIN_S", 60.0 if is_back else 0.1)
+    job = received()
+    tell, faults = getattr(ledger.jobs, report), 0
+    if report == "release":
+        leave.set()
+
+    def away(*arguments: object) -> None:
+        nonlocal faults
+        faults += 1
+        leave.set()
+        if not is_back or faults < 5:
+            raise TransientError(Reason.QUEUE_UNAVAILABLE, "it is stopped")
+        tell(*arguments)
+
+    monkeypatch.setattr(ledger.jobs, report, away)
+    worker.work_one("w")
+
+    view = ledger.view.job(job)
+    assert view is not None
+    told = {"release": State.READY, "complete": State.SENDING}[report]
+    held = {"release": State.CLAIMED, "complete": State.ENCODED}[report]
+    assert view.state is (told if is_back else held)
+    assert (view.attempts == 0) is (report == "release" and is_back)
 
 
 @pytest.mark.parametrize(
