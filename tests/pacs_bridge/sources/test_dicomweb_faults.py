@@ -211,6 +211,20 @@ def test_instances_that_do_not_come_with_their_series_are_fetched_by_name(
     original.assert_is(fetch())
 
 
+def test_a_service_that_lists_much_that_it_has_not_is_asked_for_a_few_of_them_only(
+    service: Any, fetch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pacs_bridge.sources.dicomweb_archive._MOST_NOT_THERE", 3)
+    service.gone = set(list(service.files)[1:])
+    with pytest.raises(TransientError) as error:
+        fetch()
+
+    assert error.value.reason is Reason.SOURCE_INCOMPLETE
+    assert "5 of 6 instances" in error.value.detail
+    asked = [path for _, path, _ in service.requests if "/instances/" in path]
+    assert len(asked) == 3
+
+
 @pytest.mark.parametrize("status", [200, 206])
 def test_a_part_of_a_series_is_never_the_whole(
     service: Any, fetch: Callable[..., Any], status: int
