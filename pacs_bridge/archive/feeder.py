@@ -103,6 +103,7 @@ class Feeder:
         self._patience = Patience()
         self._is_entered = False
         self._fed: set[int] = set()
+        self._first_fences: dict[int, int] = {}
         self._meets_other_recipe = False
 
     def is_window_open(self) -> bool:
@@ -163,8 +164,10 @@ class Feeder:
             return
         recipe = self._order.recipe
         self._book.note_settings(recipe.digest, recipe.settings)
-        if self._book.enter_ledger(self._jobs.ledger_id()) and self._is_own:
+        ledger_id = self._jobs.ledger_id()
+        if self._is_own and self._book.is_of_another_ledger(ledger_id):
             self._jobs.withdraw_all()  # of an earlier time: the plan knows them no more
+        self._book.enter_ledger(ledger_id)
         self._is_entered = True
 
     def _still(self, series: PlannedSeries, standing: JobStanding | None) -> JobStanding | None:
@@ -287,7 +290,7 @@ class Feeder:
             if self._jobs.withdraw(series.series, series.revision or 0):
                 detail = "files or settings have changed" if series.is_to_run else NOT_TO_RUN
                 return SeriesEnding(SeriesState.PLANNED, detail=detail)
-        elif standing.state is State.RETRY and standing.reason is Reason.WRONG_RECIPE:
+        elif self._is_left_for_its_recipe(series.job or 0, standing):
             self._meets_other_recipe = True
         elif self._patience.is_over(series.job or 0, standing):
             reason, revision = standing.reason or Reason.SOURCE_UNREACHABLE, series.revision or 0
@@ -295,6 +298,13 @@ class Feeder:
             if self._jobs.give_up(series.series, revision, reason, detail):
                 return SeriesEnding(SeriesState.FAILED, reason, detail)
         return None
+
+    def _is_left_for_its_recipe(self, job: int, standing: JobStanding) -> bool:
+        """Whether a worker with other settings has left a job since this run began."""
+        if standing.state is not State.RETRY or standing.reason is not Reason.WRONG_RECIPE:
+            return False
+        first = self._first_fences.setdefault(job, standing.fence)
+        return job in self._fed or standing.fence > first
 
 
 def _known(series: PlannedSeries) -> KnownJob:

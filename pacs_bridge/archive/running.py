@@ -213,7 +213,7 @@ def _settled(feeder: Feeder, state: FeedState, log: Log) -> FeedState:
 
 
 def _leave(feeder: Feeder) -> None:
-    with suppress(TransientError):  # the ledger; the next run takes it back
+    with suppress(BridgeError):  # the ledger; the next run takes it back
         feeder.leave()
 
 
@@ -257,9 +257,9 @@ class FedRun:
                 if state.is_over:
                     break
                 leaving.stop.wait(_POLL_S)
-            _leave(feeder)
             run.tick(is_working=True, is_last=True)
         finally:
+            _leave(feeder)
             ledger.close()
             plan.close()
         return state

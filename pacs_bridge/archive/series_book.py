@@ -88,7 +88,8 @@ class SeriesEnding:
 
 #: Detail of a job that ended since the plan does not want its series any more.
 NOT_TO_RUN: Final = "planned again since: it is not to run"
-_LEDGER: Final = "ledger"
+#: A setting of the plan: the ledger in which the jobs are that it knows by their revisions.
+LEDGER: Final = "ledger"
 #: A setting of the plan: digests of settings by digest of the recipe that they are part of.
 RECIPE_SETTINGS: Final = "recipe_settings"
 #: A setting of the plan: digests of what results rest on by digest of the recipe, in the same way.
@@ -199,27 +200,25 @@ class SeriesBook:
         """Series whose job was made and is not over, as far as the plan knows."""
         return self._rows("state = 'waiting' ORDER BY number", "series_waiting")
 
-    def enter_ledger(self, ledger_id: str) -> bool:
+    def is_of_another_ledger(self, ledger_id: str) -> bool:
+        """Whether jobs were made in another ledger than this last time."""
+        return self._plan.setting(LEDGER) not in (None, ledger_id)
+
+    def enter_ledger(self, ledger_id: str) -> None:
         """Note which ledger jobs are made in from now on.
 
-        Returns
-        -------
-        bool
-            Whether it is another one than last time: jobs that were made there are unknown here,
-            and their series planned again.
+        Jobs that were made in another one last time are unknown here: their series are planned
+        again.
         """
-        known = self._plan.setting(_LEDGER)
-        is_another = known not in (None, ledger_id)
-        if is_another:
+        if self.is_of_another_ledger(ledger_id):
             with self._plan.write() as connection:
                 connection.execute(
                     "UPDATE series SET state = 'planned', reason = NULL, job = NULL,"
                     " revision = NULL, detail = 'its ledger is another one'"
                     " WHERE state = 'waiting' OR (state = 'planned' AND revision IS NOT NULL)"
                 )
-        if known != ledger_id:
-            self._plan.set(_LEDGER, ledger_id)
-        return is_another
+        if self._plan.setting(LEDGER) != ledger_id:
+            self._plan.set(LEDGER, ledger_id)
 
     def note_settings(self, recipe: str, settings: str) -> None:
         """Note which settings a recipe stands for: who does the work looks whether it has them."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from inference.reasons import Reason
 from pacs_bridge.archive.plan_file import PLAN_NAME, PlanFile
 from pacs_bridge.archive.recipe import settings_digest
-from pacs_bridge.archive.series_book import RECIPE_SETTINGS
+from pacs_bridge.archive.series_book import LEDGER, RECIPE_SETTINGS
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.errors import TransientError
+from pacs_bridge.ledger.glance import LedgerGlance
 from pacs_bridge.queue import JobRequest
 
 
@@ -27,6 +28,8 @@ class WantedSettings:
     """
 
     def __init__(self, config: BridgeConfig) -> None:
+        self._ledger_path = config.ledger_path
+        self._ledger_id = ""
         self._digests = {route.name: settings_digest(config, route) for route in config.routes}
 
     def check(self, run_folder: Path, request: JobRequest) -> None:
@@ -37,7 +40,7 @@ class WantedSettings:
         TransientError
             ``wrong-recipe`` if it is not; what the plan does not tell is not looked at.
         """
-        wanted = _wanted(run_folder, request)
+        wanted = self._wanted(run_folder, request)
         here = self._digests.get(request.route, "")
         if wanted and here and wanted != here:
             raise TransientError(
@@ -46,18 +49,28 @@ class WantedSettings:
                 " the archive run did: start the service again",
             )
 
+    def _wanted(self, run_folder: Path, request: JobRequest) -> str:
+        if not (run_folder / PLAN_NAME).exists():
+            return ""
+        plan = PlanFile(run_folder)
+        try:
+            ledger_id = plan.setting(LEDGER)
+            if ledger_id is not None and ledger_id != self._own_ledger():
+                return ""  # a revision of the same number is another job there
+            with plan.read() as connection:
+                row = connection.execute(
+                    "SELECT done_recipe FROM series WHERE series = ? AND revision = ?",
+                    (request.series_instance_uid, request.revision),
+                ).fetchone()
+            settings = plan.setting(RECIPE_SETTINGS) or {}
+        finally:
+            plan.close()
+        return "" if row is None else str(settings.get(row["done_recipe"], ""))
 
-def _wanted(run_folder: Path, request: JobRequest) -> str:
-    if not (run_folder / PLAN_NAME).exists():
-        return ""
-    plan = PlanFile(run_folder)
-    try:
-        with plan.read() as connection:
-            row = connection.execute(
-                "SELECT done_recipe FROM series WHERE series = ? AND revision = ?",
-                (request.series_instance_uid, request.revision),
-            ).fetchone()
-        settings = plan.setting(RECIPE_SETTINGS) or {}
-    finally:
-        plan.close()
-    return "" if row is None else str(settings.get(row["done_recipe"], ""))
+    def _own_ledger(self) -> str:
+        """The ledger that the jobs of this process are in."""
+        if not self._ledger_id:
+            with LedgerGlance(self._ledger_path, is_in_use=True).read() as connection:
+                row = connection.execute("SELECT ledger_id FROM machine").fetchone()
+            self._ledger_id = str(row[0])
+        return self._ledger_id

@@ -29,8 +29,10 @@ from pacs_bridge.archive.planned_identities import PlannedIdentities
 from pacs_bridge.archive.recipe import Recipe
 from pacs_bridge.archive.remote_plan import RemotePlan
 from pacs_bridge.archive.results_folder import ResultsFolder
+from pacs_bridge.archive.running import FedRun
 from pacs_bridge.archive.series_book import SeriesBook, SeriesState
 from pacs_bridge.archive.window import Rate, TimeWindow
+from pacs_bridge.archive.work_process import Leaving
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.ledger.archive_jobs import ArchiveJobs
@@ -1097,3 +1099,71 @@ def test_jobs_of_series_that_were_taken_out_of_the_plan_are_taken_back(tree, fee
     states = [view.state for view in fed.ledger.view.jobs()]
     assert sorted(states) == [State.READY, State.SUPERSEDED, State.SUPERSEDED]
     assert fed.outcomes() == {("waiting", ""): 1, ("left-out", "not-selected"): 2}
+
+
+def test_a_job_that_was_left_before_the_service_was_put_right_ends_no_new_run(tree, feeding, clock):
+    tree.add("run", "a")
+    fed = feeding(tree.root)
+    fed.feed(results=False).step()
+    policy = fed.config.workers.retry.policy()
+
+    def leave() -> None:
+        clock.pass_s(1)
+        claim = fed.ledger.jobs.claim("w", 60)
+        fed.ledger.jobs.retry(claim, Reason.WRONG_RECIPE, "", policy)
+
+    leave()
+    feeder = fed.feed(results=False)
+    assert feeder.step().waiting == 1
+    leave()
+    with pytest.raises(PermanentError):
+        feeder.step()
+
+
+def test_a_run_that_is_killed_before_it_has_entered_its_own_ledger_again_makes_nothing_twice(
+    tree, feeding, service, clock, monkeypatch
+):
+    tree.add("run", "a")
+    fed = feeding(tree.root)
+    fed.feed().step()
+    fed_to(service, fed, clock).step()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for place, step in ((ArchiveJobs, "withdraw_all"), (SeriesBook, "enter_ledger")):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, step, killed)
+            with pytest.raises(KeyboardInterrupt):
+                fed.feed().step()
+    fed.feed().step()
+    states = [view.state for view in fed.ledger.view.jobs()]
+    assert sorted(states) == [State.READY, State.SUPERSEDED]
+
+
+def test_a_run_by_a_service_that_an_error_ends_leaves_nothing_to_be_begun_outside_its_hours(
+    tree, feeding, clock
+):
+    tree.fill(3)
+    fed = feeding(tree.root)
+    fed.ledger.close()
+    order = FeedOrder("all", (), RECIPE, "old", window=hours_around(clock))
+    run = FedRun(fed.plan.path.parent, fed.config, order)
+
+    def states() -> list[State]:
+        ledger = Ledger.open(fed.config.ledger_path)
+        try:
+            return [view.state for view in ledger.view.jobs()]
+        finally:
+            ledger.close()
+
+    told: list[State] = []
+
+    def nobody_reads(*_: object) -> None:
+        told.extend(states())
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run.work(Leaving(threading.Event(), threading.Event()), clock, nobody_reads)
+    assert set(told) == {State.READY}
+    assert states() == [State.SUPERSEDED] * len(told)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from inference.reasons import Reason
+from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.recipe import Recipe, settings_digest
 from pacs_bridge.archive.series_book import SeriesBook
 from pacs_bridge.archive.wanted_settings import WantedSettings
 from pacs_bridge.errors import TransientError
+from pacs_bridge.ledger.archive_jobs import ArchiveJobs
+from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.queue import JobRequest, Priority
 
 
@@ -53,3 +58,18 @@ def test_a_process_that_computes_in_another_precision_leaves_the_job(
     with pytest.raises(TransientError) as caught:
         settings.check(ram_folder / "run", planned)
     assert caught.value.reason is Reason.WRONG_RECIPE
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+def test_a_job_is_known_by_its_ledger_beside_its_revision(
+    planned, make_config, ram_folder, clock, is_own
+):
+    config = make_config(series="{ min_slices = 7 }")
+    ledger = Ledger.open(config.ledger_path, clock)
+    plan = PlanFile(ram_folder / "run")
+    plan.set("ledger", ArchiveJobs(ledger.database).ledger_id() if is_own else "another")
+    plan.close()
+    settings = WantedSettings(config)
+    with pytest.raises(TransientError) if is_own else nullcontext():
+        settings.check(ram_folder / "run", planned)
+    ledger.close()
