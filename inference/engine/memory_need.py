@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from inference.engine.plan import WindowPlan, head_voxels
 from inference.windows import Precision
 
-#: Whole volumes of features that the network holds at its peak, as measured on a CPU.
-_LIVE_FEATURE_VOLUMES = 8
+#: Whole volumes of features that the network holds at its peak, as measured on a CPU: with them
+#: what a kept heap cannot use again, which is more where blocks are larger.
+_LIVE_FEATURE_VOLUMES = {Precision.BF16: 8, Precision.FP32: 10}
 #: Of a voxel in the box of a structure that is cleaned up, as measured.
 _CLEAN_UP_BYTES = 10
 _FLOAT_BYTES = 4
@@ -108,8 +109,9 @@ class PlannedRun:
 
     def _window_bytes(self) -> int:
         """Features of one window, and on a card their copy in single precision for the sums."""
-        is_half = self.plan.spec.precision is Precision.BF16
+        precision = self.plan.spec.precision
+        is_half = precision is Precision.BF16
         number_bytes = _FLOAT_BYTES // 2 if is_half else _FLOAT_BYTES
         copy_bytes = _FLOAT_BYTES if self.on_card and is_half else 0
         volume = self.plan.spec.window_voxels**3 * self.features
-        return volume * (number_bytes * _LIVE_FEATURE_VOLUMES + copy_bytes)
+        return volume * (number_bytes * _LIVE_FEATURE_VOLUMES[precision] + copy_bytes)
