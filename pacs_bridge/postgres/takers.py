@@ -34,7 +34,7 @@ class Takers:
         self._steady_s = steady_s
         self._looked_s = float("-inf")
         self._leaves: tuple[frozenset[str], ...] = ()  #: kinds, by each worker that is there
-        self._kinds: dict[JobKind, str] = {}  #: as workers tell them apart
+        self._kinds: dict[JobKind, str] = {}  #: as workers tell them apart, since the last look
 
     def look(self) -> bool:
         """See who is there, now and then; whether it did.
@@ -47,6 +47,7 @@ class Takers:
         if self._steady_s() - self._looked_s < _LOOK_S:
             return False
         self._leaves = self._handed.leaves()
+        self._kinds.clear()  # the store of models may have been away
         self._looked_s = self._steady_s()
         return True
 

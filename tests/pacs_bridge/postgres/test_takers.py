@@ -9,7 +9,9 @@ import pytest
 from queue_bench import LEASE_S, OWNER, POLICY, QUEUE_NAME, request_of
 
 from inference.reasons import Reason
+from pacs_bridge.archive.patience import Patience
 from pacs_bridge.errors import TransientError
+from pacs_bridge.ledger.archive_jobs import ArchiveJobs, KnownJob
 from pacs_bridge.postgres.payload import job_payload
 from pacs_bridge.postgres.presence import LIVING_S, payload_kind
 from pacs_bridge.postgres.queue import PostgresQueue
@@ -318,6 +320,26 @@ def test_an_archive_whose_source_is_away_is_not_handed_over_as_a_whole(site):
     assert len(site.tickets()) <= 4
     assert {site.job(each).state for each in jobs} == {State.RETRY}
     assert site.ledger.jobs.held_by(DISPATCHER) == ()
+
+
+def test_an_archive_run_sees_what_fails_elsewhere_and_takes_it_back(site):
+    job_id = site.ledger.jobs.submit(request_of("1.1", source="pacs", study_instance_uid="1.9"))
+    jobs, patience = ArchiveJobs(site.ledger.database), Patience()
+    is_over = []
+    for _ in range(4):
+        site.dispatcher.step()
+        claim = site.bench.queue.claim("w", 60)
+        site.bench.queue.retry(claim, Reason.SOURCE_UNREACHABLE, "", RetryPolicy(10, 10, 1e6))
+        stepped(site)
+        standing = jobs.standings([KnownJob(job_id, "1.1", 1)])[job_id]
+        is_over.append(patience.is_over(job_id, standing))
+        patience.note_came("pacs")  # others come from there
+        site.clock.pass_s(11)
+
+    assert is_over == [False, False, False, True]
+    assert jobs.withdraw("1.1", 1)
+    site.dispatcher.step()
+    assert in_queue(site) == set()
 
 
 def test_a_failure_that_was_entered_before_the_process_died_is_entered_once(site):
