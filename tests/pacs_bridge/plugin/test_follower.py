@@ -22,8 +22,8 @@ Follow = Callable[..., Follower]
 
 
 @pytest.fixture
-def notes(tmp_path: Path) -> NoteBook:
-    return NoteBook(tmp_path / "notes")
+def notes(ram_folder: Path) -> NoteBook:
+    return NoteBook(ram_folder / "notes")
 
 
 @pytest.fixture
@@ -93,12 +93,12 @@ def test_what_is_found_in_a_long_log_is_sent_while_it_is_read(
 
 
 def test_where_reading_a_long_log_stood_is_known_after_a_new_start(
-    scripted, tmp_path, follower_of
+    scripted, ram_folder, follower_of
 ) -> None:
-    NoteBook(tmp_path / "notes").begin_at(0)
+    NoteBook(ram_folder / "notes").begin_at(0)
     ids = _hold(scripted, 450)
     for _ in range(20):  # Orthanc is killed again and again
-        notes = NoteBook(tmp_path / "notes")
+        notes = NoteBook(ram_folder / "notes")
         follower = _begun(follower_of(notes))
         follower.follow()
         follower.follow()
@@ -107,14 +107,14 @@ def test_where_reading_a_long_log_stood_is_known_after_a_new_start(
 
 
 def test_the_search_for_what_was_unsettled_keeps_only_that_and_its_progress(
-    scripted, tmp_path, follower_of, time_s
+    scripted, ram_folder, follower_of, time_s
 ) -> None:
-    NoteBook(tmp_path / "notes").begin_at(0)
+    NoteBook(ram_folder / "notes").begin_at(0)
     _hold(scripted, 600)
     scripted.hold(OTHER, [CT])
     unsettled = scripted.happen("NewInstance", f"{OTHER}-0")
     _hold(scripted, 600, first=2000)
-    notes = NoteBook(tmp_path / "notes")
+    notes = NoteBook(ram_folder / "notes")
     follower = _begun(follower_of(notes))
     floors, kept = [], []
     while follower.follow():
@@ -324,13 +324,13 @@ def test_the_floor_follows_when_everything_before_it_is_stable(
 
 
 def test_todays_series_go_before_those_that_were_there_at_the_first_start(
-    scripted, tmp_path, follower_of, notes
+    scripted, ram_folder, follower_of, notes
 ) -> None:
     existing = _hold(scripted, 300)
     _begun(follower_of(notes, existing_series=True))
     (new,) = _hold(scripted, 1, first=300)
     scripted.answers["/jobs/job1"] = {"State": "Success"}
-    again = NoteBook(tmp_path / "notes")  # Orthanc may end in between
+    again = NoteBook(ram_folder / "notes")  # Orthanc may end in between
     _follow(_begun(follower_of(again)))
     assert len(again.all()) == 301
     server = OrthancServer(scripted)
@@ -350,9 +350,9 @@ def _lines(path: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("damaged", range(1, 22))
 def test_whatever_line_is_damaged_nothing_is_lost_and_nothing_delivered_is_sent_again(
-    scripted, tmp_path, follower_of, damaged
+    scripted, ram_folder, follower_of, damaged
 ) -> None:
-    path = tmp_path / "notes"
+    path = ram_folder / "notes"
     notes = NoteBook(path)
     notes.begin_at(0)
     delivered = _hold(scripted, 90)
@@ -383,9 +383,9 @@ def test_whatever_line_is_damaged_nothing_is_lost_and_nothing_delivered_is_sent_
 
 
 def test_what_a_damaged_line_noted_is_found_again_and_what_came_of_the_rest_is_known(
-    scripted, tmp_path, follower_of
+    scripted, ram_folder, follower_of
 ) -> None:
-    path = tmp_path / "notes"
+    path = ram_folder / "notes"
     notes = NoteBook(path)
     notes.begin_at(0)
     follower = _begun(follower_of(notes))
@@ -407,9 +407,9 @@ def test_what_a_damaged_line_noted_is_found_again_and_what_came_of_the_rest_is_k
 
 
 def test_notes_of_which_nothing_can_be_read_have_the_log_read_from_now_on(
-    scripted, tmp_path, follower_of
+    scripted, ram_folder, follower_of
 ) -> None:
-    path = tmp_path / "notes"
+    path = ram_folder / "notes"
     path.write_bytes(b"\0\n")
     ids = _hold(scripted, 10)
     notes = NoteBook(path)

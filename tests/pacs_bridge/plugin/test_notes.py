@@ -11,8 +11,8 @@ from pacs_bridge.plugin.notes import Found, Note, NoteBook, Place, Stage
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "folder" / "notes"
+def path(ram_folder: Path) -> Path:
+    return ram_folder / "folder" / "notes"
 
 
 def test_what_was_noted_is_there_after_a_new_start(path: Path) -> None:
