@@ -42,8 +42,10 @@ _CONTESTED: Final = "CREATE TEMP TABLE IF NOT EXISTS contested (series TEXT PRIM
 _ALSO_AT: Final = "also at "
 #: While another source has a series otherwise, what this one says does not make it run.
 KEEP_CONTESTED: Final = f"""
-    plan_reason = iif(plan_detail LIKE '{_ALSO_AT}%', plan_reason, excluded.plan_reason),
-    plan_detail = iif(plan_detail LIKE '{_ALSO_AT}%', plan_detail, excluded.plan_detail)
+    plan_reason =
+        CASE WHEN plan_detail LIKE '{_ALSO_AT}%' THEN plan_reason ELSE excluded.plan_reason END,
+    plan_detail =
+        CASE WHEN plan_detail LIKE '{_ALSO_AT}%' THEN plan_detail ELSE excluded.plan_detail END
 """
 _SERIES: Final = f"""
 INSERT INTO series (series, study_instance_uid, patient, source, instances, planes, bytes,

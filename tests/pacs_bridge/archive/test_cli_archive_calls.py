@@ -112,6 +112,20 @@ def bright_series(folder: Path) -> None:
     write_ct_series(Volume(hu, stack(hu.shape, (3.0, 4.0, 3.0))), folder, SeriesOptions(seed=1))
 
 
+@pytest.mark.parametrize("is_wanted", [False, True])
+def test_what_was_refused_is_run_again_where_that_is_asked_for(planned, ram_folder, is_wanted):
+    plan = PlanFile(ram_folder / "run")
+    with plan.write() as connection:
+        connection.execute(
+            "UPDATE series SET state = 'refused', done_contents = contents, done_recipe = 'today'"
+        )
+    options = {"retry_failed": True, "redo_stale": False, "retry_refused": is_wanted}
+    refresh(plan, Recipe("m", "d" * 64, "today"), options)
+    (count,) = outcome_counts(plan)
+    assert count.state == ("planned" if is_wanted else "refused")
+    plan.close()
+
+
 @pytest.mark.parametrize("redo_stale", [False, True])
 def test_how_many_results_are_stale_is_said_and_they_are_made_again_when_asked_for(
     planned, ram_folder, capsys, redo_stale
