@@ -30,7 +30,13 @@ from pacs_bridge.cli.model_options import (
     precision_option,
     structures_option,
 )
-from pacs_bridge.cli.outcome import FAILED, coded_failures, end_wrong_call, refuse_given
+from pacs_bridge.cli.outcome import (
+    FAILED,
+    coded_failures,
+    end_wrong_call,
+    given_names,
+    refuse_given,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -222,6 +228,7 @@ def run(as_json: bool, quiet: bool, **options: Any) -> None:
 
     leaving, pace = run_leaving(), _pace(options["between"], options["rate"])
     run_folder: Path = options["run_folder"]
+    options["given"] = given_names()
     with coded_failures(as_json, name_files=False):
         with alone(run_folder):
             if options["out_folder"] is None:

@@ -116,7 +116,7 @@ def _run(call: OwnCall, leaving: Leaving, is_again: bool, progress: Any) -> int:
     try:
         segmenters = warm_segmenters(config, recipe)
     except UnknownDeviceError as error:
-        end_wrong_call(f"--device {call.options['device']}: {error}")
+        end_wrong_call(f"--device: {error}")
     plan = PlanFile(call.run_folder)
     # not before all is there that it takes to make anew what is planned anew
     refresh(plan, recipe, call.options, is_again)
@@ -169,7 +169,8 @@ def _checked(call: OwnCall) -> tuple[BridgeConfig, Recipe]:
             *(model, models_folder, kinds, device, precision, options["job_timeout_s"]),
             structures=asked_structures(options["structures"]),
         )
-        config = own_config(call.run_folder, _as_configured(work, site, route), rules_of(plan))
+        work = _as_configured(work, options["given"], site, route)
+        config = own_config(call.run_folder, work, rules_of(plan))
         _check_disk_of(plan, call.out)
         if (names := remote_names(plan)) and options["config_path"] is None:
             end_wrong_call(f"the plan has series at {', '.join(names)}: name the --config of them")
@@ -198,15 +199,17 @@ def _kinds(site: BridgeConfig | None, route: RouteConfig | None) -> tuple[str, .
     return tuple(kind for kind in both if kind in wanted)
 
 
-def _as_configured(work: OwnWork, site: BridgeConfig | None, route: RouteConfig | None) -> OwnWork:
-    """What is not asked for on the command line is as the configuration has it."""
+def _as_configured(
+    work: OwnWork, given: frozenset[str], site: BridgeConfig | None, route: RouteConfig | None
+) -> OwnWork:
+    """What is not given on the command line is as the configuration has it."""
     if site is None:
         return work
     workers = site.workers
     return replace(
         work,
-        device=workers.devices[0] if work.device == "auto" else work.device,
-        precision=workers.precision if work.precision == "auto" else work.precision,
+        device=work.device if "device" in given else workers.devices[0],
+        precision=work.precision if "precision" in given else workers.precision,
         job_timeout_s=work.job_timeout_s or workers.job_timeout_s,
         max_attempts=workers.max_attempts,
         results=site.results,

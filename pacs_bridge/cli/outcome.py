@@ -74,12 +74,18 @@ def refuse_given(names: Collection[str], why: str) -> None:
     why
         When they mean something.
     """
+    given = given_names()
+    params = click.get_current_context().command.params
+    wrong = [each.opts[0] for each in params if each.name in names and each.name in given]
+    if wrong:
+        end_wrong_call(f"{', '.join(wrong)}: {why}")
+
+
+def given_names() -> frozenset[str]:
+    """Which parameters are on the command line of the command that runs."""
     context = click.get_current_context()
-    given = [
-        each.opts[0]
-        for each in context.command.params
-        if each.name in names
-        and context.get_parameter_source(each.name) is ParameterSource.COMMANDLINE
-    ]
-    if given:
-        end_wrong_call(f"{', '.join(given)}: {why}")
+    return frozenset(
+        name
+        for name in context.params
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    )

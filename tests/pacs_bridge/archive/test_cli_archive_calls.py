@@ -151,7 +151,7 @@ def test_a_run_of_its_own_is_as_the_configuration_has_it_and_other_limits_make_n
     bright_series(tree.root)
     make_config(
         models=f'{{ folder = "{tiny_models}" }}',
-        workers='{ precision = "fp32" }',
+        workers='{ devices = ["cuda:9"], precision = "fp32" }',
         results='{ series_description = "Of the site" }',
         destinations='[{ name = "archive", ae_title = "A", host = "h", port = 1,'
         ' kinds = ["labelmap"] }]',
@@ -160,7 +160,8 @@ def test_a_run_of_its_own_is_as_the_configuration_has_it_and_other_limits_make_n
     )
     run = ("run", "--run", "run", "--out", "out", "--config", "bridge.toml", "--route", "all")
     call("plan", "--run", "run", tree.root, "--quiet", "--processes", 1)
-    assert call(*run, "--quiet")[0] == 0
+    assert call(*run, "--quiet")[0] == 2  # no such card
+    assert call(*run, "--quiet", "--device", "auto")[0] == 0
 
     (path,) = ram_folder.glob("out/??/*/*.dcm")
     assert (path.name, dcmread(path).SeriesDescription) == ("seg-labelmap.dcm", "Of the site")
@@ -170,7 +171,7 @@ def test_a_run_of_its_own_is_as_the_configuration_has_it_and_other_limits_make_n
     assert set(model["parameters"]["structures"].split()) > {"spleen"}
 
     call("plan", "--run", "run", "--quiet", "--processes", 1, "--min-slices", 11)
-    assert call(*run, "--quiet", "--redo-stale")[0] == 0
+    assert call(*run, "--quiet", "--redo-stale", "--device", "cpu")[0] == 0
     words = ("report", "--run", "run", "--cost-an-hour", 3600)
     told = json.loads(call(*words, "--json")[1])
     assert (told["stale"], len(told["runs"])) == (0, 2)
