@@ -110,6 +110,9 @@ def test_pip_takes_what_is_locked_and_what_is_here_and_no_other_name() -> None:
     assert all("--no-deps" in call for call in calls if call[-1] == ".")
     text = PAGE.read_text(encoding="utf-8")
     assert set(re.findall(r"pip install (\S+)`", text)) == {"pyarrow"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (wheel,) = re.findall(r"wheels/(\S+\.whl)", text)
+    assert wheel == f"{project['name'].replace('-', '_')}-{project['version']}-py3-none-any.whl"
 
 
 @pytest.fixture
