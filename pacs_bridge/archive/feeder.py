@@ -241,7 +241,7 @@ class Feeder:
     def _found(self, series: PlannedSeries) -> Made | None:
         """A result that is what is wanted today, if there is one already."""
         if self._is_own:
-            return self._endings.found(series)
+            return self._endings.found(series, self._book)
         return self._service.find(series, self._request(series, 0), self._order.recipe.digest)
 
     def _request(self, series: PlannedSeries, revision: int) -> JobRequest:

@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from inference.reasons import Reason, describe
+from pacs_bridge.archive.plan_file import FILES
 from pacs_bridge.archive.recipe import Recipe
 from pacs_bridge.archive.results_folder import ResultsFolder, made_of, report_of
 from pacs_bridge.archive.series_book import (
     NOT_TO_RUN,
     Made,
     PlannedSeries,
+    SeriesBook,
     SeriesEnding,
     SeriesState,
 )
+from pacs_bridge.archive.service_results import is_of_patient
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.ledger.archive_jobs import JobStanding
 from pacs_bridge.postgres.fence import ledger_fence_of
@@ -79,10 +82,20 @@ class JobEndings:
         except PermanentError:  # of another series: nothing of it is told
             return SeriesEnding(state, reason, standing.detail)
 
-    def found(self, series: PlannedSeries) -> Made | None:
-        """The result that lies there already and is what is wanted today, if there is one."""
-        made = None if self._results is None else self._results.find(series, self._recipe.digest)
-        return made if made is not None and self._is_of_recipe(made) else None
+    def found(self, series: PlannedSeries, book: SeriesBook) -> Made | None:
+        """The result that lies there already and is what is wanted today, if there is one.
+
+        Of a series at an archive the plan knows less than its files: the result has to be of the
+        patient that the archive names now, if it names one.
+        """
+        if self._results is None:
+            return None
+        made = self._results.find(series, self._recipe.digest)
+        if made is None or not self._is_of_recipe(made):
+            return None
+        patient, key = book.patient(series) if series.source != FILES else ("", b"")
+        files = self._results.files(made) if patient else ()
+        return made if all(is_of_patient(path, patient, key) for path in files) else None
 
     def _done(self, series: PlannedSeries, folder: Path) -> SeriesEnding:
         """With the result in its place."""

@@ -127,6 +127,10 @@ class ResultsFolder:
                     return record.made
         return None
 
+    def files(self, made: Made) -> tuple[Path, ...]:
+        """The Segmentations of a result."""
+        return tuple(sorted((self._folder / made.result).glob("*.dcm")))
+
     def replan_missing(self, book: SeriesBook) -> int:
         """Have the series run again whose results are here no more; gives how many.
 

@@ -51,20 +51,21 @@ class ServiceResults:
         before = self._jobs.made_before(wanted, series.contents, recipe)
         if before is None:
             return None
-        if series.source != FILES and not self._is_of_patient(series, before.result_path):
-            return None
+        if series.source != FILES:
+            path = self._data_folder / before.result_path
+            patient, key = self._book.patient(series)
+            if not (patient and before.result_path and is_of_patient(path, patient, key)):
+                return None
         made = json.loads(before.made)
         made["findings"] = tuple(Reason(code) for code in made["findings"])
         return Made(**made)
 
-    def _is_of_patient(self, series: PlannedSeries, result_path: str) -> bool:
-        patient, key = self._book.patient(series)
-        if not patient or not result_path:
-            return False
-        try:
-            with quiet_pydicom():
-                path = self._data_folder / result_path
-                ds = dcmread(path, specific_tags=["PatientID"], stop_before_pixels=True)
-        except (OSError, InvalidDicomError):
-            return False
-        return IdentityHash(key).word(str(ds.get("PatientID", ""))) == patient
+
+def is_of_patient(path: Path, patient: str, key: bytes) -> bool:
+    """Whether a file is of the patient whose ID has this keyed hash; one that is gone is not."""
+    try:
+        with quiet_pydicom():
+            ds = dcmread(path, specific_tags=["PatientID"], stop_before_pixels=True)
+    except (OSError, InvalidDicomError):
+        return False
+    return IdentityHash(key).word(str(ds.get("PatientID", ""))) == patient

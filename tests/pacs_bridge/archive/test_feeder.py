@@ -1167,3 +1167,32 @@ def test_a_run_by_a_service_that_an_error_ends_leaves_nothing_to_be_begun_outsid
         run.work(Leaving(threading.Event(), threading.Event()), clock, nobody_reads)
     assert set(told) == {State.READY}
     assert states() == [State.SUPERSEDED] * len(told)
+
+
+@pytest.mark.parametrize("is_corrected", [False, True])
+def test_a_result_in_the_folder_is_not_taken_for_that_of_the_patient_that_a_pacs_names_now(
+    at_a_pacs, clock, is_corrected, bright_segmenter
+):
+    fed, archive = at_a_pacs(1)
+    fed.plan_remote(archive)
+    fed.run_out(clock)
+    forget(fed)
+    if is_corrected:
+        ((one, said),) = archive.said.items()
+        archive.said[one] = replace(said, patient=FoundPatient("PID-OTHER"))
+        archive.given[one] = corrected(archive.given[one], fed.out.with_name("corrected"))
+        fed.plan_remote(archive)
+    assert fed.run_out(clock) == {("done", ""): 1}
+    assert bright_segmenter.calls == 1 + is_corrected
+    (path,) = fed.out.glob("??/*/seg-labelmap.dcm")
+    assert (dcmread(path).PatientID == "PID-OTHER") == is_corrected
+
+
+def corrected(paths: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
+    """The same instances of another patient."""
+    folder.mkdir()
+    for path in paths:
+        ds = dcmread(path)
+        ds.PatientID = "PID-OTHER"
+        ds.save_as(folder / path.name)
+    return tuple(sorted(folder.iterdir()))
