@@ -55,7 +55,7 @@ class DispatchRules:
     lease_s: float  #: in the ledger
     waiting_jobs: int  #: of a kind, ahead of a free worker, of each priority and those above
     retry: RetryPolicy  #: of what the shared folder is to blame for
-    has_local_workers: bool = False  #: they have what no worker elsewhere would take
+    has_local_workers: bool = False  #: they have all but one waiting job a worker elsewhere
 
 
 class Dispatcher:
@@ -96,7 +96,7 @@ class Dispatcher:
         self._held: dict[int, JobClaim] = {}
         self._is_known = False  #: whether ledger and queue were compared since the last trouble
         self._is_ours: bool | None = None  #: whether nobody else dispatches, when last asked
-        self._takers = Takers(handed, rules.has_local_workers, steady_s)
+        self._takers = Takers(handed, rules.waiting_jobs, rules.has_local_workers, steady_s)
         self._kept_s = float("-inf")
         self._prolonged_s = float("-inf")
         self._compared_s = float("-inf")
@@ -117,9 +117,8 @@ class Dispatcher:
                 return False
             self._keep()
             if self._takers.look():
-                would_take = self._takers.would_take
-                held = self._held.values()
-                self._take_back([each for each in held if not would_take(each.request)])
+                most, held = self._takers.most_waiting, self._held.values()
+                self._take_back([each for each in held if not most(each.request)])
             if not self._is_known or self._is_due(self._compared_s, self._rules.lease_s):
                 self._compare()
             collected = self._collect()
@@ -313,8 +312,7 @@ class Dispatcher:
         if self._steady_s() < self._no_tickets_until_s or self._takers.are_none():
             return False
         waiting = (self._held.get(job_id) for job_id in self._handed.waiting())
-        known = (each.request for each in waiting if each)
-        room = Room(self._rules.waiting_jobs, known, self._takers.would_take)
+        room = Room(self._takers.most_waiting, (each.request for each in waiting if each))
         self.keep_leases()  # what ran out would be taken for a dead worker's
         most = _MOST_AT_ONCE if self._no_tickets_until_s == float("-inf") else 1
         jobs, lease_s = self._ledger.jobs, self._rules.lease_s

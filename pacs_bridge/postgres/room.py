@@ -1,8 +1,7 @@
 """How many more jobs may be handed over: some of each kind ahead of the workers.
 
 A kind that no worker can do would take all the room there is, and keep every other job in the
-ledger: so each kind has room of its own, and each urgency in it. Where others would do what no
-worker elsewhere does, such a kind has no room at all.
+ledger: so each kind has room of its own, and each urgency in it.
 """
 
 from __future__ import annotations
@@ -25,28 +24,22 @@ class Room:
     Parameters
     ----------
     most
-        Jobs of one kind that wait for workers, of an urgency and those above it.
+        How many jobs of the kind of one may wait for workers, of an urgency and those above it.
     waiting
         What waits for them now.
-    has_taker
-        Whether anybody elsewhere would do a job; the same for all of a kind.
     """
 
-    def __init__(
-        self,
-        most: int,
-        waiting: Iterable[JobRequest],
-        has_taker: Callable[[JobRequest], bool] = lambda _request: True,
-    ) -> None:
-        self._most = most
-        self._has_taker = has_taker
-        self._closed: set[JobKind] = set()
-        self._waiting = Counter((each.kind, each.priority) for each in waiting)
+    def __init__(self, most: Callable[[JobRequest], int], waiting: Iterable[JobRequest]) -> None:
+        self._most_like = most
+        self._most: dict[JobKind, int] = {}
+        self._waiting: Counter[Closed] = Counter()
+        for each in waiting:
+            self._know(each)
+            self._waiting[each.kind, each.priority] += 1
 
     def take(self, request: JobRequest) -> bool:
         """Count one more job in; False if there is no room for it."""
-        if not self._has_taker(request):
-            self._closed.add(request.kind)
+        self._know(request)
         if not self._has_room(request.kind, request.priority):
             return False
         self._waiting[request.kind, request.priority] += 1
@@ -69,18 +62,19 @@ class Room:
                 return taken
         return ()
 
+    def _know(self, request: JobRequest) -> None:
+        if request.kind not in self._most:
+            self._most[request.kind] = self._most_like(request)
+
     def _full(self) -> tuple[Closed, ...]:
-        kinds = {kind for kind, _ in self._waiting} | self._closed
         return tuple(
             (kind, urgency)
-            for kind in kinds
+            for kind in self._most
             for urgency in _BY_URGENCY
             if not self._has_room(kind, urgency)
         )
 
     def _has_room(self, kind: JobKind, urgency: Priority) -> bool:
         """Whether few enough wait that a worker would take before a new one of this urgency."""
-        if kind in self._closed:
-            return False
         before = _BY_URGENCY[: _BY_URGENCY.index(urgency) + 1]
-        return sum(self._waiting[kind, each] for each in before) < self._most
+        return sum(self._waiting[kind, each] for each in before) < self._most[kind]

@@ -1,7 +1,8 @@
-"""Who elsewhere would take a job: a bridge with workers of its own gives them what nobody would.
+"""Who elsewhere would take a job: a bridge with workers of its own leaves no more than that.
 
 A process elsewhere that is there and takes no job of a kind, for it would do them otherwise than
-the bridge means them, is nobody to hand such jobs over to.
+the bridge means them, is nobody to hand such jobs over to. What waits for one that is at work
+keeps no local worker idle.
 """
 
 from __future__ import annotations
@@ -22,14 +23,19 @@ class Takers:
     ----------
     handed
         The bridge's side of the queue.
+    most
+        Jobs of a kind that may wait for them.
     has_others
         Whether the bridge has workers of its own; if not, those elsewhere may have everything.
     steady_s
         Seconds that never step.
     """
 
-    def __init__(self, handed: HandedOver, has_others: bool, steady_s: Callable[[], float]) -> None:
+    def __init__(
+        self, handed: HandedOver, most: int, has_others: bool, steady_s: Callable[[], float]
+    ) -> None:
         self._handed = handed
+        self._most = most
         self._has_others = has_others
         self._steady_s = steady_s
         self._looked_s = float("-inf")
@@ -55,13 +61,19 @@ class Takers:
         """Whether nothing may be left to workers elsewhere."""
         return self._has_others and not self._leaves
 
-    def would_take(self, request: JobRequest) -> bool:
-        """Whether a job may be left to workers elsewhere: one would take it, or no other could."""
-        if not self._has_others or any(not leaves for leaves in self._leaves):
-            return True
-        try:
-            kind = self._kinds.get(request.kind) or self._handed.kind(request)
-        except PermanentError:  # nobody's; it is said when it is handed over
-            return True
-        self._kinds[request.kind] = kind
-        return any(kind not in leaves for leaves in self._leaves)
+    def most_waiting(self, request: JobRequest) -> int:
+        """How many jobs like this one may wait elsewhere: one a worker that would take them.
+
+        As many as are wanted ahead at all if nobody else could take them.
+        """
+        if not self._has_others:
+            return self._most
+        there = len(self._leaves)
+        if any(self._leaves):
+            try:
+                kind = self._kinds.get(request.kind) or self._handed.kind(request)
+            except PermanentError:  # nobody's; it is said when it is handed over
+                return self._most
+            self._kinds[request.kind] = kind
+            there -= sum(kind in leaves for leaves in self._leaves)
+        return min(self._most, there)

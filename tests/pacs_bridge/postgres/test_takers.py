@@ -167,6 +167,27 @@ def test_a_busy_worker_stays_one_that_is_there(site):
     assert in_queue(site) == {first, second}
 
 
+def test_local_workers_are_left_all_but_one_waiting_job_for_each_worker_elsewhere(site):
+    site.new_dispatcher(waiting_jobs=10, has_local_workers=True)
+    first, second = worker_of(site), worker_of(site)
+    picky = worker_of(site, lambda _payload: "weights")
+    for each in (first, second, picky):
+        claimed(each)
+    jobs = [site.ledger.jobs.submit(request_of(f"1.{n}")) for n in range(8)]
+    stepped(site)
+    assert claimed(picky) is None
+    stepped(site)
+    for worker in (first, second):
+        assert claimed(worker) is not None
+        stepped(site)
+
+    assert in_queue(site) == set(jobs[:4])  # two of them are in hand
+    assert [site.ledger.jobs.claim("local", 60).job_id for _ in range(4)] == jobs[4:]
+    urgent = site.ledger.jobs.submit(request_of("1.9", priority=Priority.STAT))
+    stepped(site)
+    assert claimed(first).job_id == urgent
+
+
 def test_one_that_signs_off_is_there_no_more(site):
     site.new_dispatcher(has_local_workers=True)
     worker = PostgresQueue(site.bench.reopen().server, QUEUE_NAME, lambda: OWNER)
