@@ -33,8 +33,8 @@ class QueueConfig(Section):
     url: Annotated[str, AfterValidator(checked_url)]
     #: Of the queue in the database: each bridge needs one of its own.
     name: Name = "default"
-    #: Handed over ahead of a free worker; a more urgent job is handed over at once.
+    #: Of a kind, handed over ahead of a free worker; a more urgent job is handed over at once.
     waiting_jobs: Annotated[int, Field(ge=1, le=10_000)] = 32
-    #: Whether this machine segments as well, as listed under ``workers``; it does all while there
-    #: is no worker elsewhere.
+    #: Whether this machine segments as well, as listed under ``workers``; it does all that no
+    #: worker elsewhere would, and of the rest all but one waiting job for each worker there.
     local_workers: bool = False
