@@ -318,10 +318,10 @@ def test_the_trial_after_a_failure_waits_until_no_other_job_is_at_the_network(
         failed.set()
         raise SeriesRefusedError(Reason.OOM_CPU, "a volume")
 
-    def watched(model: str, cleanup: object = None) -> Segmenter:
+    def watched(*asked: object) -> Segmenter:
         if failed.is_set():
             loaded_beside.append(not gate.may_end[0].is_set())
-        return get(model, cleanup)
+        return get(*asked)
 
     monkeypatch.setattr(process, "read_stack", short_of_memory)
     monkeypatch.setattr(models, "get", watched)
