@@ -62,35 +62,51 @@ class PlannedIdentities:
         """What a plan says of the series of a job. Raises as ``SeriesPlans.expected``."""
         if request.source == SPOOL:
             return None
-        rows = [(folder, row) for folder in self._run_folders for row in _rows(folder, request)]
-        own = next((each for each in rows if each[1]["revision"] == request.revision), None)
+        rows = [each for folder in self._run_folders for each in self._rows(folder, request)]
+        own = next((each for each in rows if each.is_own), None)
         if own is None:
-            telling = next((each for each in rows if each[1]["patient"]), None)
-            return None if telling is None else _identity(*telling, None)
-        folder, row = own
+            telling = next((each for each in rows if each.row["patient"]), None)
+            return None if telling is None else _identity(telling.folder, telling.row, None)
+        folder, row = own.folder, own.row
         if self._settings is not None:
             self._settings.check(folder, request)
         if row["plan_reason"] is not None:
             raise PermanentError(Reason(row["plan_reason"]), NOT_TO_RUN)
         return _identity(folder, row, row["instances"] or None)
 
+    def _rows(self, run_folder: Path, request: JobRequest) -> list[_Known]:
+        """What a plan has of a series at a source: one row, or none."""
+        if not (run_folder / PLAN_NAME).exists():
+            return []
+        plan = PlanFile(run_folder)
+        try:
+            with plan.read() as connection:
+                rows = connection.execute(
+                    "SELECT instances, patient, plan_reason, revision FROM series"
+                    " WHERE series = ? AND source = ?",
+                    (request.series_instance_uid, request.source),
+                ).fetchall()
+            return [
+                _Known(run_folder, row, self._is_own(plan, row, request.revision)) for row in rows
+            ]
+        finally:
+            plan.close()
+
+    def _is_own(self, plan: PlanFile, row: sqlite3.Row, revision: int) -> bool:
+        if row["revision"] != revision:
+            return False
+        return self._settings is None or self._settings.are_jobs_here(plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a plan has of a series."""
+
+    folder: Path
+    row: sqlite3.Row
+    is_own: bool  #: whether it made the job that is asked about
+
 
 def _identity(run_folder: Path, row: sqlite3.Row, instance_count: int | None) -> PlannedIdentity:
     patient = HiddenPatient.from_json(row["patient"])
     return PlannedIdentity(instance_count, patient.patient_id, run_key(run_folder))
-
-
-def _rows(run_folder: Path, request: JobRequest) -> list[sqlite3.Row]:
-    """What a plan has of a series at a source: one row, or none."""
-    if not (run_folder / PLAN_NAME).exists():
-        return []
-    plan = PlanFile(run_folder)
-    try:
-        with plan.read() as connection:
-            return connection.execute(
-                "SELECT instances, patient, plan_reason, revision FROM series"
-                " WHERE series = ? AND source = ?",
-                (request.series_instance_uid, request.source),
-            ).fetchall()
-    finally:
-        plan.close()

@@ -49,14 +49,21 @@ class WantedSettings:
                 " the archive run did: start the service again",
             )
 
+    def are_jobs_here(self, plan: PlanFile) -> bool:
+        """Whether the jobs of a plan are in the ledger of this process, as far as it says.
+
+        Else a revision of the same number is another job.
+        """
+        ledger_id = plan.setting(LEDGER)
+        return ledger_id is None or ledger_id == self._own_ledger()
+
     def _wanted(self, run_folder: Path, request: JobRequest) -> str:
         if not (run_folder / PLAN_NAME).exists():
             return ""
         plan = PlanFile(run_folder)
         try:
-            ledger_id = plan.setting(LEDGER)
-            if ledger_id is not None and ledger_id != self._own_ledger():
-                return ""  # a revision of the same number is another job there
+            if not self.are_jobs_here(plan):
+                return ""
             with plan.read() as connection:
                 row = connection.execute(
                     "SELECT done_recipe FROM series WHERE series = ? AND revision = ?",

@@ -31,6 +31,7 @@ from pacs_bridge.archive.remote_plan import RemotePlan
 from pacs_bridge.archive.results_folder import ResultsFolder
 from pacs_bridge.archive.running import FedRun
 from pacs_bridge.archive.series_book import SeriesBook, SeriesState
+from pacs_bridge.archive.wanted_settings import WantedSettings
 from pacs_bridge.archive.window import Rate, TimeWindow
 from pacs_bridge.archive.work_process import Leaving
 from pacs_bridge.errors import PermanentError, TransientError
@@ -1196,3 +1197,21 @@ def corrected(paths: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
         ds.PatientID = "PID-OTHER"
         ds.save_as(folder / path.name)
     return tuple(sorted(folder.iterdir()))
+
+
+@pytest.mark.parametrize("is_here", [False, True])
+def test_a_plan_says_of_jobs_in_its_own_ledger_alone_that_they_are_not_to_run(at_a_pacs, is_here):
+    fed, archive = at_a_pacs(1)
+    fed.plan_remote(archive)
+    fed.feed().step()
+    claim = fed.ledger.jobs.claim("w", 60)
+    with fed.plan.write() as connection:
+        connection.execute("UPDATE series SET plan_reason = 'not-selected'")
+    if not is_here:
+        fed.plan.set("ledger", "of a run in its own process")
+    plans = PlannedIdentities([fed.plan.path.parent], WantedSettings(fed.config))
+    if is_here:
+        with pytest.raises(PermanentError):
+            plans.expected(claim)
+    else:
+        assert plans.expected(claim).instance_count is None
