@@ -29,7 +29,8 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from bench_reading import memory_mb, write
+from bench_reading import write
+from process_memory import status_mb
 from row import Row, Unit, add_json_option, write_rows
 
 FEATURES, CLASSES = 32, 105
@@ -114,7 +115,7 @@ def measure(folder: Path, spacing_mm: float) -> dict[str, float]:
     assert keep_heap()  # as the command does
     split = cheap_network()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
-    before_mb, laps = memory_mb("VmRSS"), [time.perf_counter()]
+    before_mb, laps = status_mb("VmRSS"), [time.perf_counter()]
     (plan,) = examine_series(sorted(folder.iterdir())).stacks
     volume = read_stack(plan).volume
     laps.append(time.perf_counter())
@@ -134,7 +135,7 @@ def measure(folder: Path, spacing_mm: float) -> dict[str, float]:
         laps.append(time.perf_counter())
         verify_segmentation(path, placed, plan, request)
         laps.append(time.perf_counter())
-    peak_mb = memory_mb("VmHWM") - before_mb
+    peak_mb = status_mb("VmHWM") - before_mb
     grown_mb = (volume.hu.nbytes + labels.nbytes + placed.labels.nbytes) / 1e6
     stages = dict(zip(STAGES, np.diff(laps).tolist(), strict=True))
     return stages | {"s": laps[-1] - laps[0], "peak_mb": peak_mb, "beyond_mb": peak_mb - grown_mb}

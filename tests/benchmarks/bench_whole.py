@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_reading import memory_mb
 from bench_segment import import_weights
 from bench_segment import measure as segment
+from process_memory import status_mb
 from row import Row, Unit, add_json_option, write_rows
 
 WINDOW = 96
@@ -213,7 +213,7 @@ def published(nifti: Path, options: argparse.Namespace) -> dict[str, object]:
     SaveImage(nifti.parent / "out", output_dtype=np.uint8, print_log=False)(back)
     lap("save")
     found = {"stages": stages, "windows": count, "extrapolation": how}
-    return found | {"peak_mb": memory_mb("VmHWM")}
+    return found | {"peak_mb": status_mb("VmHWM")}
 
 
 def infer(network: object, image: object, options: argparse.Namespace) -> tuple[object, int, str]:
