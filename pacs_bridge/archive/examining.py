@@ -16,6 +16,7 @@ from dicom_seg.read.series import triage_series
 from inference.reasons import Reason
 from pacs_bridge.archive.headers import placed, unpack
 from pacs_bridge.archive.known_files import KnownFile, readable
+from pacs_bridge.archive.zip_shelf import ZipShelf
 
 #: Left behind by a plan and not given to the engine: the instance itself is there already.
 REPEATED = (Reason.DUPLICATE_INSTANCE, Reason.CONFLICTING_INSTANCE)
@@ -58,16 +59,21 @@ class TriagedSeries:
     left_out: tuple[tuple[tuple[int, bytes], Reason], ...]  #: keys of files
 
 
-def triage(task: TriageTask) -> TriagedSeries:
-    """Examine a series as the engine does, from its headers."""
+def triage(tasks: Sequence[TriageTask]) -> tuple[TriagedSeries, ...]:
+    """Examine some series as the engine does, from their headers."""
+    zips = ZipShelf()
+    return tuple(_triaged(task, zips) for task in tasks)
+
+
+def _triaged(task: TriageTask, zips: ZipShelf) -> TriagedSeries:
     found = sorted(
         ((file, instance) for part in task.parts for file, instance in _with_files(part)),
         key=lambda pair: (pair[0].folder, pair[0].name),
     )
-    kept, repeated = _without_repeated(found)
+    kept, repeated = _without_repeated(found, zips)
     keys = {file.key for file, _ in repeated}
     again = [instance for file, instance in found if file.key in keys]
-    verdict = _verdict(kept, again, task.rules)
+    verdict = _verdict(kept, again, task.rules, zips)
     by_path = {file.path: file for file, _ in kept}
     left_out = [
         (by_path[each.path].key, each.reason)
@@ -111,7 +117,7 @@ def _contents(kept: Sequence[tuple[KnownFile, Instance]]) -> str:
 
 
 def _without_repeated(
-    found: Sequence[tuple[KnownFile, Instance]],
+    found: Sequence[tuple[KnownFile, Instance]], zips: ZipShelf
 ) -> tuple[list[tuple[KnownFile, Instance]], list[tuple[KnownFile, Reason]]]:
     """The first file of every SOP Instance UID, and why the others are left out.
 
@@ -131,7 +137,7 @@ def _without_repeated(
         if uid:
             first[uid] = (file, instance)
         kept.append((file, instance))
-    same = _same_headers([(one, other) for one, other, may_be in again if may_be])
+    same = _same_headers([(one, other) for one, other, may_be in again if may_be], zips)
     repeated = [
         (
             other,
@@ -142,7 +148,9 @@ def _without_repeated(
     return kept, repeated
 
 
-def _same_headers(pairs: Sequence[tuple[KnownFile, KnownFile]]) -> set[tuple[int, bytes]]:
+def _same_headers(
+    pairs: Sequence[tuple[KnownFile, KnownFile]], zips: ZipShelf
+) -> set[tuple[int, bytes]]:
     """Keys of the second files whose header, and size of what follows, are those of the first."""
     in_zips = [pair for pair in pairs if pair[0].is_zip and pair[1].is_zip]
     same = {
@@ -151,7 +159,7 @@ def _same_headers(pairs: Sequence[tuple[KnownFile, KnownFile]]) -> set[tuple[int
         if (one.size_bytes, one.modified_ns) == (other.size_bytes, other.modified_ns)
     }
     others = [pair for pair in pairs if not (pair[0].is_zip and pair[1].is_zip)]
-    digests = _header_digests({file.key: file for pair in others for file in pair})
+    digests = _header_digests({file.key: file for pair in others for file in pair}, zips)
     for one, other in others:
         if digests[one.key] is not None and digests[one.key] == digests[other.key]:
             same.add(other.key)
@@ -171,14 +179,14 @@ def _bare(instance: Instance) -> tuple[object, ...]:
 
 
 def _header_digests(
-    files: Mapping[tuple[int, bytes], KnownFile],
+    files: Mapping[tuple[int, bytes], KnownFile], zips: ZipShelf
 ) -> dict[tuple[int, bytes], tuple[str, int] | None]:
     """For each file what `_header_digest` says, None if it cannot be read; each is read once."""
     digests: dict[tuple[int, bytes], tuple[str, int] | None] = {}
     if not files:
         return digests
     with tempfile.TemporaryDirectory(prefix="pacs-bridge-plan-") as scratch:
-        for file, path in readable(tuple(files.values()), Path(scratch)):
+        for file, path in readable(tuple(files.values()), Path(scratch), zips):
             digests[file.key] = None if path is None else _header_digest(path)
     return digests
 
@@ -197,18 +205,18 @@ def _header_digest(path: Path) -> tuple[str, int] | None:
 
 
 def _verdict(
-    kept: Sequence[tuple[KnownFile, Instance]], again: Sequence[Instance], rules: SeriesRules
+    kept: Sequence[tuple[KnownFile, Instance]],
+    again: Sequence[Instance],
+    rules: SeriesRules,
+    zips: ZipShelf,
 ) -> SeriesTriage:
     instances = [instance for _, instance in kept]
     verdict = triage_series(instances, rules, again)  # needs no pixels, as a rule
     if verdict.reason not in _OF_FILES or not any(file.is_zip for file, _ in kept):
         return verdict
     with tempfile.TemporaryDirectory(prefix="pacs-bridge-plan-") as scratch:
-        lying = {
-            file.key: path
-            for file, path in readable([file for file, _ in kept], Path(scratch), at_once=True)
-            if path is not None
-        }
+        files = readable([file for file, _ in kept], Path(scratch), zips, at_once=True)
+        lying = {file.key: path for file, path in files if path is not None}
         if len(lying) < len(kept):
             return verdict  # it stays what it was: something of it cannot be read
         copies = [placed(instance, lying[file.key], file.is_zip) for file, instance in kept]

@@ -1,20 +1,21 @@
 """Files that a plan knows, and what it takes to read them: members of zip files are taken out.
 
-Each zip file is opened once for all of its members that are wanted: its directory is read
-whole at every opening.
+Each zip file is opened once for all of its members that are wanted, and its directory is read
+once, as long as the shelf remembers it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from inference.reasons import Reason
 from pacs_bridge.archive.zip_members import ZipMembers
+from pacs_bridge.archive.zip_shelf import ZipShelf
 from pacs_bridge.errors import PermanentError, disk_reason
 
 
@@ -41,7 +42,7 @@ class KnownFile:
 
 
 def readable(
-    files: Sequence[KnownFile], scratch: Path, at_once: bool = False
+    files: Sequence[KnownFile], scratch: Path, zips: ZipShelf, at_once: bool = False
 ) -> Iterator[tuple[KnownFile, Path | None]]:
     """Each file with where it can be read, in the order of folders.
 
@@ -51,6 +52,8 @@ def readable(
         Any.
     scratch
         A folder for what is taken out.
+    zips
+        Opens the zip files.
     at_once
         What is taken out is there until the end; otherwise until the next one only.
 
@@ -70,7 +73,7 @@ def readable(
         if not zip_file:
             yield from ((file, file.path) for file in group)
             continue
-        with _opened(zip_file) as members:
+        with _opened(zip_file, zips) as members:
             for file in group:
                 path = scratch / str(number)
                 yield file, path if _is_taken_out(members, file, path) else None
@@ -78,14 +81,14 @@ def readable(
 
 
 @contextmanager
-def _opened(path: bytes) -> Iterator[ZipMembers | None]:
+def _opened(path: bytes, zips: ZipShelf) -> Iterator[ZipMembers | None]:
     """A zip file; None if it is gone or damaged."""
-    try:
-        members = ZipMembers(Path(os.fsdecode(path)))
-    except (OSError, PermanentError):
-        yield None
-        return
-    with members:
+    with ExitStack() as opened:
+        try:
+            members = opened.enter_context(zips.opened(Path(os.fsdecode(path))))
+        except (OSError, PermanentError):
+            yield None
+            return
         yield members
 
 

@@ -47,6 +47,8 @@ _MOST_OPENINGS: Final = 16
 #: Batches on their way: what bounds the memory.
 _MOST_UNDER_WAY: Final = 8
 _SERIES_AT_ONCE: Final = 64
+#: A process reads the directory of a zip file once for so many.
+_SERIES_A_TASK: Final = 8
 _Task = TypeVar("_Task")
 _Answer = TypeVar("_Answer")
 
@@ -115,9 +117,10 @@ class Planner:
 
     def examine(self) -> None:
         """Examine the series of which files came, changed or went."""
-        for verdict in self._under_way(triage, self._triage_tasks()):
-            self._judge(verdict)
-            self.tally.series_examined += 1
+        for verdicts in self._under_way(triage, self._triage_tasks()):
+            for verdict in verdicts:
+                self._judge(verdict)
+                self.tally.series_examined += 1
             self._tell()
 
     def _tell(self) -> None:
@@ -206,7 +209,7 @@ class Planner:
                 mark_beside_faulty(connection, folder)
             self.tally.files_read += len(batch.loose)
 
-    def _triage_tasks(self) -> Iterator[TriageTask]:
+    def _triage_tasks(self) -> Iterator[tuple[TriageTask, ...]]:
         last = ""
         while True:
             with self._plan.read() as connection:
@@ -216,10 +219,14 @@ class Planner:
                 ).fetchall()
             if not rows:
                 return
-            for row in rows:
-                parts = known_parts(self._plan, row[0])
-                yield TriageTask(row[0], parts, self._rules, self._beside(row[0], parts))
+            for start in range(0, len(rows), _SERIES_A_TASK):
+                some = rows[start : start + _SERIES_A_TASK]
+                yield tuple(self._triage_task(row[0]) for row in some)
             last = rows[-1][0]
+
+    def _triage_task(self, series: str) -> TriageTask:
+        parts = known_parts(self._plan, series)
+        return TriageTask(series, parts, self._rules, self._beside(series, parts))
 
     def _beside(self, series: str, parts: Sequence[KnownPart]) -> Reason | None:
         """Why a file beside a series is of none, if it can only be of this one."""

@@ -12,7 +12,7 @@ from typing import Final
 from inference.file_stamp import FileStamp
 from pacs_bridge.archive.zip_members import ZipMembers
 
-#: About 100 MB of directories.
+#: Some 115 MB of directories.
 _MOST_MEMBERS: Final = 200_000
 
 

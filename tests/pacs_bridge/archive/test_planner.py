@@ -577,3 +577,19 @@ def test_what_is_beside_a_series_is_looked_up_without_reading_all_files_of_its_f
         ]
     assert len(ways) >= 2
     assert all("files_faulty" in way for way in ways)
+
+
+def test_a_zip_file_whose_members_lie_beside_it_too_is_not_opened_for_each_of_its_series(
+    tree, plan_of, zip_tree, ram_folder, openings
+):
+    for number in range(16):
+        tree.add("run", f"{number}")
+    both = ram_folder / "both"
+    both.mkdir()
+    zip_tree(tree.root, both / "all.zip")
+    shutil.copytree(tree.root, both / "beside")
+    planned = plan_of(both)
+    assert planned.outcomes() == {"run": 16}
+    assert planned.files() == {"duplicate-instance": 16 * 12}
+    # listed, read, and compared for half of the series at a time
+    assert openings == ["all.zip"] * 4
