@@ -49,7 +49,7 @@ def test_every_row_without_a_uid_is_accounted_for_once_however_often_it_is_plann
         assert _outcomes(plan, *rows) == {"planned": 1, "missing-identity": 4}
     grown = [replace(each, instance_count=13) for each in rows]
     assert _outcomes(plan, *grown) == {"planned": 1, "missing-identity": 4}
-    assert _outcomes(plan, _row("", study="1.7")) == {"planned": 1, "missing-identity": 5}
+    assert _outcomes(plan, *grown, _row("", study="1.7")) == {"planned": 1, "missing-identity": 5}
     told = [
         (line.series_instance_uid, line.study_instance_uid, line.detail)
         for line in series_lines(plan)
