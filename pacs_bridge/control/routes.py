@@ -160,9 +160,11 @@ class Routes:
     def _retry(self, series: str, whose: Whose) -> Answer:
         """Try what failed or waits again at once; what has results keeps them."""
         steering = self._ledger.steering
-        for job_id in self._steered_jobs(series, whose):
-            if steering.retry_job(job_id) or steering.send_now(job_id):
-                return self._series(series, whose)
+        jobs = self._steered_jobs(series, whose)
+        is_tried = any(steering.retry_job(job_id) for job_id in jobs)  # the first one that failed
+        is_sent = any(steering.send_now(job_id) for job_id in jobs)
+        if is_tried or is_sent:
+            return self._series(series, whose)
         return refusal(HTTPStatus.CONFLICT, CallFault.NOTHING_TO_RETRY, "nothing failed or waits")
 
     def _repeat(self, series: str, whose: Whose) -> Answer:

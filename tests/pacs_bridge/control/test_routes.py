@@ -235,6 +235,22 @@ def test_a_dead_clinical_job_is_reached_behind_a_later_archive_run(
     assert ledger.view.job(archived).state is State.SKIPPED
 
 
+def test_a_result_that_waits_to_be_sent_keeps_no_retry_from_an_archive_run(
+    ledger: Ledger, ask: Post
+) -> None:
+    submit(ledger, 1, source="spool")
+    claim = ledger.jobs.claim("w", 60)
+    ledger.jobs.complete(
+        claim, [ResultFile(0, "binary", "r.dcm", "1.2", "2.1", "2.2", "1.2", "00", 1)], []
+    )
+    archived = submit(ledger, 2)
+    end(ledger, State.DEAD)
+
+    ask("retry")
+
+    assert ledger.view.job(archived).state is State.READY
+
+
 def test_of_archive_runs_alone_the_latest_is_meant(ledger: Ledger, ask: Post) -> None:
     jobs = []
     for revision in (1, 2):
