@@ -14,7 +14,6 @@ from inference.reasons import Reason
 from inference.volume import Volume
 from pacs_bridge.clock import SystemClock
 from pacs_bridge.config.bridge import BridgeConfig
-from pacs_bridge.config.routes import PostprocessingConfig
 from pacs_bridge.deliver.sender import DestinationSender
 from pacs_bridge.deliver.service import result_sender
 from pacs_bridge.job_place import own_ledger
@@ -31,7 +30,7 @@ class _OneSegmenter:
     def __init__(self, segmenter: Any) -> None:
         self._segmenter = segmenter
 
-    def get(self, _name: str, _postprocessing: PostprocessingConfig | None = None) -> Any:
+    def get(self, *_wanted: object) -> Any:
         return self._segmenter
 
     def device_computes(self) -> bool:
