@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from collections import Counter
@@ -37,7 +38,7 @@ class StubWork:
     seconds: float  #: of work on a job
     is_even: bool = False  #: each job the same; else up to twice as long, and some fail at first
     result: ResultFile = field(default_factory=result_of)
-    data_folder: Path | None = None  #: where a link to that result is put for each job
+    data_folder: Path | None = None  #: where a copy of that result is put for each job
 
     def result_of(self, claim: JobClaim) -> ResultFile:
         """What is reported for a job: the one result that all share, in the folder of the lease."""
@@ -45,7 +46,7 @@ class StubWork:
             return self.result
         path = "results" / folder_of(claim.job_id, claim.fence) / "shared.dcm"
         (self.data_folder / path).parent.mkdir(parents=True)
-        (self.data_folder / path).hardlink_to(self.data_folder / self.result.path)
+        shutil.copyfile(self.data_folder / self.result.path, self.data_folder / path)
         return replace(self.result, path=path.as_posix())
 
 
