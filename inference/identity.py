@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+#: The parameter that names them, with blanks between.
+WANTED_PARAMETER: Final = "structures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +25,8 @@ class SegmenterIdentity:
     parameters: tuple[tuple[str, str], ...]  #: all settings that change the result, sorted
     source: str  #: where the weights come from and their licence
     execution: tuple[tuple[str, str], ...] = ()  #: how it ran; does not change the result
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Names of the only structures that were looked for; empty: all of the class list."""
+        return tuple(dict(self.parameters).get(WANTED_PARAMETER, "").split())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from inference.engine.region import Region
 from inference.engine.resource_errors import resource_errors
 from inference.errors import ModelError
 from inference.geometry import Geometry
-from inference.identity import SegmenterIdentity
+from inference.identity import WANTED_PARAMETER, SegmenterIdentity
 from inference.label_map import LabelMap
 from inference.ladder import ladder, on_cpu
 from inference.network import build_network
@@ -49,6 +49,7 @@ __all__ = [
     "Segmenter",
     "SegmenterOptions",
     "fitted_segmenter",
+    "settles_how_it_runs",
 ]
 
 #: Told the finished share of the work, 0 to 1, non-decreasing.
@@ -84,7 +85,6 @@ class Segmenter(Protocol):
         """
 
 
-@runtime_checkable
 class FittingSegmenter(Segmenter, Protocol):
     """A segmenter that settles how it runs once it knows the planes."""
 
@@ -95,6 +95,15 @@ class FittingSegmenter(Segmenter, Protocol):
 
     def main_memory_bytes(self, geometry: Geometry) -> int:
         """Main memory that a scan takes as it is asked for, beyond the scan itself."""
+
+
+def settles_how_it_runs(segmenter: Segmenter) -> TypeGuard[FittingSegmenter]:
+    """Whether a segmenter is a ``FittingSegmenter``; nothing of it is called.
+
+    A runtime protocol may ask for ``identity``, and one that is not loaded yet would be.
+    """
+    methods = ("fitted", "main_memory_bytes")
+    return all(callable(getattr(type(segmenter), name, None)) for name in methods)
 
 
 def fitted_segmenter(
@@ -121,7 +130,7 @@ def fitted_segmenter(
     ModelError
         ``oom-cpu`` if not even the smallest way fits into memory.
     """
-    if not isinstance(segmenter, FittingSegmenter):
+    if not settles_how_it_runs(segmenter):
         return segmenter
     return segmenter.fitted(scans, is_read=is_read, promised_bytes=promised_bytes)
 
@@ -195,7 +204,7 @@ class SegResNetSegmenter:
         if options.smooth_borders:
             parameters["borders"] = "smooth"
         if options.structures:
-            parameters["structures"] = " ".join(sorted(options.structures))
+            parameters[WANTED_PARAMETER] = " ".join(sorted(options.structures))
             if self._finder is not None:
                 parameters["found_by"] = self._finder.identity.digest
         return SegmenterIdentity(

@@ -9,7 +9,7 @@ from inference.errors import ModelError
 from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap
 from inference.reasons import Reason
-from inference.segmenter import FittingSegmenter, Progress, Segmenter, fitted_segmenter
+from inference.segmenter import Progress, Segmenter, fitted_segmenter, settles_how_it_runs
 from inference.volume import Volume
 from pacs_bridge.memory_ledger import MemoryShare
 
@@ -53,7 +53,7 @@ class LateSegmenter:
         try:
             segmenter = self._get()
             wanted = 0
-            if isinstance(segmenter, FittingSegmenter):
+            if settles_how_it_runs(segmenter):
                 wanted = segmenter.main_memory_bytes(volume.geometry)
             with self._memory.computing(wanted) as promised:
                 return self._segment(segmenter, volume, promised, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -566,6 +566,26 @@ def test_a_segmenter_that_does_not_care_is_taken_as_it_is() -> None:
     finder = Finder(None)
 
     assert fitted_segmenter(finder, SCAN) is finder
+
+
+def test_a_segmenter_is_fitted_without_being_asked_who_it_is() -> None:
+    class Unloaded:
+        @property
+        def identity(self) -> SegmenterIdentity:
+            raise AssertionError("this would load it")
+
+        def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
+            raise AssertionError("this would load it")
+
+        def fitted(self, scans: Sequence[Geometry], **_: object) -> Segmenter:
+            return finder
+
+        def main_memory_bytes(self, geometry: Geometry) -> int:
+            return 0
+
+    finder = Finder(None)
+
+    assert fitted_segmenter(Unloaded(), SCAN) is finder
 
 
 def test_a_network_that_fails_numerically_is_an_error_and_not_a_result(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -59,3 +60,31 @@ def test_what_a_job_kept_is_free_for_those_beside_it() -> None:
     }
 
     assert held_kb["bare"] - held_kb["late"] > 150_000
+
+
+#: Of a set of names one is asked first: which one, the seed decides.
+EARLY = """
+import numpy as np
+from inference.geometry import Geometry
+from inference.segmenter import fitted_segmenter
+from pacs_bridge.late_segmenter import LateSegmenter
+
+def get():
+    raise AssertionError("loaded before its turn")
+
+late = LateSegmenter(get, lambda: None)
+assert fitted_segmenter(late, Geometry.from_affine(np.eye(4), (2, 4, 4))) is late
+"""
+
+
+@pytest.mark.parametrize("seed", ["0", "5"])
+def test_a_model_is_not_loaded_while_another_job_has_its_turn(seed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY],
+        env=os.environ | {"PYTHONHASHSEED": seed},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
