@@ -7,6 +7,7 @@ process holds a lock on that file while it has the ledger open.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -25,6 +26,14 @@ from pacs_bridge.network_disk import network_disk
 
 _LOOK_S: Final = 0.05
 _LONGEST: Final = 4096
+#: Of what is written, padded: a disk writes a sector whole or not at all, and what takes the
+#: place of as many bytes asks for no room.
+_SECTOR: Final = 512
+
+
+def home_file(ledger: Path) -> Path:
+    """The file beside a ledger that names its machine."""
+    return ledger.with_suffix(".machine")
 
 
 class LedgerHome:
@@ -60,7 +69,7 @@ class LedgerHome:
         wait_s: float = 10.0,
     ) -> None:
         self._ledger = ledger
-        self._path = ledger.with_suffix(".machine")
+        self._path = home_file(ledger)
         self._machine = machine
         self._disk = disk
         self._moved_here = moved_here
@@ -80,13 +89,15 @@ class LedgerHome:
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o640)
+            descriptor, is_new = _opened(self._path)
         except OSError as error:
             raise _translated(error, self._path) from error
         # a ledger that nobody closed lets go of its lock when it is forgotten
         self._close = weakref.finalize(self, os.close, descriptor)
         try:
-            _give_to_owner(descriptor, self._path.parent)
+            if is_new:
+                there = self._ledger if self._ledger.exists() else self._path.parent
+                _give_to_owner(descriptor, there)
             self._take(descriptor)
         except OSError as error:
             self.leave()
@@ -170,10 +181,19 @@ class LedgerHome:
         return f"the ledger is on a network disk ({kind}), and {owner} uses it"
 
 
-def _give_to_owner(descriptor: int, folder: Path) -> None:
+def _opened(path: Path) -> tuple[int, bool]:
+    """A descriptor of the file, and whether this call made it."""
+    with suppress(FileNotFoundError):
+        return os.open(path, os.O_RDWR), False
+    with suppress(FileExistsError):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640), True
+    return os.open(path, os.O_RDWR), False  # another process was faster
+
+
+def _give_to_owner(descriptor: int, there: Path) -> None:
     """What an administrator is the first to open must not keep the service out, as SQLite does."""
     if os.geteuid() == 0:
-        owner = folder.stat()
+        owner = there.stat()
         with suppress(PermissionError):  # a file server that trusts no root
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
@@ -193,10 +213,11 @@ def _read(data: bytes) -> Machine | None:
 
 
 def _write(descriptor: int, machine: Machine) -> None:
-    """In place: a lock is on the file, not on its name."""
+    """In place, as a lock is on the file and not on its name: whole, or what was there stays."""
     data = json.dumps(asdict(machine)).encode()
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, data, 0)
+    data = data.ljust(max(_SECTOR, os.fstat(descriptor).st_size))
+    if os.pwrite(descriptor, data, 0) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(descriptor)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 
@@ -188,6 +189,34 @@ def test_a_disk_without_room_or_locks_is_a_fault_that_passes(home, ram_folder, m
     assert caught.value.reason in (Reason.DISK_FULL, Reason.LEDGER_UNAVAILABLE)
 
 
+def test_a_disk_that_was_full_leaves_the_ledger_to_its_machine(opened, ram_folder, monkeypatch):
+    opened(BRIDGE, "nfs4", moved_here=True).close()
+    again = replace(BRIDGE, boot_id="boot 2")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(TransientError) as caught:
+            opened(again, "nfs4")
+    assert caught.value.reason is Reason.DISK_FULL
+
+    opened(again, "nfs4")
+
+
+def test_the_machine_takes_as_much_room_whatever_its_name_is(home, ram_folder):
+    sizes = []
+    for host in ("a", "b" * 64, "c"):
+        entered = home(replace(BRIDGE, host=host, boot_id=host))
+        entered.enter()
+        entered.leave()
+        sizes.append((ram_folder / "ledger.machine").stat().st_size)
+        assert home(BRIDGE).owner().host == host
+
+    assert len(set(sizes)) == 1
+
+
 def test_what_root_makes_beside_a_ledger_is_the_users_whose_folder_it_is(home, ram_folder):
     if os.geteuid() == 0:
         os.chown(ram_folder, 12345, 23456)
@@ -196,3 +225,21 @@ def test_what_root_makes_beside_a_ledger_is_the_users_whose_folder_it_is(home, r
 
     made, folder = (ram_folder / "ledger.machine").stat(), ram_folder.stat()
     assert (made.st_uid, made.st_gid) == (folder.st_uid, folder.st_gid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_who_looks_takes_nothing_away_from_the_service(home, ram_folder):
+    machine, ledger = ram_folder / "ledger.machine", ram_folder / "ledger.sqlite"
+    os.chown(ram_folder, 0, 23456)  # as volumes of groups are
+    ledger.touch()
+    os.chown(ledger, 12345, 23456)
+
+    def owner_after_a_look() -> tuple[int, int]:
+        looks = home(BRIDGE)
+        looks.enter()
+        looks.leave()
+        return machine.stat().st_uid, machine.stat().st_gid
+
+    assert owner_after_a_look() == (12345, 23456)  # as SQLite's own files beside the ledger
+    os.chown(machine, 12346, 23456)
+    assert owner_after_a_look() == (12346, 23456)
