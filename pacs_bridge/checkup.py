@@ -139,6 +139,9 @@ def _models(config: BridgeConfig) -> Iterator[CheckResult]:
             manifest = locate(name, stores).verify(name)
         except InferenceError as error:
             yield CheckResult(f"model {name}", Health.BAD, str(error))
+        except OSError as error:
+            problem = f"{config.models.folder}: {error.strerror}"
+            yield CheckResult(f"model {name}", Health.BAD, problem)
         else:
             health = Health.DOUBT if manifest.demonstration else Health.GOOD
             detail = f"{manifest.weights_sha256[:12]}, {manifest.intended_use}"
@@ -160,8 +163,8 @@ def _devices(config: BridgeConfig) -> Iterator[CheckResult]:
 
 def _disk(config: BridgeConfig) -> CheckResult:
     folder = config.data_folder
-    there = next(each for each in (folder, *folder.parents) if each.exists())
     try:
+        there = next(each for each in (folder, *folder.parents) if each.exists())
         free_gib = shutil.disk_usage(there).free / _GIB
     except OSError as error:
         return CheckResult("disk", Health.BAD, f"{folder}: {error.strerror}")
@@ -262,9 +265,13 @@ def _stow_destination(subject: str, client: StowClient) -> CheckResult:
 def _source(source: SourceConfig, config: BridgeConfig) -> CheckResult:
     subject = f"source {source.name}"
     if isinstance(source, PlanSourceConfig):
-        is_there = source.folder.is_dir()
-        detail = f"{source.folder}{'' if is_there else ': no such folder'}"
-        return CheckResult(subject, Health.GOOD if is_there else Health.BAD, detail)
+        try:
+            problem = "" if source.folder.is_dir() else ": no such folder"
+        except OSError as error:
+            problem = f": {error.strerror}"
+        return CheckResult(
+            subject, Health.BAD if problem else Health.GOOD, f"{source.folder}{problem}"
+        )
     try:
         # no file is made for the log, and none that root would own
         log = JsonLog.open(None, IdentityHash(os.urandom(_KEY_BYTES)), "error")

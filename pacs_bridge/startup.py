@@ -15,6 +15,7 @@ from pacs_bridge.config.web_service import WebServiceConfig
 from pacs_bridge.control.token import Token
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.identity_hash import KEY_NAME
+from pacs_bridge.ledger.home import home_file
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.models import known_models, model_stores
 from pacs_bridge.queue import DISPATCHER
@@ -104,7 +105,11 @@ def keep_handed_over(ledger: Ledger, config: BridgeConfig) -> None:
 
 def _model_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
     stores = model_stores(config.models.folder)
-    unknown = check_models(config, known_models(stores))
+    try:
+        unknown = check_models(config, known_models(stores))
+    except OSError as error:
+        problem = f"{config.models.folder}: {error.strerror}"
+        return (ConfigFault("models.folder", problem),)
     if unknown:
         return unknown
     faults = []
@@ -139,8 +144,10 @@ def _folder_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
     folder = config.data_folder
     if problem := _problem(folder, os.R_OK | os.W_OK | os.X_OK):
         return (ConfigFault("data_folder", problem),)
-    wanted = {KEY_NAME: os.R_OK, config.ledger_path.name: os.R_OK | os.W_OK}
-    problems = (_problem(folder / name, access) for name, access in wanted.items())
+    own = os.R_OK | os.W_OK
+    ledger = config.ledger_path
+    wanted = {folder / KEY_NAME: os.R_OK, ledger: own, home_file(ledger): own}
+    problems = (_problem(path, access) for path, access in wanted.items())
     return tuple(ConfigFault("data_folder", each) for each in problems if each)
 
 
@@ -165,15 +172,23 @@ def _token_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
 
 def _problem(path: Path, access: int) -> str:
     """Why a file or folder cannot be used so, or not be made where it is not there yet."""
-    place, wanted = path, access
-    while not place.exists() and place != place.parent:
+    place, wanted, is_hidden = path, access, False
+    while place != place.parent:
+        try:
+            if place.exists():
+                break
+        except PermissionError:  # a folder above may not be searched: nobody knows
+            is_hidden = True
+        except OSError as error:
+            return f"{path}: {error.strerror}"
         place, wanted = place.parent, os.W_OK | os.X_OK
     if place != path and not place.is_dir():
         return f"{path}: {place} is no folder"
     if os.access(place, wanted):
         return ""
     used = "written" if access & os.W_OK else "read"
-    what = f"cannot be {used}" if place == path else f"cannot be made in {place}"
+    may_be = is_hidden or place == path
+    what = f"cannot be {used}" if may_be else f"cannot be made in {place}"
     return f"{path}: {what} by user id {os.geteuid()}"
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pacs_bridge.checkup import Health, check_up
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.startup import startup_faults
+
+NOBODY = 65534
 
 
 def test_files_of_secrets_that_cannot_be_read_are_named_by_their_keys(
@@ -52,14 +57,80 @@ def test_files_of_another_user_in_the_data_folder_are_named(
 ) -> None:
     config = make_config()
     config.data_folder.mkdir()
-    for name in ("identity.key", "ledger.sqlite"):
+    names = ("identity.key", "ledger.sqlite", "ledger.machine")
+    for name in names:
         (config.data_folder / name).touch()
     assert faults_of(config) == {}
 
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).is_dir() and real(path, mode))
     problems = [fault.problem for fault in startup_faults(config) if fault.key == "data_folder"]
-    assert ["identity.key" in problems[0], "ledger.sqlite" in problems[1]] == [True, True]
+    assert len(problems) == len(names)
+    assert all(name in problem for name, problem in zip(names, problems, strict=True))
+
+
+def as_another_user(call: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """The answer of a process whose user folders without permissions shut out: root they do not.
+
+    What it needs is imported before: another user may not read what the interpreter reads.
+    """
+    call()
+    if os.geteuid() != 0:
+        return call()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os.write(writing, json.dumps(call()).encode())
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading, "rb") as answer:
+        return dict(json.loads(answer.read()))
+
+
+def test_a_file_in_a_folder_that_this_user_may_not_search_is_a_fault(
+    make_config: Callable[..., BridgeConfig], ram_folder: Path
+) -> None:
+    shut = ram_folder / "shut"
+    config = make_config(
+        log='{ file = "shut/in/bridge.log" }',
+        control='{ port = 0, token_file = "shut/token" }',
+        models='{ folder = "shut/models" }',
+    ).model_copy(update={"data_folder": shut / "data"})
+    (shut / "in").mkdir(parents=True)
+    (shut / "in" / "bridge.log").touch()
+    shut.chmod(0)
+
+    faults = as_another_user(lambda: faults_of(config))
+
+    user = os.geteuid() or NOBODY
+    assert faults["log.file"].endswith(f"bridge.log: cannot be written by user id {user}")
+    assert faults["control.token_file"].endswith(f"token: cannot be read by user id {user}")
+    assert {"data_folder", "models.folder"} <= set(faults)
+
+
+def test_a_check_up_by_a_user_who_may_not_search_a_folder_says_so(
+    make_config: Callable[..., BridgeConfig], ram_folder: Path
+) -> None:
+    shut = ram_folder / "shut"
+    shut.mkdir()
+    plans = '[{ name = "run", kind = "plan", folder = "shut/plans" }]'
+    models = '{ folder = "shut/models" }'
+    config = make_config(sources=plans, models=models).model_copy(
+        update={"data_folder": shut / "data"}
+    )
+    shut.chmod(0)
+
+    found = as_another_user(lambda: {each.subject: each.health for each in check_up(config)})
+
+    subjects = ("data_folder", "models.folder", "model synthetic-3mm", "disk", "source run")
+    assert {found[subject] for subject in subjects} == {Health.BAD}
 
 
 def test_a_token_that_control_would_refuse_is_a_fault(
