@@ -33,6 +33,7 @@ class Reason(StrEnum):
     TRUNCATED_STRUCTURE = "truncated-structure"
     LATERALITY_ORDER = "laterality-order"
     MODEL_FOR_DEMONSTRATION = "model-for-demonstration"
+    CHOSEN_STRUCTURES = "chosen-structures"
     FRAME_OF_REFERENCE_DERIVED = "frame-of-reference-derived"
     DUPLICATE_INSTANCE = "duplicate-instance"
     LOCALIZER = "localizer"

@@ -41,13 +41,13 @@ from pacs_bridge.report import (
     remove_result,
 )
 from pacs_bridge.report_parts import (
-    demonstration_findings,
     ending,
     left_out_instances,
     model_report,
     refused,
     rule_texts,
     segmentation_output,
+    segmenter_findings,
     series_names,
     stack_report,
     structure_volumes,
@@ -148,12 +148,15 @@ def process_series(
             refusal = refused(error.reason, error.detail)
             if refusal is None:
                 raise
+    # one that was not needed is not loaded to be asked who it is
+    identity = segmenter.identity if stacks else None
+    wanted = () if identity is None else identity.wanted
     report = SeriesReport(
         created=source.created,
-        ending=refusal or ending(examination, stacks),
+        ending=refusal or ending(examination, stacks, wanted),
         series=series_names(examination, source.revision),
         software=SoftwareReport.of_this_process(),
-        model=model_report(segmenter.identity, stacks) if stacks else None,
+        model=None if identity is None else model_report(identity, stacks),
         parameters=rule_texts(options.rules),
         stacks=stacks,
         left_out=(*left_out_instances(examination, source.paths, source.root), *source.set_aside),
@@ -238,9 +241,10 @@ class _Run:
             if structures
         ]
         outputs = tuple(self._segmentation(prefix, labels, plan, each) for each in requests)
-        remarks = (*plan.findings, *findings, *demonstration_findings(algorithm))
+        remarks = (*plan.findings, *findings, *segmenter_findings(algorithm))
         report = stack_report(plan, labels.geometry, remarks, structures, outputs)
-        return replace(report, execution=dict(algorithm.execution))
+        parameters, execution = dict(algorithm.parameters), dict(algorithm.execution)
+        return replace(report, parameters=parameters, execution=execution)
 
     def _segmentation(
         self, prefix: str, labels: LabelMap, plan: StackPlan, request: SegRequest

@@ -36,9 +36,9 @@ from pacs_bridge.report import (
     remove_result,
 )
 from pacs_bridge.report_parts import (
-    demonstration_findings,
     model_report,
     refused,
+    segmenter_findings,
     structure_volumes,
 )
 from pacs_bridge.stopwatch import ProgressReport, Stage, Stopwatch, no_progress
@@ -124,7 +124,7 @@ def _stack(
         truncated = truncated_structures(labels, volume)
         structures = structure_volumes(labels, truncated)
         of_labels = check_labels(labels, truncated)
-        findings = (*remarks, *of_labels, *demonstration_findings(segmenter.identity))
+        findings = (*remarks, *of_labels, *segmenter_findings(segmenter.identity))
     outputs = (_write_verified(labels, folder, watch),) if structures else ()
     return StackReport(
         separated_by="",
@@ -136,6 +136,7 @@ def _stack(
         used=(),
         structures=structures,
         outputs=outputs,
+        parameters=dict(segmenter.identity.parameters),
         execution=dict(segmenter.identity.execution),
     )
 

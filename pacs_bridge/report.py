@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -25,6 +25,7 @@ from pacs_bridge.stopwatch import Stage
 
 REPORT_NAME = "report.json"
 SCHEMA: Literal["pacs-bridge/report/1"] = "pacs-bridge/report/1"
+_PRECISION: Final = "precision"
 #: Libraries whose version can change a voxel or a byte of a result.
 LIBRARIES = (
     "highdicom",
@@ -98,6 +99,8 @@ class StackReport:
     used: tuple[UsedInstance, ...]
     structures: tuple[StructureVolume, ...]
     outputs: tuple[OutputFile, ...]
+    #: settings of the segmenter that change the result
+    parameters: Mapping[str, str] = field(default_factory=dict)
     #: device, memory, threads, and what was not computed
     execution: Mapping[str, str] = field(default_factory=dict)
 
@@ -112,8 +115,8 @@ class ModelReport:
     demonstration: bool
     intended_use: str
     source: str
-    parameters: Mapping[str, str]
-    execution: Mapping[str, str] = field(default_factory=dict)  #: what is true of every stack
+    parameters: Mapping[str, str]  #: what is true of every stack
+    execution: Mapping[str, str] = field(default_factory=dict)  #: the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,14 @@ class SeriesReport:
     peak_memory_bytes: int
 
     __pydantic_config__ = ConfigDict(extra="forbid")
+
+    @property
+    def precision(self) -> str:
+        """Of the network: a word, or several where stacks differ; empty where nothing says it."""
+        told = {stack.parameters.get(_PRECISION, "") for stack in self.stacks} - {""}
+        if not told and self.model is not None:
+            return self.model.parameters.get(_PRECISION, "")
+        return " ".join(sorted(told))
 
     def to_json(self) -> bytes:
         """The report as indented JSON, ending in a newline."""

@@ -32,10 +32,23 @@ from pacs_bridge.report import (
 )
 
 
-def ending(examination: SeriesExamination, stacks: Sequence[StackReport]) -> Ending:
-    """What came of a series: as examined, unless no stack gave a result."""
+def ending(
+    examination: SeriesExamination, stacks: Sequence[StackReport], wanted: Sequence[str] = ()
+) -> Ending:
+    """What came of a series: as examined, unless no stack gave a result.
+
+    Parameters
+    ----------
+    examination
+        Of the series.
+    stacks
+        All of them.
+    wanted
+        Names of the only structures that were looked for; empty: all.
+    """
     if stacks and not any(stack.outputs for stack in stacks):
-        return Ending(Outcome.SKIP.value, Reason.EMPTY_RESULT, "no structure in any stack")
+        what = "none of the wanted structures" if wanted else "no structure"
+        return Ending(Outcome.SKIP.value, Reason.EMPTY_RESULT, f"{what} in any stack")
     return Ending(examination.outcome.value, examination.reason, examination.detail)
 
 
@@ -60,9 +73,9 @@ def rule_texts(rules: SeriesRules) -> Mapping[str, str]:
 
 
 def model_report(identity: SegmenterIdentity, stacks: Sequence[StackReport]) -> ModelReport:
-    """What the report says of the segmenter, and of how it ran what is true of every stack."""
-    facts = [set(stack.execution.items()) for stack in stacks]
-    shared = set.intersection(*facts) if facts else set()
+    """What the report says of the segmenter; settings and facts are those of every stack."""
+    settings = [stack.parameters for stack in stacks]
+    facts = [stack.execution for stack in stacks]
     return ModelReport(
         name=identity.name,
         version=identity.version,
@@ -70,16 +83,26 @@ def model_report(identity: SegmenterIdentity, stacks: Sequence[StackReport]) -> 
         demonstration=identity.demonstration,
         intended_use=identity.intended_use,
         source=identity.source,
-        parameters=dict(identity.parameters),
-        execution={name: value for name, value in identity.execution if (name, value) in shared},
+        parameters=_of_all(identity.parameters, settings),
+        execution=_of_all(identity.execution, facts),
     )
 
 
-def demonstration_findings(identity: SegmenterIdentity) -> tuple[Finding, ...]:
-    """The remark that the model is for demonstration, if it is."""
-    if not identity.demonstration:
-        return ()
-    return (Finding(Reason.MODEL_FOR_DEMONSTRATION, identity.intended_use),)
+def _of_all(
+    told: Sequence[tuple[str, str]], stacks: Sequence[Mapping[str, str]]
+) -> Mapping[str, str]:
+    """What is true of every stack."""
+    return {name: value for name, value in told if all(each.get(name) == value for each in stacks)}
+
+
+def segmenter_findings(identity: SegmenterIdentity) -> tuple[Finding, ...]:
+    """Remarks that follow from who segmented: for demonstration, or not all structures."""
+    found = []
+    if identity.demonstration:
+        found.append(Finding(Reason.MODEL_FOR_DEMONSTRATION, identity.intended_use))
+    if identity.wanted:
+        found.append(Finding(Reason.CHOSEN_STRUCTURES, ", ".join(identity.wanted)))
+    return tuple(found)
 
 
 def structure_volumes(labels: LabelMap, truncated: frozenset[int]) -> tuple[StructureVolume, ...]:

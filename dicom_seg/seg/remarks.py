@@ -20,6 +20,8 @@ DEMONSTRATION_SERIES: Final = "Anatomy (DEMONSTRATION, model trained on syntheti
 _LO_CHARACTERS: Final = 64
 _ST_CHARACTERS: Final = 1024
 _LT_CHARACTERS: Final = 10240
+#: Of the names of wanted structures in Derivation Description, beside which the rest has room.
+_NAMES_CHARACTERS: Final = 600
 
 
 def add_remarks(dataset: Dataset, plan: StackPlan, frames: FramePlan, request: SegRequest) -> None:
@@ -27,7 +29,8 @@ def add_remarks(dataset: Dataset, plan: StackPlan, frames: FramePlan, request: S
 
     Series and content description say that the result is investigational unless the site has
     words of its own; that a model is for demonstration, no site can take away. Findings of
-    the series stand in Image Comments (PS3.3 C.7.6.1), a line each.
+    the series stand in Image Comments (PS3.3 C.7.6.1), a line each, after the structures that
+    were looked for where those are not all.
     """
     charset = dataset.get("SpecificCharacterSet")
     demonstration = request.algorithm.demonstration
@@ -49,19 +52,27 @@ def add_remarks(dataset: Dataset, plan: StackPlan, frames: FramePlan, request: S
 
 def _derivation(frames: FramePlan, request: SegRequest) -> str:
     algorithm = request.algorithm
-    text = (
-        f"Automatic segmentation by {algorithm.name} {algorithm.version}: "
-        f"{len(frames.structure_ids)} of {STRUCTURE_COUNT} structures found. "
-        f"Revision {request.revision}"
-    )
+    revision = f"Revision {request.revision}"
     if request.predecessor is not None:
-        text += f", replaces {request.predecessor.sop_instance_uid}"
-    return f"{text}."
+        revision += f", replaces {request.predecessor.sop_instance_uid}"
+    by = f"Automatic segmentation by {algorithm.name} {algorithm.version}: "
+    found = len(frames.structure_ids)
+    if not algorithm.wanted:
+        return f"{by}{found} of {STRUCTURE_COUNT} structures found. {revision}."
+    names = f" ({', '.join(algorithm.wanted)})"
+    if len(names) > _NAMES_CHARACTERS:  # Image Comments have room for all
+        names = ""
+    return (
+        f"{by}{found} of {len(algorithm.wanted)} wanted structures found{names}; "
+        f"no others were looked for. {revision}."
+    )
 
 
 def _comments(plan: StackPlan, request: SegRequest) -> list[str]:
     findings = dict.fromkeys((*plan.findings, *request.findings))
     lines = [f"{finding.reason}: {finding.detail}" for finding in findings]
+    if wanted := request.algorithm.wanted:
+        lines.insert(0, f"only these structures were looked for: {', '.join(wanted)}")
     if plan.separated_by:
         lines.insert(0, f"stack: {plan.separated_by}")
     return lines

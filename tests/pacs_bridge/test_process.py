@@ -283,6 +283,88 @@ def test_the_report_says_how_the_segmenter_ran(
     assert dict(report.model.execution) == {"estimated_memory": "0.10 GB"}
 
 
+def test_the_report_says_of_each_stack_how_the_segmenter_was_set(
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    bright_segmenter: Segmenter,
+    tmp_path: Path,
+) -> None:
+    class FallsToTheCpu:
+        identity = bright_segmenter.identity
+        settings = iter(["fp32", "bf16"])
+
+        def segment(self, volume: Volume, progress: Progress | None = None) -> LabelMap:
+            parameters = (("precision", next(self.settings)), ("spacing_mm", "3"))
+            self.identity = dataclasses.replace(self.identity, parameters=parameters)
+            return bright_segmenter.segment(volume, progress)
+
+    paths = make_series(bright_volume, stack=1, acquisition_number=1)
+    paths += make_series(bright_volume, stack=2, acquisition_number=2)
+
+    report = _run(paths, FallsToTheCpu(), tmp_path / "out")
+
+    assert [dict(each.parameters) for each in report.stacks] == [
+        {"precision": "fp32", "spacing_mm": "3"},
+        {"precision": "bf16", "spacing_mm": "3"},
+    ]
+    assert report.model is not None
+    assert dict(report.model.parameters) == {"spacing_mm": "3"}
+    assert report.precision == "bf16 fp32"
+    assert SeriesReport.read(tmp_path / "out" / "report.json") == report
+
+
+def _looking_for(segmenter: Segmenter, *names: str) -> Segmenter:
+    """The same segmenter as a route with ``structures`` has it."""
+
+    class Chosen:
+        identity = dataclasses.replace(
+            segmenter.identity, parameters=(("structures", " ".join(names)),)
+        )
+        segment = segmenter.segment
+
+    return Chosen()
+
+
+def test_a_result_of_chosen_structures_is_not_told_as_a_whole_one(
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    bright_segmenter: Segmenter,
+    tmp_path: Path,
+) -> None:
+    segmenter = _looking_for(bright_segmenter, "liver", "spleen")
+
+    report = _run(make_series(bright_volume), segmenter, tmp_path / "out")
+
+    findings = {each.reason: each.detail for each in report.stacks[0].findings}
+    assert findings[Reason.CHOSEN_STRUCTURES] == "liver, spleen"
+    ds = pydicom.dcmread(tmp_path / "out" / "seg-binary.dcm", stop_before_pixels=True)
+    assert "2 of 2 wanted structures found (liver, spleen)" in ds.DerivationDescription
+    whole = _run(make_series(bright_volume), bright_segmenter, tmp_path / "whole")
+    assert Reason.CHOSEN_STRUCTURES not in [each.reason for each in whole.stacks[0].findings]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ((), "no structure in any stack"),
+        (("kidney_left",), "none of the wanted structures in any stack"),
+    ],
+)
+def test_a_result_without_any_structure_says_what_was_looked_for(
+    make_series: Callable[..., list[Path]],
+    bright_volume: Volume,
+    bright_segmenter: Segmenter,
+    tmp_path: Path,
+    names: tuple[str, ...],
+    said: str,
+) -> None:
+    empty = Volume(np.full_like(bright_volume.hu, -1000), bright_volume.geometry)
+
+    report = _run(make_series(empty), _looking_for(bright_segmenter, *names), tmp_path / "out")
+
+    assert (report.ending.reason, report.ending.detail) == (Reason.EMPTY_RESULT, said)
+
+
 def test_the_report_says_of_each_stack_how_the_segmenter_ran(
     make_series: Callable[..., list[Path]],
     bright_volume: Volume,

@@ -32,7 +32,9 @@ from dicom_seg.segmentation import (
 from dicom_seg.synthetic.options import SeriesOptions, Subject
 from dicom_seg.verification import verify_segmentation
 from inference.finding import Finding
+from inference.identity import SegmenterIdentity
 from inference.reasons import Reason
+from inference.structures import STRUCTURE_BY_NAME, structure
 
 JAPANESE = Subject(patient_name="Yamada^Tarou=山田^太郎=やまだ^たろう", patient_id="JP1")
 COPIED = (
@@ -329,6 +331,47 @@ def test_results_say_that_they_are_investigational(make_case, make_request) -> N
     assert "investigational" in ds.ContentDescription
     assert "wholebody 1.2: 6 of 104 structures" in ds.DerivationDescription
     assert ds.ContentLabel == "ANATOMY"
+
+
+def only(algorithm: SegmenterIdentity, *names: str) -> SegmenterIdentity:
+    """The same segmenter, which looks for these alone."""
+    return replace(
+        algorithm, parameters=(*algorithm.parameters, ("structures", " ".join(sorted(names))))
+    )
+
+
+def test_a_result_of_chosen_structures_is_not_told_as_a_whole_one(
+    make_case, make_request, algorithm
+) -> None:
+    case = make_case()
+    wanted = sorted(["spleen", *(structure(each).name for each in case.labels.present())])
+    request = make_request(algorithm=only(algorithm, *wanted))
+
+    ds = pydicom.dcmread(case.write(request).path)
+
+    names = ", ".join(wanted)
+    assert "of 104" not in ds.DerivationDescription
+    assert (
+        f"6 of 7 wanted structures found ({names}); no others were looked for. Revision 1."
+        in ds.DerivationDescription
+    )
+    assert f"only these structures were looked for: {names}" in ds.ImageComments.splitlines()
+
+
+def test_many_chosen_structures_leave_room_for_what_is_replaced(
+    make_case, make_request, algorithm
+) -> None:
+    case = make_case()
+    before = case.write(make_request(), "1.dcm")
+    names = sorted(STRUCTURE_BY_NAME)[:103]
+    named = Predecessor(before.sop_class_uid, before.sop_instance_uid, before.series_instance_uid)
+    request = make_request(algorithm=only(algorithm, *names), revision=2, predecessor=named)
+
+    ds = pydicom.dcmread(case.write(request).path)
+
+    assert "of 103 wanted structures found; no others" in ds.DerivationDescription
+    assert ds.DerivationDescription.endswith(f"replaces {before.sop_instance_uid}.")
+    assert ds.ImageComments.count(", ") == 102
 
 
 def test_a_site_may_say_it_in_its_own_words(make_case, make_request) -> None:
