@@ -14,7 +14,7 @@ from inference.errors import ModelError
 from inference.model_store import locate
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.sources import DicomwebSourceConfig, DimseSourceConfig, SourceConfig
-from pacs_bridge.models import model_stores
+from pacs_bridge.models import coarse_model, model_stores
 from pacs_bridge.queue import JobRequest
 from pacs_bridge.report import software_version
 
@@ -25,7 +25,8 @@ class Recipe:
 
     #: SHA-256 of route, kinds of results, rules for series, texts, source, precision and release
     rules: str = ""
-    weights: str = ""  #: SHA-256 of the model's weights
+    #: SHA-256 of the model's weights; for wanted structures also of those that find them
+    weights: str = ""
 
     def difference(self, other: Recipe) -> str:
         """What differs from another recipe, of that which both know; empty if nothing does."""
@@ -47,11 +48,13 @@ class Recipes:
 
     def __init__(self, config: BridgeConfig) -> None:
         self._config = config
-        self._weights: dict[str, str] = {}
+        self._weights: dict[tuple[str, bool], str] = {}
 
     def of(self, request: JobRequest) -> Recipe:
         """The recipe of a job."""
-        return Recipe(self._rules(request), self._weights_of(request.model))
+        route = self._config.route(request.route)
+        is_found = bool(route is not None and route.structures)
+        return Recipe(self._rules(request), self._weights_of(request.model, is_found))
 
     def _rules(self, request: JobRequest) -> str:
         config, route = self._config, self._config.route(request.route)
@@ -70,14 +73,21 @@ class Recipes:
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
-    def _weights_of(self, model: str) -> str:
-        if model not in self._weights:
+    def _weights_of(self, model: str, is_found: bool) -> str:
+        """Of a model, and of the one that finds for it where structures are wanted."""
+        asked = model, is_found
+        if asked not in self._weights:
+            stores = model_stores(self._config.models.folder)
             try:
-                store = locate(model, model_stores(self._config.models.folder))
-                self._weights[model] = store.manifest(model).weights_sha256
+                manifest = locate(model, stores).manifest(model)
+                weights = manifest.weights_sha256
+                if is_found and (coarse := coarse_model(manifest, stores)) is not None:
+                    of_both = weights + locate(coarse, stores).manifest(coarse).weights_sha256
+                    weights = hashlib.sha256(of_both.encode()).hexdigest()
             except (ModelError, OSError):  # a bridge without models knows names only
                 return ""
-        return self._weights[model]
+            self._weights[asked] = weights
+        return self._weights[asked]
 
 
 def _meaning(source: SourceConfig | None) -> tuple[object, ...]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from queue_bench import request_of
 
+from inference.intensity import ROBUST_INTENSITY
+from inference.manifest import ModelManifest
+from inference.model_store import ModelStore
+from inference.network import NetworkSpec, build_network
 from pacs_bridge.postgres import recipe
 from pacs_bridge.postgres.recipe import Recipe, Recipes
 from pacs_bridge.queue import JobRequest
@@ -93,6 +99,47 @@ def test_a_worker_needs_no_source_for_files_that_the_ticket_lists(recipe_of):
     here = recipe_of(request, sources='[{ name = "old", kind = "plan", folder = "run" }]')
 
     assert here.difference(recipe_of(request)) == ""
+
+
+@pytest.fixture(scope="module")
+def two_stores(tmp_path_factory):
+    """Two model stores with one fine model, and a coarse one of other weights."""
+    spec = NetworkSpec(init_filters=8, blocks_down=(1, 1, 1, 1), blocks_up=(1, 1, 1))
+    weights = build_network(spec).state_dict()
+    other = {name: tensor + 1 for name, tensor in weights.items()}
+    manifest = ModelManifest(
+        name="fine",
+        version="1",
+        spacing_mm=1.5,
+        intensity=ROBUST_INTENSITY,
+        network=spec,
+        source="random numbers",
+        licence="none",
+        intended_use="Tests",
+        demonstration=False,
+    )
+    folders = [tmp_path_factory.mktemp(name) for name in ("here", "there")]
+    for folder, coarse in zip(folders, (weights, other), strict=True):
+        ModelStore(folder).add(manifest, weights)
+        ModelStore(folder).add(replace(manifest, name="coarse", spacing_mm=3.0), coarse)
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("structures", "difference"), [("", ""), (', structures = ["liver"]', "weights")]
+)
+def test_where_structures_are_wanted_the_model_that_finds_them_counts(
+    recipe_of, two_stores, structures, difference
+):
+    request = request_of(route="all", model="fine")
+    route = f'[{{ name = "all", model = "fine", destinations = ["archive"]{structures} }}]'
+    here, there = (
+        recipe_of(request, routes=route, models=f'{{ folder = "{folder}" }}')
+        for folder in two_stores
+    )
+
+    assert here.rules == there.rules
+    assert here.difference(there) == difference
 
 
 def test_other_weights_differ_and_unknown_ones_do_not():
