@@ -19,6 +19,7 @@ _LOCK_NAME: Final = "run.lock"
 #: Of the process that does the work: it may outlive the one that started it by a moment.
 WORK_LOCK: Final = "work.lock"
 _SIGN_EVERY_S: Final = 5.0
+_TOLD_TO_END: Final = "told_to_end"
 
 
 @contextmanager
@@ -42,6 +43,22 @@ def alone(run_folder: Path, what: str = "run", lock: str = _LOCK_NAME) -> Iterat
         yield
     finally:
         os.close(descriptor)
+
+
+def last_run(plan: PlanFile) -> int:
+    """The number of the run that began last; 0 before the first."""
+    with plan.read() as connection:
+        return int(connection.execute("SELECT coalesce(max(id), 0) FROM runs").fetchone()[0])
+
+
+def note_told_to_end(plan: PlanFile) -> None:
+    """Note that the run that began last was told to end, by a user or by the system."""
+    plan.set(_TOLD_TO_END, last_run(plan))
+
+
+def was_told_to_end(plan: PlanFile) -> bool:
+    """Whether the run that began last was: what it lost by it is no fault of a series."""
+    return bool(plan.setting(_TOLD_TO_END) == last_run(plan))
 
 
 class RunClock:

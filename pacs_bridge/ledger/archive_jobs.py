@@ -176,18 +176,19 @@ class ArchiveJobs:
             set_job_state(connection, now, row["id"], state, reason, detail)
         return True
 
-    def take_back(self) -> int:
+    def take_back(self, may_blame: bool = True) -> int:
         """Free the jobs of workers that are known to be gone; gives how many.
 
         A job that was alone in hand may be what ended its worker: that counts against it. Where
-        there were several, each is tried again alone, and none is to blame yet.
+        there were several, each is tried again alone, and none is to blame yet. Without
+        ``may_blame`` it is known that none is.
         """
         now = self._database.now_text()
         with self._database.write() as connection:
             held = connection.execute(
                 "SELECT id, worker FROM jobs WHERE worker IS NOT NULL"
             ).fetchall()
-            if len(held) == 1:
+            if may_blame and len(held) == 1:
                 return _LEASES.expire(connection, held[0]["worker"])
             for row in held:
                 _LEASES.let_go(connection, row["id"])

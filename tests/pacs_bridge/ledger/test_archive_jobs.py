@@ -124,6 +124,14 @@ def test_a_job_that_was_alone_in_hand_each_time_is_given_up(ledger):
     assert ledger.view.job(job).attempts == 3
 
 
+def test_a_job_that_was_alone_in_hand_is_not_given_up_where_it_is_known_not_to_blame(ledger):
+    job = submit(ledger, "1.2")
+    for _ in range(5):
+        assert ledger.jobs.claim("w", 60) is not None
+        assert ArchiveJobs(ledger.database).take_back(may_blame=False) == 1
+    assert ledger.view.job(job).state is State.READY
+
+
 def test_what_was_taken_back_is_refused_to_who_had_it(ledger):
     submit(ledger, "1.1")
     submit(ledger, "1.2")
