@@ -13,9 +13,9 @@ from pacs_bridge.archive.feeder import Feeder, FeedOrder, FeedState
 from pacs_bridge.archive.own_bridge import ROUTE
 from pacs_bridge.archive.plan_file import FILES, PlanFile
 from pacs_bridge.archive.plan_source import PlanSources
-from pacs_bridge.archive.recipe import Recipe
+from pacs_bridge.archive.recipe import Recipe, recipe_of
 from pacs_bridge.archive.results_folder import ResultsFolder, run_of
-from pacs_bridge.archive.run_log import RunClock
+from pacs_bridge.archive.run_log import RunClock, was_told_to_end
 from pacs_bridge.archive.series_book import SeriesBook
 from pacs_bridge.archive.window import Pace
 from pacs_bridge.archive.work_process import Leaving
@@ -89,7 +89,8 @@ class OwnRun:
         log = open_log(config)
         plan = PlanFile(self._run_folder)
         ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
-        ArchiveJobs(ledger.database).take_back()  # the run folder is ours: nobody works there
+        # The run folder is ours: nobody works there.
+        ArchiveJobs(ledger.database).take_back(may_blame=not was_told_to_end(plan))
         order = FeedOrder(ROUTE, (), self._recipe, FILES, _MOST_WAITING, pace.window, pace.rate)
         results = ResultsFolder(self._out, run_of(plan))
         feeder = Feeder(SeriesBook(plan), ledger, order, config.data_folder, clock, results)
@@ -153,7 +154,7 @@ def warm_segmenters(config: BridgeConfig, recipe: Recipe) -> WarmSegmenters:
     UnknownDeviceError
         If this machine has no such device.
     TransientError
-        ``wrong-recipe`` if the weights were replaced since the recipe was read.
+        ``wrong-recipe`` if the model was replaced since the recipe was read.
     """
     stores = model_stores(config.models.folder)
     asked = config.workers.precision
@@ -161,10 +162,10 @@ def warm_segmenters(config: BridgeConfig, recipe: Recipe) -> WarmSegmenters:
     segmenters = WarmSegmenters(stores, config.workers.devices[0], precision)
     route = config.routes[0]
     loaded = segmenters.get(recipe.model, route.postprocessing, route.structures).identity
-    if loaded.digest != recipe.model_digest:
+    if loaded.digest != recipe.model_digest or recipe_of(config, route, stores) != recipe:
         raise TransientError(
             Reason.WRONG_RECIPE,
-            f"the weights of {recipe.model} were replaced when the run began: run it again",
+            f"the model {recipe.model} was replaced since the run began: run it again",
         )
     return segmenters
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,15 +48,36 @@ class OwnCall:
         return folder
 
 
+@dataclass(frozen=True, slots=True)
+class OwnOrder:
+    """What every process of a run works by, whatever became of configuration and models since."""
+
+    call: OwnCall
+    config: BridgeConfig
+    recipe: Recipe
+    site: BridgeConfig | None  #: the configuration that was named
+    last_run: int  #: of the plan, before the first process began
+
+    @property
+    def run_folder(self) -> Path:
+        """With the plan."""
+        return self.call.run_folder
+
+
 def work_here(call: OwnCall, leaving: Leaving) -> bool:
     """Segment with a warm model; results go to ``--out``. Gives whether all is over."""
     from pacs_bridge.archive.work_process import WorkDiedError, keep_working
 
-    config, _ = _checked(call)  # what is wrong with the call is said at once
+    order = checked(call)  # what is wrong with the call is said at once
+    run_folder = call.run_folder
     try:
-        with _held(call.out, config.routes[0].model):
+        with _held(call.out, order.recipe.model):
             status = keep_working(
-                partial(_work, call), leaving, partial(_open_series, call.run_folder), _tell_death
+                partial(work, order),
+                leaving,
+                partial(_open_series, run_folder),
+                _tell_death,
+                partial(_note_told_to_end, run_folder),
             )
     except WorkDiedError as error:
         detail = f"the process that does the work ended, {error}: see run.log"
@@ -81,27 +102,42 @@ def _open_series(run_folder: Path) -> int:
         plan.close()
 
 
-def _work(call: OwnCall, leaving: Leaving, is_again: bool) -> int:
+def _note_told_to_end(run_folder: Path) -> None:
+    from pacs_bridge.archive.plan_file import PlanFile
+    from pacs_bridge.archive.run_log import note_told_to_end
+    from pacs_bridge.errors import BridgeError
+
+    with suppress(BridgeError):  # then a series that was alone in hand may be blamed, once
+        plan = PlanFile(run_folder)
+        try:
+            note_told_to_end(plan)
+        finally:
+            plan.close()
+
+
+def work(order: OwnOrder, leaving: Leaving) -> int:
     """In the process that does it; gives its exit status."""
     from pacs_bridge.archive.run_log import WORK_LOCK, alone
     from pacs_bridge.cli.archive_progress import run_progress
 
+    call = order.call
     try:
         with (
             coded_failures(call.as_json, name_files=False),
             alone(call.run_folder, lock=WORK_LOCK),
             run_progress(call.run_folder, call.quiet) as progress,
         ):
-            return _run(call, leaving, is_again, progress)
+            return _run(order, leaving, progress)
     except click.exceptions.Exit as ending:
         return ending.exit_code
 
 
-def _run(call: OwnCall, leaving: Leaving, is_again: bool, progress: Any) -> int:
+def _run(order: OwnOrder, leaving: Leaving, progress: Any) -> int:
     from inference.engine.heap import keep_heap
     from pacs_bridge.archive.plan_file import PlanFile
     from pacs_bridge.archive.planning import note_results
     from pacs_bridge.archive.results_folder import ResultsFolder
+    from pacs_bridge.archive.run_log import last_run
     from pacs_bridge.archive.running import OwnRun, warm_segmenters
     from pacs_bridge.archive.series_book import SeriesBook
     from pacs_bridge.clock import SystemClock
@@ -110,16 +146,17 @@ def _run(call: OwnCall, leaving: Leaving, is_again: bool, progress: Any) -> int:
     from pacs_bridge.time_limit import EX_SOFTWARE
     from pacs_bridge.worker import BrokenDeviceError
 
-    config, recipe = _checked(call)
-    remote = _remote_sources(call, config)
+    call, config, recipe = order.call, order.config, order.recipe
+    remote = _remote_sources(order)
     keep_heap()
     try:
         segmenters = warm_segmenters(config, recipe)
     except UnknownDeviceError as error:
         end_wrong_call(f"--device: {error}")
     plan = PlanFile(call.run_folder)
+    _check_disk_of(plan, call.out)
     # not before all is there that it takes to make anew what is planned anew
-    refresh(plan, recipe, call.options, is_again)
+    refresh(plan, recipe, call.options, is_again=last_run(plan) > order.last_run)
     ResultsFolder(call.out).replan_missing(SeriesBook(plan))
     note_results(plan, call.out)
     plan.close()
@@ -136,12 +173,13 @@ def _run(call: OwnCall, leaving: Leaving, is_again: bool, progress: Any) -> int:
     return DONE
 
 
-def _checked(call: OwnCall) -> tuple[BridgeConfig, Recipe]:
+def checked(call: OwnCall) -> OwnOrder:
     """The configuration of a run and what it makes, if it can be run as it was called."""
     from pacs_bridge.archive.own_bridge import OwnWork, own_config
     from pacs_bridge.archive.plan_file import PlanFile
     from pacs_bridge.archive.planning import check_complete, is_within, roots_of, rules_of
     from pacs_bridge.archive.recipe import recipe_of
+    from pacs_bridge.archive.run_log import last_run
     from pacs_bridge.models import (
         default_models_folder,
         known_models,
@@ -174,9 +212,10 @@ def _checked(call: OwnCall) -> tuple[BridgeConfig, Recipe]:
         _check_disk_of(plan, call.out)
         if (names := remote_names(plan)) and options["config_path"] is None:
             end_wrong_call(f"the plan has series at {', '.join(names)}: name the --config of them")
+        recipe = recipe_of(config, config.routes[0], stores)
+        return OwnOrder(call, config, recipe, site, last_run(plan))
     finally:
         plan.close()
-    return config, recipe_of(config, config.routes[0], stores)
 
 
 def _site(options: dict[str, Any]) -> tuple[BridgeConfig | None, RouteConfig | None]:
@@ -245,21 +284,21 @@ def _check_disk_of(plan: PlanFile, out: Path) -> None:
         )
 
 
-def _remote_sources(call: OwnCall, own: BridgeConfig) -> dict[str, JobSources]:
+def _remote_sources(order: OwnOrder) -> dict[str, JobSources]:
     """The archives that a plan has series of."""
     from pacs_bridge.archive.plan_file import PlanFile
     from pacs_bridge.archive.planned_identities import PlannedIdentities
     from pacs_bridge.sources.configured_sources import RemoteSources
 
-    plan = PlanFile(call.run_folder)
+    plan = PlanFile(order.run_folder)
     names = remote_names(plan)
     plan.close()
-    if not names:
+    if not names or order.site is None:
         return {}
-    config = loaded(call.options["config_path"])
-    reserve_bytes = int(config.disk.reserve_free_gib * _GIB)
-    plans = PlannedIdentities([call.run_folder])
+    reserve_bytes = int(order.site.disk.reserve_free_gib * _GIB)
+    plans = PlannedIdentities([order.run_folder])
+    data_folder = order.config.data_folder
     return {
-        name: RemoteSources(opened(config, name), own.data_folder, reserve_bytes, plans)
+        name: RemoteSources(opened(order.site, name), data_folder, reserve_bytes, plans)
         for name in names
     }

@@ -70,7 +70,8 @@ def refresh(
 ) -> None:
     """Plan anew what is stale and has no result; and what failed or has one, if that is wanted.
 
-    How many results are stale is said, but for when the process that works is started again.
+    Not where this call has worked before, in a process that died: what failed since has had its
+    turn. How many results are stale is not said again then either.
     """
     from pacs_bridge.archive.series_book import SeriesBook, SeriesState
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
+from unittest.mock import patch
 
 from pacs_bridge.archive.work_process import Leaving
+from pacs_bridge.cli import archive_own
+from pacs_bridge.cli.archive_own import OwnOrder
 from pacs_bridge.time_limit import EX_SOFTWARE
 
 
@@ -17,10 +21,9 @@ def _begun(notes: Path) -> int:
     return notes.stat().st_size
 
 
-def crash_twice(notes: Path, _leaving: Leaving, is_again: bool) -> int:
+def crash_twice(notes: Path, _leaving: Leaving) -> int:
     """Hang, crash, and then be done."""
     number = _begun(notes)
-    assert is_again == (number > 1)
     if number == 1:
         os._exit(EX_SOFTWARE)
     if number == 2:
@@ -28,27 +31,37 @@ def crash_twice(notes: Path, _leaving: Leaving, is_again: bool) -> int:
     return 0
 
 
-def crash(notes: Path, _leaving: Leaving, _is_again: bool) -> int:
+def crash(notes: Path, _leaving: Leaving) -> int:
     """Crash each time."""
     _begun(notes)
     os._exit(EX_SOFTWARE)
 
 
-def refuse(notes: Path, _leaving: Leaving, _is_again: bool) -> int:
+def refuse(notes: Path, _leaving: Leaving) -> int:
     """Say that the call is wrong."""
     _begun(notes)
     return 2
 
 
-def wait_for_the_word(notes: Path, leaving: Leaving, _is_again: bool) -> int:
+def wait_for_the_word(notes: Path, leaving: Leaving) -> int:
     """End when told to, in the way that is told."""
     _begun(notes)
     leaving.stop.wait()
     return 3 if leaving.leave.wait(0.5) else 4
 
 
-def wait_for_ever(notes: Path, _leaving: Leaving, _is_again: bool) -> int:
-    """Hang, and say which process does."""
-    notes.write_text(str(os.getpid()))
-    signal.pause()
-    return 0
+def hang(notes: Path, _leaving: Leaving) -> int:
+    """Hang, and say again and again which process does."""
+    while True:
+        with notes.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.02)
+
+
+def die_when_the_model_loads(better: Path, store: Path, order: OwnOrder, leaving: Leaving) -> int:
+    """Die the first time, when a better model has come into the store; then do the work."""
+    if not better.exists():
+        return archive_own.work(order, leaving)
+    better.rename(store / better.name)
+    with patch("pacs_bridge.archive.running.warm_segmenters", lambda *_: os._exit(EX_SOFTWARE)):
+        return archive_own.work(order, leaving)

@@ -74,7 +74,7 @@ def run(
     return own.work(Pace(), leaving, SystemClock(), lambda _state, _seconds: None).is_over
 
 
-def work(run_folder: Path, out: Path, leaving: Leaving, _is_again: bool) -> int:
+def work(run_folder: Path, out: Path, leaving: Leaving) -> int:
     """What ``keep_working`` has done: a series may take five seconds."""
     run(run_folder, out, "recipe", 5.0, leaving)
     return 0

@@ -254,11 +254,13 @@ def test_a_run_that_is_told_to_end_finishes_what_it_has_in_hand(ram_folder, tree
         command("plan", "--run", "run", tree.root, "--quiet"), cwd=ram_folder, check=True
     )
     run = command("run", "--run", "run", "--out", "out", "--model", "tiny", "--kind", "labelmap")
-    process = subprocess.Popen(run, cwd=ram_folder, env=environment, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        run, cwd=ram_folder, env=environment, stderr=subprocess.PIPE, start_new_session=True
+    )
     process.stderr.readline()  # it has begun
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
-    assert process.returncode == 1
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, b"Traceback" in said) == (1, False)
     status = subprocess.run(
         command("status", "--run", "run", "--json"), cwd=ram_folder, check=True,
         capture_output=True,

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ from inference.volume import Volume
 from pacs_bridge.archive.accounts import open_series, series_lines
 from pacs_bridge.archive.own_bridge import OwnWork, own_config
 from pacs_bridge.archive.recipe import recipe_of
+from pacs_bridge.archive.run_log import note_told_to_end
 from pacs_bridge.archive.running import warm_segmenters
 from pacs_bridge.archive.work_process import Leaving, keep_working
 from pacs_bridge.cli.main import main
@@ -193,6 +195,39 @@ def test_a_series_that_takes_too_long_ends_alone_and_the_run_goes_on(
     assert (ram_folder / "inferences").stat().st_size <= 5 + _LANES - 1
 
 
+def test_a_series_that_hangs_is_not_to_blame_for_an_end_that_was_wanted(
+    tree, plan_of, ram_folder, monkeypatch
+):
+    write_archive(tree.root, 1, bright_hu=902)
+    planned = plan_of(tree.root)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    fast_run = importlib.import_module("fast_run")
+    work = partial(fast_run.work, ram_folder / "run", ram_folder / "out")
+    inferences = ram_folder / "inferences"
+    inferences.touch()
+
+    def end_at(inference: int, leaving: Leaving) -> None:
+        while inferences.stat().st_size < inference:
+            time.sleep(0.02)
+        leaving.stop.set()
+        leaving.leave.set()
+
+    for inference in (1, 2):
+        leaving = Leaving(threading.Event(), threading.Event())
+        threading.Thread(target=end_at, args=(inference, leaving), daemon=True).start()
+        status = keep_working(
+            work,
+            leaving,
+            lambda: open_series(planned.plan),
+            lambda status: pytest.fail(f"died: {status}"),
+            lambda: note_told_to_end(planned.plan),
+            patience_s=0.2,
+        )
+        assert status == 0
+    jobs = KilledRun(ram_folder).ledger("SELECT attempts, deaths FROM jobs")
+    assert jobs == [(2, 0)]
+
+
 def test_weights_that_were_replaced_since_the_settings_were_read_end_a_run_before_its_first_job(
     tiny_models, ram_folder
 ):
@@ -200,6 +235,7 @@ def test_weights_that_were_replaced_since_the_settings_were_read_end_a_run_befor
     config = own_config(ram_folder, work, SeriesRules())
     recipe = recipe_of(config, config.routes[0], model_stores(tiny_models))
     warm_segmenters(config, recipe)
-    with pytest.raises(TransientError) as caught:
-        warm_segmenters(config, replace(recipe, model_digest="d" * 64))
-    assert caught.value.reason is Reason.WRONG_RECIPE
+    for other in ({"model_digest": "d" * 64}, {"digest": "of another manifest"}):
+        with pytest.raises(TransientError) as caught:
+            warm_segmenters(config, replace(recipe, **other))
+        assert caught.value.reason is Reason.WRONG_RECIPE

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -79,28 +79,84 @@ def test_work_that_dies_when_it_was_told_to_end_is_not_begun_again(works, leavin
     assert begun(tmp_path / "notes") == 1
 
 
-def test_work_ends_with_the_run_that_was_killed_and_hears_no_signal_but_through_it(tmp_path):
+def test_work_that_hangs_is_ended_when_it_was_told_to_leave_and_does_not(works, tmp_path):
+    notes, told = tmp_path / "notes", []
+    leaving = Leaving(threading.Event(), threading.Event())
+
+    def end_when_it_hangs() -> None:
+        wait_until(notes.exists)
+        leaving.stop.set()
+        leaving.leave.set()
+
+    threading.Thread(target=end_when_it_hangs, daemon=True).start()
+    work = partial(works.hang, notes)
+    assert keep_working(work, leaving, lambda: 1, told.append, patience_s=0.2) == 0
+    assert told == []
+    assert not _is_alive(_workers(notes).pop())
+
+
+def test_who_has_work_done_hears_that_it_is_told_to_end(works, leaving, tmp_path):
+    notes, told = tmp_path / "notes", []
+    leaving.stop.set()
+    work = partial(works.wait_for_the_word, notes)
+    status = keep_working(
+        work, leaving, lambda: 1, told.append, tell_stop=lambda: told.append("stop")
+    )
+    assert (status, told) == (4, ["stop"])
+
+
+@pytest.fixture
+def run_that_hangs(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
+    """In an interpreter where no process was started before; its work is ``hang``."""
     code = (
         "import functools, pathlib, sys, threading\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "import dying_work\n"
         "from pacs_bridge.archive.work_process import Leaving, keep_working\n"
         "leaving = Leaving(threading.Event(), threading.Event())\n"
-        "work = functools.partial(dying_work.wait_for_ever, pathlib.Path(sys.argv[2]))\n"
+        "work = functools.partial(dying_work.hang, pathlib.Path(sys.argv[2]))\n"
         "keep_working(work, leaving, lambda: 1, lambda _: None)\n"
     )
-    notes = tmp_path / "notes"
-    command = [sys.executable, "-c", code, Path(__file__).parent, notes]
+    command = [sys.executable, "-c", code, Path(__file__).parent, tmp_path / "notes"]
     run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    wait_until(lambda: notes.exists() and notes.read_text() != "")
-    worker = int(notes.read_text())
-    os.kill(worker, signal.SIGTERM)
-    os.kill(worker, signal.SIGINT)
-    assert run.poll() is None
-    assert Path(f"/proc/{worker}").exists()
+    wait_until(lambda: _workers(tmp_path / "notes") or run.poll() is not None)
+    yield run
     run.kill()
     run.wait()
+
+
+def test_work_ends_with_the_run_that_was_killed(run_that_hangs, tmp_path):
+    (worker,) = _workers(tmp_path / "notes")
+    run_that_hangs.kill()
+    run_that_hangs.wait()
     wait_until(lambda: not _is_alive(worker))
+
+
+def test_work_hears_no_signal_but_through_the_run(run_that_hangs, tmp_path):
+    notes = tmp_path / "notes"
+    (worker,) = _workers(notes)
+    ending = {signal.SIGTERM, signal.SIGINT}
+    # Blocked since it was started, for it takes a while to import what it needs.
+    assert ending <= _signals(worker, "SigBlk")
+    assert ending <= _signals(worker, "SigIgn")
+    for number in ending:
+        os.kill(worker, number)
+    seen = begun(notes)
+    wait_until(lambda: begun(notes) > seen + 100 or run_that_hangs.poll() is not None)
+    assert (run_that_hangs.poll(), _workers(notes)) == (None, {worker})
+
+
+def _workers(notes: Path) -> set[int]:
+    """Processes that say that they hang."""
+    said = notes.read_text() if notes.exists() else ""
+    return {int(line) for line in said.splitlines(keepends=True) if line.endswith("\n")}
+
+
+def _signals(pid: int, what: str) -> set[int]:
+    """What a process does not hear: ``SigBlk`` or ``SigIgn`` of proc_pid_status(5)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (mask,) = (int(line.split()[1], 16) for line in lines if line.startswith(what))
+    return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
 
 
 def _is_alive(pid: int) -> bool:
