@@ -45,7 +45,7 @@ def made_of(report: SeriesReport, result: str) -> Made:
         peak_memory_bytes=report.peak_memory_bytes,
         model=report.model.name if report.model else "",
         model_digest=report.model.digest if report.model else "",
-        precision=report.model.parameters.get("precision", "") if report.model else "",
+        precision=report.precision,
     )
 
 

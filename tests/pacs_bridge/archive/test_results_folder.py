@@ -14,10 +14,12 @@ from dicom_seg.read.examination import SeriesRules
 from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
 from inference.reasons import Reason
-from pacs_bridge.archive.results_folder import ResultsFolder
+from pacs_bridge.archive.recipe import Recipe
+from pacs_bridge.archive.results_folder import ResultsFolder, made_of
 from pacs_bridge.archive.series_book import PlannedSeries
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
+from pacs_bridge.report import SeriesReport
 
 SERIES = PlannedSeries(1, "1.2.3", "1.2", "files", "contents", 1, 1)
 
@@ -53,6 +55,21 @@ def test_a_result_is_found_by_what_it_rests_on_and_by_nothing_else(finished, ram
     changed = PlannedSeries(1, "1.2.3", "1.2", "files", "other contents", 1, 1)
     assert results.find(changed, "recipe") is None
     assert (made.outputs, made.model) == (2, "bright")
+
+
+def test_a_result_with_a_stack_of_less_precision_is_not_told_as_one_of_the_other(
+    finished, ram_folder
+):
+    report = SeriesReport.read(finished(ram_folder / "job") / "report.json")
+    stacks = [
+        replace(report.stacks[0], parameters={"precision": precision})
+        for precision in ("bf16", "fp32")
+    ]
+    mixed = made_of(replace(report, stacks=tuple(stacks)), "")
+
+    assert mixed.precision == "bf16 fp32"
+    assert not Recipe("m", "d", "r", precision="fp32").is_made_so(mixed.precision)
+    assert made_of(replace(report, stacks=tuple(stacks[1:])), "").precision == "fp32"
 
 
 def test_a_newer_result_takes_the_place_of_an_older_one(finished, ram_folder):
