@@ -11,7 +11,7 @@ from typing import Any, Final
 from dicom_seg.read.examination import SeriesRules
 from inference.reasons import Reason
 from pacs_bridge.archive.hidden_patient import run_key
-from pacs_bridge.archive.manifest import read_manifest
+from pacs_bridge.archive.manifest import Manifest, UnusableListError, read_manifest
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.planner import Planner, PlanProgress, PlanTally
 from pacs_bridge.archive.pool import header_readers
@@ -79,13 +79,11 @@ def make_plan(
         ``source-missing`` if there is nothing to plan or a path is not there,
         ``unreadable-file`` for the list, and what the archive refuses.
     UnusableListError
-        If the list does not say what it selects.
+        If the list does not say what it selects, or says it by paths alone for an archive.
     WrongFolderError
         If what is to be planned is the folder of the run or of its results, or lies in one.
     """
-    manifest = None if inputs.manifest is None else read_manifest(inputs.manifest)
-    if manifest is not None:
-        manifest.check()
+    manifest = _manifest(inputs)
     plan = PlanFile(run_folder, must_exist=False)
     try:
         roots = _roots(plan, inputs.paths, manifest.paths if manifest else ())
@@ -102,14 +100,14 @@ def make_plan(
         rules = _rules(plan, rules, inputs.min_slices)
         _follow_rules(plan, rules)
         listed = manifest.series if manifest else {}
-        if inputs.remote is None and manifest is not None:
+        if manifest is not None:
             note_listed(plan, listed, [_plain(path) for path in manifest.paths])
         tally = PlanTally()
         remote_count = 0
         if (remote := inputs.remote) is not None:
             there = RemotePlan(plan, remote.name, remote.archive, rules, hide, check)
             query = remote.query
-            remote_count = there.listed(listed, query) if listed else there.found(query)
+            remote_count = there.listed(listed, query) if manifest else there.found(query)
         if roots:
             told = _checking(progress, check)
             key = (run_folder / KEY_NAME).read_bytes()
@@ -125,6 +123,19 @@ def make_plan(
         return tally
     finally:
         plan.close()
+
+
+def _manifest(inputs: PlanInputs) -> Manifest | None:
+    if inputs.manifest is None:
+        return None
+    manifest = read_manifest(inputs.manifest)
+    manifest.check()
+    if inputs.remote is not None and not manifest.series:
+        raise UnusableListError(
+            "it names no series by its UID, and a source knows them by nothing else: plan what"
+            " lies in folders without the source"
+        )
+    return manifest
 
 
 def _checking(progress: PlanProgress, check: Callable[[], None]) -> PlanProgress:

@@ -40,6 +40,8 @@ _SELECTED: Final = "CREATE TEMP TABLE IF NOT EXISTS selected (series TEXT PRIMAR
 _CONTESTED: Final = "CREATE TEMP TABLE IF NOT EXISTS contested (series TEXT PRIMARY KEY)"
 #: How a detail of series begins that two sources have of other patients or studies.
 _ALSO_AT: Final = "also at "
+#: Detail of series that a list names and nobody has.
+_NOWHERE: Final = "listed, and nowhere to be found"
 #: While another source has a series otherwise, what this one says does not make it run.
 KEEP_CONTESTED: Final = f"""
     plan_reason =
@@ -336,9 +338,17 @@ def missing(plan: PlanFile, source: str, series: dict[str, str]) -> None:
         connection.executemany(
             "INSERT OR IGNORE INTO series (series, study_instance_uid, source, instances, planes,"
             " bytes, contents, plan_reason, plan_detail, findings)"
-            " VALUES (?, ?, ?, 0, 0, 0, '', ?, 'listed, and nowhere to be found', '[]')",
-            [(uid, study, source, Reason.SOURCE_MISSING) for uid, study in series.items()],
+            " VALUES (?, ?, ?, 0, 0, 0, '', ?, ?, '[]')",
+            [
+                (uid, study, source, Reason.SOURCE_MISSING, _NOWHERE)
+                for uid, study in series.items()
+            ],
         )
+
+
+def forget_missing(connection: sqlite3.Connection) -> None:
+    """Take out of a plan what only a list has named: another one names what it names."""
+    connection.execute("DELETE FROM series WHERE plan_detail = ?", (_NOWHERE,))
 
 
 def _chunks(uids: Sequence[str]) -> Iterator[tuple[str, ...]]:

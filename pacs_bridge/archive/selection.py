@@ -12,7 +12,7 @@ from typing import Final
 from inference.reasons import Reason
 from pacs_bridge.archive.listing import below
 from pacs_bridge.archive.plan_file import FILES, PlanFile
-from pacs_bridge.archive.remote_plan import missing
+from pacs_bridge.archive.remote_plan import forget_missing, missing
 
 _LISTED_PATHS: Final = "listed_paths"  #: a setting of the plan
 _OTHER_STUDY: Final = "listed in another study"
@@ -23,10 +23,12 @@ _GONE_PATH: Final = "listed-path-"
 def note_listed(plan: PlanFile, series: Mapping[str, str], paths: Sequence[Path]) -> None:
     """Another list takes the place of the last one; series that it left out are examined anew.
 
+    What the last one named and was nowhere is forgotten.
+
     Parameters
     ----------
     plan
-        Of the folders.
+        Of folders, archives or both.
     series
         Study Instance UIDs, which may be empty, by Series Instance UID.
     paths
@@ -35,6 +37,7 @@ def note_listed(plan: PlanFile, series: Mapping[str, str], paths: Sequence[Path]
     plan.set(_LISTED_PATHS, [os.fsdecode(path) for path in paths])
     with plan.write() as connection:
         connection.execute("DELETE FROM listed")
+        forget_missing(connection)
         connection.executemany("INSERT INTO listed VALUES (?, ?)", list(series.items()))
         connection.execute(
             "INSERT OR IGNORE INTO unexamined SELECT series FROM series WHERE source = ?"

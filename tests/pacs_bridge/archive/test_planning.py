@@ -61,7 +61,16 @@ def test_only_listed_series_run_and_unknown_ones_are_coded(tree, planned):
     }  # fmt: skip
     assert planned() == {"run": 2, "not-selected": 1, "source-missing": 1}
     other = f"{uid(3)}\n{uid(1)}\n"
-    assert planned(manifest=other) == {"run": 2, "not-selected": 1, "source-missing": 1}
+    assert planned(manifest=other) == {"run": 2, "not-selected": 1}
+
+
+def test_what_another_list_has_named_and_was_nowhere_is_in_the_account_no_more(tree, planned):
+    tree.add("run", "a")
+    assert planned(tree.root, manifest=f"{uid(1)}\n1.2.3.404\n") == {"run": 1, "source-missing": 1}
+    assert planned(manifest=f"{uid(1)}\n1.2.3.405\n1.2.3.406\n") == {
+        "run": 1, "source-missing": 2,
+    }  # fmt: skip
+    assert planned(manifest=f"{uid(1)}\n") == {"run": 1}
 
 
 def test_a_list_may_name_folders_and_files(tree, planned, ram_folder):

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 from pydicom import dcmread
@@ -15,6 +16,7 @@ from dicom_seg.read.examination import SeriesRules
 from inference.reasons import Reason
 from pacs_bridge.archive import schema
 from pacs_bridge.archive.accounts import outcome_counts
+from pacs_bridge.archive.manifest import UnusableListError
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.planning import (
     PlanEndedError,
@@ -260,6 +262,41 @@ def test_a_shorter_list_takes_the_place_of_a_longer_one_at_an_archive(planned):
     rows = [row("1.1"), row("1.2"), row("1.3")]
     assert planned.take_listed({"1.1": "", "1.2": ""}, *rows) == {"run": 2}
     assert planned.take_listed({"1.2": "", "1.3": ""}, *rows) == {"run": 2, "not-selected": 1}
+
+
+def outcomes_by(ram_folder: Path, archive: Catalogue, folder: Path, text: str) -> dict[str, int]:
+    """What a plan of a folder and an archive says by a list."""
+    listed = ram_folder / "list.csv"
+    listed.write_text(text)
+    inputs = replace(remote(archive), paths=(folder,), manifest=listed)
+    make_plan(ram_folder / "run", inputs, SeriesRules(), lambda *_: None)
+    plan = PlanFile(ram_folder / "run")
+    try:
+        return {count.reason or "run": count.series for count in outcome_counts(plan)}
+    finally:
+        plan.close()
+
+
+def test_a_list_selects_of_folders_and_of_an_archive_at_once(tree, ram_folder):
+    for folder in "ab":
+        tree.add("run", folder)
+    one, other = (f"1.2.826.0.1.3680043.8.498.1.{100_000_000 + number}" for number in (1, 2))
+    archive = Catalogue([row("1.1"), row("1.2")])
+    listed = f"{one}\n1.1\n1.404\n"
+    for _ in range(2):
+        assert outcomes_by(ram_folder, archive, tree.root, listed) == {
+            "run": 2, "not-selected": 1, "source-missing": 1,
+        }  # fmt: skip
+    assert outcomes_by(ram_folder, archive, tree.root, f"{other}\n1.2\n") == {
+        "run": 2, "not-selected": 2,
+    }  # fmt: skip
+
+
+def test_a_list_of_paths_does_not_ask_an_archive_for_everything(tree, ram_folder):
+    tree.add("run", "a")
+    with pytest.raises(UnusableListError, match="UID"):
+        outcomes_by(ram_folder, Catalogue([row()]), tree.root, "path\narchive/a\n")
+    assert not (ram_folder / "run").exists()
 
 
 def test_a_plan_that_was_ended_before_its_first_word_is_not_complete(ram_folder):
