@@ -98,8 +98,8 @@ class Feeder:
         self._order = order
         self._clock = clock
         self._is_own = results is not None
-        self._endings = JobEndings(data_folder, order.recipe, results)
-        self._service = ServiceResults(self._jobs, data_folder, book)
+        self._endings = JobEndings(data_folder, order.recipe, results, book)
+        self._service = ServiceResults(self._jobs, data_folder, book, order.recipe)
         self._patience = Patience()
         self._is_entered = False
         self._fed: set[int] = set()
@@ -241,8 +241,8 @@ class Feeder:
     def _found(self, series: PlannedSeries) -> Made | None:
         """A result that is what is wanted today, if there is one already."""
         if self._is_own:
-            return self._endings.found(series, self._book)
-        return self._service.find(series, self._request(series, 0), self._order.recipe.digest)
+            return self._endings.found(series)
+        return self._service.find(series, self._request(series, 0))
 
     def _request(self, series: PlannedSeries, revision: int) -> JobRequest:
         order = self._order

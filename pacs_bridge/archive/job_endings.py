@@ -17,7 +17,7 @@ from pacs_bridge.archive.series_book import (
     SeriesEnding,
     SeriesState,
 )
-from pacs_bridge.archive.service_results import is_of_patient
+from pacs_bridge.archive.service_results import is_of_patient, is_of_recipe
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.ledger.archive_jobs import JobStanding
 from pacs_bridge.postgres.fence import ledger_fence_of
@@ -44,11 +44,16 @@ class JobEndings:
         Of today.
     results
         Where results are put; None: they stay where they are.
+    book
+        The series of the plan.
     """
 
-    def __init__(self, data_folder: Path, recipe: Recipe, results: ResultsFolder | None) -> None:
+    def __init__(
+        self, data_folder: Path, recipe: Recipe, results: ResultsFolder | None, book: SeriesBook
+    ) -> None:
         self._data_folder = data_folder
         self._recipe = recipe
+        self._book = book
         self._results = results
 
     def of(self, series: PlannedSeries, standing: JobStanding) -> SeriesEnding:
@@ -82,7 +87,7 @@ class JobEndings:
         except PermanentError:  # of another series: nothing of it is told
             return SeriesEnding(state, reason, standing.detail)
 
-    def found(self, series: PlannedSeries, book: SeriesBook) -> Made | None:
+    def found(self, series: PlannedSeries) -> Made | None:
         """The result that lies there already and is what is wanted today, if there is one.
 
         Of a series at an archive the plan knows less than its files: the result has to be of the
@@ -91,9 +96,9 @@ class JobEndings:
         if self._results is None:
             return None
         made = self._results.find(series, self._recipe.digest)
-        if made is None or not self._is_of_recipe(made):
+        if made is None or not is_of_recipe(made, self._recipe):
             return None
-        patient, key = book.patient(series) if series.source != FILES else ("", b"")
+        patient, key = self._book.patient(series) if series.source != FILES else ("", b"")
         files = self._results.files(made) if patient else ()
         return made if all(is_of_patient(path, patient, key) for path in files) else None
 
@@ -101,8 +106,8 @@ class JobEndings:
         """With the result in its place."""
         try:
             made: Made | None = _read(series, folder)
-            is_todays = series.fed_recipe == self._recipe.digest
-            if made is not None and is_todays and not self._is_of_recipe(made):
+            is_todays = self._book.is_alike(series.fed_recipe, self._recipe.digest)
+            if made is not None and is_todays and not is_of_recipe(made, self._recipe):
                 detail = "made with other weights, or in less precision"
                 return SeriesEnding(SeriesState.PLANNED, Reason.WRONG_RECIPE, detail)
             if self._results is not None:
@@ -113,11 +118,6 @@ class JobEndings:
         if made is None:
             return SeriesEnding(SeriesState.PLANNED, detail="its result is gone")
         return SeriesEnding(SeriesState.DONE, made=made)
-
-    def _is_of_recipe(self, made: Made) -> bool:
-        """Whether it was made with weights and precision of the recipe, as far as it says."""
-        is_its_model = made.model_digest in ("", self._recipe.model_digest)
-        return is_its_model and self._recipe.is_made_so(made.precision)
 
     def _folder(self, series: PlannedSeries, standing: JobStanding) -> Path:
         if standing.result_path:

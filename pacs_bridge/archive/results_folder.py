@@ -8,11 +8,14 @@ is whole or not there at all.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -28,6 +31,7 @@ RECORD_NAME: Final = "record.json"
 RECORD_SCHEMA: Final = "pacs-bridge/archive-result/1"
 _STAGING: Final = ".staging"
 _REPLACED: Final = ".replaced"
+_LOCK_NAME: Final = ".placing.lock"
 _RUN: Final = "run"  #: a setting of the plan
 
 
@@ -117,14 +121,21 @@ class ResultsFolder:
     def find(self, series: PlannedSeries, recipe: str) -> Made | None:
         """The result of a series that rests on these files and this recipe, if there is one.
 
-        It may have been made for another run.
+        It may have been made for another run, which its seconds are counted for.
+
+        Raises
+        ------
+        TransientError
+            If a move that was ended in between cannot be finished now.
         """
-        self._mend(series)
+        with _told_of_the_disk():
+            self._mend(series)
         for name in self._names(series):
             with suppress(OSError):  # it is made again
                 record = _Record.read(self._folder / name)
                 if record is not None and record.rests_on(series.contents, recipe):
-                    return record.made
+                    is_own = record.run == self._run
+                    return record.made if is_own else replace(record.made, seconds={})
         return None
 
     def files(self, made: Made) -> tuple[Path, ...]:
@@ -143,7 +154,7 @@ class ResultsFolder:
         """
         gone = [series for series, name in book.done() if not self._has(series, name)]
         for series in gone:
-            book.replan(series, "its result is gone")
+            book.lose(series)
         return len(gone)
 
     def _has(self, series: PlannedSeries, name: str) -> bool:
@@ -167,14 +178,12 @@ class ResultsFolder:
         Raises
         ------
         TransientError
-            ``disk-full``, or another error of the disk.
+            ``disk-full``, or another error of the disk; or another run is putting a result here.
         PermanentError
             ``internal-error`` if the result is of another series.
         """
-        try:
+        with _told_of_the_disk():
             return self._place(series, recipe, folder)
-        except OSError as error:
-            raise TransientError(disk_reason(error), f"results: {error.strerror}") from error
 
     def _place(self, series: PlannedSeries, recipe: str, folder: Path) -> Made | None:
         staged = self._staged(series)
@@ -188,27 +197,55 @@ class ResultsFolder:
             return done
         elif not _is_whole(staged):
             return None
-        made = made_of(report_of(series, staged), self._free_name(series))
-        record = {
-            "schema": RECORD_SCHEMA,
-            "series_instance_uid": series.series,
-            "contents": series.contents,
-            "recipe": recipe,
-            "run": self._run,
-            "made": asdict(made),
-        }
-        path = staged / RECORD_NAME
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        flush(path)
-        flush(staged)
-        self._put(staged, made.result)
+        with self._placing():
+            made = made_of(report_of(series, staged), self._free_name(series))
+            record = {
+                "schema": RECORD_SCHEMA,
+                "series_instance_uid": series.series,
+                "contents": series.contents,
+                "recipe": recipe,
+                "run": self._run,
+                "made": asdict(made),
+            }
+            path = staged / RECORD_NAME
+            path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            flush(path)
+            flush(staged)
+            self._put(staged, made.result)
         shutil.rmtree(folder, ignore_errors=True)  # of another disk: it was copied
         return made
+
+    @contextmanager
+    def _placing(self) -> Iterator[None]:
+        """Hold all places, so that no other run takes one between a look at it and a move.
+
+        On a disk that knows no locks the look is repeated right before the move, and that is all.
+
+        Raises
+        ------
+        BlockingIOError
+            If another run holds them.
+        """
+        descriptor = os.open(self._folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            text = "another run is putting a result there"
+            raise BlockingIOError(errno.EAGAIN, text) from error
+        except OSError:
+            pass
+        try:
+            yield
+        finally:
+            os.close(descriptor)
 
     def _put(self, staged: Path, name: str) -> None:
         final = self._folder / name
         replaced = self._folder / _REPLACED / self._run / final.name
         final.parent.mkdir(parents=True, exist_ok=True)
+        if self._is_taken(name):
+            raise FileExistsError(errno.EEXIST, "another run has put a result there")
         if final.exists():
             shutil.rmtree(replaced, ignore_errors=True)
             replaced.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +259,8 @@ class ResultsFolder:
         staged = self._staged(series)
         record = _Record.read(staged)
         if record is not None and not (self._folder / record.made.result).exists():
-            self._put(staged, record.made.result)
+            with self._placing():
+                self._put(staged, record.made.result)
 
     def _staged(self, series: PlannedSeries) -> Path:
         """Of this run alone: another one may be putting its result of the series in its place."""
@@ -235,9 +273,20 @@ class ResultsFolder:
     def _free_name(self, series: PlannedSeries) -> str:
         """Where its result is put: what was made for another run stays where it is."""
         name, apart = self._names(series)
+        return apart if self._is_taken(name) or (self._folder / apart).exists() else name
+
+    def _is_taken(self, name: str) -> bool:
         record = _Record.read(self._folder / name)
-        is_taken = record is not None and record.run not in ("", self._run)
-        return apart if is_taken or (self._folder / apart).exists() else name
+        return record is not None and record.run not in ("", self._run)
+
+
+@contextmanager
+def _told_of_the_disk() -> Iterator[None]:
+    """Raise errors of the system as what may go away."""
+    try:
+        yield
+    except OSError as error:
+        raise TransientError(disk_reason(error), f"results: {error.strerror}") from error
 
 
 def _name(series: PlannedSeries, apart: str) -> str:

@@ -171,6 +171,11 @@ class SeriesBook:
         if lasting and known.get(recipe) != lasting:
             self._plan.set(_RECIPE_LASTING, {**known, recipe: lasting})
 
+    def is_alike(self, one: str, other: str) -> bool:
+        """Whether two recipes make the same of a series: their limits at most are not the same."""
+        known: dict[str, str] = self._plan.setting(_RECIPE_LASTING) or {}
+        return one == other or (one in known and known[one] == known.get(other))
+
     def _alike(self, recipe: str) -> dict[str, object]:
         """A recipe, and all that make the same of a series, as values of a query."""
         known: dict[str, str] = self._plan.setting(_RECIPE_LASTING) or {}
@@ -270,6 +275,16 @@ class SeriesBook:
                 "UPDATE series SET state = 'planned', reason = NULL, detail = ?, job = NULL,"
                 " revision = NULL WHERE number = ?",
                 (detail, series.number),
+            )
+
+    def lose(self, series: PlannedSeries) -> None:
+        """Have a series run again whose result is gone, and count nothing of it any more."""
+        with self._plan.write() as connection:
+            connection.execute(
+                "UPDATE series SET state = 'planned', reason = NULL,"
+                " detail = 'its result is gone', job = NULL, revision = NULL, made = NULL"
+                " WHERE number = ?",
+                (series.number,),
             )
 
     def done(self) -> Iterator[tuple[PlannedSeries, str]]:

@@ -29,6 +29,7 @@ from pacs_bridge.archive.planned_identities import PlannedIdentities
 from pacs_bridge.archive.recipe import Recipe
 from pacs_bridge.archive.remote_plan import RemotePlan
 from pacs_bridge.archive.results_folder import ResultsFolder
+from pacs_bridge.archive.run_log import RunClock
 from pacs_bridge.archive.running import FedRun
 from pacs_bridge.archive.series_book import SeriesBook, SeriesState
 from pacs_bridge.archive.wanted_settings import WantedSettings
@@ -264,6 +265,21 @@ def test_a_result_that_lies_there_is_found_by_a_plan_that_knows_nothing_of_it(
     assert fed.feed().step().is_over
     assert fed.outcomes() == {("done", ""): 1}
     assert bright_segmenter.calls == 1
+
+
+def test_what_another_run_has_made_takes_no_time_of_this_one(bright_archive, feeding, clock):
+    fed = feeding(bright_archive(1))
+    fed.run_out(clock)
+    assert account_of(fed.plan).seconds
+    (path,) = fed.out.glob("??/*/record.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"run": "another"}))
+    forget(fed)
+    run = RunClock(fed.plan, RECIPE, clock, is_own=True)
+    assert fed.feed().step().is_over
+    clock.pass_s(1)
+    run.tick(is_working=True, is_last=True)
+    account = account_of(fed.plan)
+    assert (account.outputs, account.seconds, account.segment_share) == (2, {}, 0.0)
 
 
 def test_a_job_that_was_made_just_before_its_feeder_died_is_not_made_again(tree, feeding):
@@ -813,6 +829,48 @@ def test_what_was_made_with_other_weights_is_not_booked_as_made_with_these(
     assert recipes(fed.out) == []
 
 
+@pytest.mark.parametrize("has_results", [False, True])
+def test_what_was_made_with_other_weights_is_not_booked_where_limits_alone_changed_since(
+    bright_archive, feeding, has_results
+):
+    fed = feeding(bright_archive(1))
+    replaced = Recipe(RECIPE.model, "d" * 64, "of other weights")
+    limited = replace(replaced, digest="with other limits")
+    for recipe in (replaced, limited):
+        fed.book.note_lasting(recipe.digest, "the same result")
+    fed.feed(results=has_results, recipe=replaced).step()
+    fed.work()
+    feeder = fed.feed(results=has_results, recipe=limited)
+    feeder.step()
+    assert fed.outcomes() == {("waiting", ""): 1}  # for another job
+    fed.work()
+    with pytest.raises(PermanentError) as caught:
+        feeder.step()
+    assert caught.value.reason is Reason.WRONG_RECIPE
+    assert fed.outcomes() == {("planned", ""): 1}
+
+
+def test_what_a_service_has_made_with_other_weights_is_not_noted_as_made_with_these(
+    bright_archive, feeding
+):
+    fed = feeding(bright_archive(1))
+    replaced = Recipe(RECIPE.model, "d" * 64, "of other weights")
+    fed.feed(results=False, recipe=replaced).step()
+    fed.work()
+    assert fed.feed(results=False).step().waiting == 1  # for what is made with today's settings
+    ArchiveJobs(fed.ledger.database).withdraw_all()
+    forget(fed)
+    assert fed.feed(results=False, recipe=replaced).step().waiting == 1
+
+
+def test_a_note_of_other_weights_than_are_wanted_is_not_believed(bright_archive, feeding, clock):
+    fed = feeding(bright_archive(1))
+    assert run_by_service(fed, clock) == {("done", ""): 1}
+    forget(fed)
+    replaced = replace(RECIPE, model_digest="d" * 64)
+    assert fed.feed(results=False, recipe=replaced).step().waiting == 1
+
+
 def test_what_was_made_in_less_precision_than_was_asked_for_is_not_booked(
     bright_archive, feeding, bright_segmenter, monkeypatch
 ):
@@ -974,6 +1032,7 @@ def test_what_a_service_has_made_is_made_again_for_another_run_only_where_it_is_
     assert run_by_service(fed, clock) == {("done", ""): 2}
     assert bright_segmenter.calls == 2
     assert all(line.model_digest == RECIPE.model_digest for line in series_lines(fed.plan))
+    assert account_of(fed.plan).seconds == {}  # they were counted for the run that took them
     # other settings, another use, or another file
     forget(fed)
     assert run_by_service(fed, clock, recipe=SECOND) == {("done", ""): 2}
@@ -1025,6 +1084,10 @@ def test_a_result_in_whose_place_another_run_has_put_its_own_is_made_again(
     path.write_text(json.dumps(json.loads(path.read_text()) | {part: "of another run"}))
     assert ResultsFolder(fed.out).replan_missing(fed.book) == 1
     assert fed.outcomes() == {("planned", ""): 1}
+    # and where it cannot be made again, either, nothing of it is told
+    account = account_of(fed.plan)
+    assert (account.outputs, account.output_bytes, account.models) == (0, 0, ())
+    assert [line.result for line in series_lines(fed.plan)] == [""]
 
 
 @pytest.mark.parametrize("after", ["fetch", "examine_series"])

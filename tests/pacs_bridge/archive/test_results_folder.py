@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,6 +18,7 @@ from dicom_seg.read.examination import SeriesRules
 from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
 from inference.reasons import Reason
+from pacs_bridge.archive import results_folder
 from pacs_bridge.archive.recipe import Recipe
 from pacs_bridge.archive.results_folder import ResultsFolder, made_of
 from pacs_bridge.archive.series_book import PlannedSeries
@@ -41,7 +46,9 @@ def finished(ram_folder, bright_volume, bright_segmenter, clock):
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    """Of all files but those of systems and our own."""
+    names = [path.name for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in names if not name.startswith("."))
 
 
 WHOLE = ["record.json", "report.json", "seg-binary.dcm", "seg-labelmap.dcm"]
@@ -180,7 +187,9 @@ def test_a_run_takes_no_place_that_holds_what_another_one_has_made(finished, ram
     assert first.result != second.result
     assert one.find(SERIES, "recipe") == first
     assert other.find(changed, "recipe") == second
-    assert other.find(SERIES, "recipe") == first  # what rests on the same is for everybody
+    # what rests on the same is for everybody, and its time is counted once
+    assert first.seconds
+    assert other.find(SERIES, "recipe") == replace(first, seconds={})
     again = other.place(changed, "newer", finished(ram_folder / "c"))
     assert again.result == second.result
     assert one.place(SERIES, "newer", finished(ram_folder / "d")).result == first.result
@@ -209,24 +218,43 @@ def test_two_runs_that_place_one_series_at_once_take_nothing_from_each_other(
     assert names(ram_folder / "out") == sorted(2 * WHOLE)
 
 
-def test_a_place_that_another_run_takes_at_the_last_moment_is_left_to_it(
-    finished, ram_folder, monkeypatch
+@pytest.mark.parametrize("has_locks", [True, False])
+@pytest.mark.parametrize("call", ["flush", "_move", "rename"])
+def test_a_place_that_another_run_takes_at_any_moment_is_left_to_it(
+    finished, ram_folder, monkeypatch, call, has_locks
 ):
+    if not has_locks:
+        monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "no locks")))
     one, other = (ResultsFolder(ram_folder / "out", run) for run in ("one", "other"))
-    between: list[Callable[[], object]] = [
-        lambda: other.place(SERIES, "second", finished(ram_folder / "b"))
-    ]
-    rename = Path.rename
+    b = finished(ram_folder / "b")
+    owner = Path if call == "rename" else results_folder
+    known = getattr(owner, call)
+    is_first = True
 
-    def beside(path: Path, target: Path) -> Path:
-        if between and target.parent.parent == ram_folder / "out":
-            between.pop()()
-        return rename(path, target)
+    def beside(*arguments: Path) -> object:
+        nonlocal is_first
+        if is_first and (call != "rename" or arguments[1].parent.parent == ram_folder / "out"):
+            is_first = False
+            with suppress(TransientError):  # it is tried again
+                other.place(SERIES, "second", b)
+        return known(*arguments)
 
-    monkeypatch.setattr(Path, "rename", beside)
-    with pytest.raises(TransientError):
-        one.place(SERIES, "first", finished(ram_folder / "a"))
-    assert one.place(SERIES, "first", ram_folder / "a") is not None  # as it is tried again
-    assert one.find(SERIES, "first") is not None
-    assert other.find(SERIES, "second") is not None
+    monkeypatch.setattr(owner, call, beside)
+    a = finished(ram_folder / "a")
+    with suppress(TransientError):
+        one.place(SERIES, "first", a)
+    made = one.place(SERIES, "first", a), other.place(SERIES, "second", b)
+    assert made == (one.find(SERIES, "first"), other.find(SERIES, "second"))
+    assert None not in made
     assert names(ram_folder / "out") == sorted(2 * WHOLE)
+
+
+def test_a_run_that_waits_for_another_one_is_told_so_and_loses_nothing(finished, ram_folder):
+    results = ResultsFolder(ram_folder / "out", "one")
+    job = finished(ram_folder / "job")
+    with (ram_folder / "out" / ".placing.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(TransientError, match="another run"):
+            results.place(SERIES, "recipe", job)
+    assert results.place(SERIES, "recipe", job) == results.find(SERIES, "recipe")
+    assert names(ram_folder / "out") == WHOLE

@@ -55,6 +55,15 @@ def test_a_recipe_that_was_never_noted_is_like_no_other(book):
     assert book.stale_results("first").count == 0
 
 
+def test_recipes_are_alike_where_their_results_rest_on_the_same(book):
+    book.note_lasting("other limits", "the same result")
+    book.note_lasting("other kinds", "another result")
+    assert book.is_alike("first", "other limits")
+    assert not book.is_alike("first", "other kinds")
+    assert book.is_alike("never noted", "never noted")
+    assert not book.is_alike("never noted", "nor was this")
+
+
 def test_what_failed_runs_again_when_it_is_to(book):
     assert book.refresh("first", redo_results=False) == 0
     assert book.refresh("first", (SeriesState.FAILED,), redo_results=False) == 1
