@@ -117,8 +117,7 @@ class Dispatcher:
                 return False
             self._keep()
             if self._takers.look():
-                most, held = self._takers.most_waiting, self._held.values()
-                self._take_back([each for each in held if not most(each.request)])
+                self._take_back(self._takers.beyond(self._waiting()))
             if not self._is_known or self._is_due(self._compared_s, self._rules.lease_s):
                 self._compare()
             collected = self._collect()
@@ -279,6 +278,10 @@ class Dispatcher:
                 return f"{result.path} {problem}"
         return ""
 
+    def _waiting(self) -> list[JobClaim]:
+        held = (self._held.get(job_id) for job_id in self._handed.waiting())
+        return [claim for claim in held if claim is not None]
+
     def _take_back(self, claims: Sequence[JobClaim]) -> None:
         """Have those jobs wait here that nobody elsewhere has."""
         if not claims:
@@ -311,8 +314,8 @@ class Dispatcher:
         """Claim what there is room for; each kind of jobs, and a more urgent one, has its own."""
         if self._steady_s() < self._no_tickets_until_s or self._takers.are_none():
             return False
-        waiting = (self._held.get(job_id) for job_id in self._handed.waiting())
-        room = Room(self._takers.most_waiting, (each.request for each in waiting if each))
+        waiting = (each.request for each in self._waiting())
+        room = Room(self._takers.most_waiting, waiting)
         self.keep_leases()  # what ran out would be taken for a dead worker's
         most = _MOST_AT_ONCE if self._no_tickets_until_s == float("-inf") else 1
         jobs, lease_s = self._ledger.jobs, self._rules.lease_s

@@ -7,13 +7,15 @@ keeps no local worker idle.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.postgres.handed_over import HandedOver
-from pacs_bridge.queue import JobKind, JobRequest
+from pacs_bridge.postgres.room import Room
+from pacs_bridge.queue import JobClaim, JobKind, JobRequest, Priority
 
 _LOOK_S = 1.0  #: from one look to the next
+_BY_URGENCY = tuple(Priority)
 
 
 class Takers:
@@ -77,3 +79,18 @@ class Takers:
             self._kinds[request.kind] = kind
             there -= sum(kind in leaves for leaves in self._leaves)
         return min(self._most, there)
+
+    def beyond(self, waiting: Iterable[JobClaim]) -> tuple[JobClaim, ...]:
+        """What of the jobs that wait elsewhere is more than may: workers have left, or took less.
+
+        The most urgent stay, and of these the oldest: the next worker there has them before all
+        else, and what is taken back has no room there.
+        """
+        if not self._has_others:
+            return ()
+        room = Room(self.most_waiting, ())
+        return tuple(each for each in sorted(waiting, key=_turn) if not room.take(each.request))
+
+
+def _turn(claim: JobClaim) -> tuple[int, int]:
+    return _BY_URGENCY.index(claim.request.priority), claim.job_id

@@ -228,6 +228,82 @@ def test_what_others_write_as_a_kind_is_nobodys(site, text):
     assert in_queue(site) == {job_id}
 
 
+@pytest.mark.parametrize("kind", ["waiting", "claimed"])
+def test_what_waits_for_workers_that_have_left_is_taken_back(site, kind):
+    site.new_dispatcher(has_local_workers=True)
+    workers = [
+        PostgresQueue(
+            site.bench.reopen().server, QUEUE_NAME, lambda: OWNER, steady_s=site.clock.steady_s
+        )
+        for _ in range(3)
+    ]
+    for each in workers:
+        each.claim("elsewhere", LEASE_S)
+    jobs = [site.ledger.jobs.submit(request_of(f"1.{number}")) for number in range(3)]
+    stepped(site)
+    assert in_queue(site) == set(jobs)
+    claims = [each.claim("elsewhere", LEASE_S) for each in workers[1:] if kind == "claimed"]
+    for worker, claim in zip(workers[1:], claims, strict=False):
+        worker.release(claim)
+    for each in workers[1:]:
+        each.close()
+    stepped(site)
+
+    assert in_queue(site) == {jobs[0]}
+    assert [site.ledger.jobs.claim("local", 60).job_id for _ in range(2)] == jobs[1:]
+    assert workers[0].claim("elsewhere", LEASE_S).job_id == jobs[0]
+    workers[0].close()
+
+
+def test_of_what_is_taken_back_and_what_stays_the_urgent_goes_first(site):
+    site.new_dispatcher(has_local_workers=True)
+    worker = worker_of(site)
+    worker.claim("elsewhere", LEASE_S)
+    priorities = (Priority.ARCHIVE, Priority.ROUTINE, Priority.STAT)
+    jobs = []
+    for number, priority in enumerate(priorities):
+        jobs.append(site.ledger.jobs.submit(request_of(f"1.{number}", priority=priority)))
+        stepped(site)
+    handed_over = []
+    for _ in range(5):
+        stepped(site)
+        handed_over.append(in_queue(site))
+
+    assert handed_over == [{jobs[2]}] * 5  # one for one worker, and none goes to and fro
+    assert [site.ledger.jobs.claim("local", 60).job_id for _ in range(2)] == [jobs[1], jobs[0]]
+    assert claimed(worker).job_id == jobs[2]
+
+
+def test_a_queue_that_was_emptied_is_filled_with_no_more_than_is_left_to_it(site):
+    site.new_dispatcher(has_local_workers=True)
+    worker = worker_of(site)
+    worker.claim("elsewhere", LEASE_S)
+    for number in range(3):
+        site.ledger.jobs.submit(request_of(f"1.{number}"))
+        stepped(site)
+        assert claimed(worker) is not None
+    with psycopg.connect(site.bench.url) as connection:
+        connection.execute("DELETE FROM pacs_bridge_jobs")
+        connection.execute("DELETE FROM procrastinate_jobs")
+    stepped(site, 61)
+    assert worker.claim("elsewhere", LEASE_S) is not None  # it is still there
+    stepped(site)
+
+    assert len(in_queue(site)) == 2  # one in hand, and one that waits
+    assert site.ledger.jobs.claim("local", 60) is not None
+
+
+def test_where_nobody_else_is_all_stays_that_was_handed_over(site):
+    site.new_dispatcher(waiting_jobs=1)
+    jobs = []
+    for number, priority in enumerate((Priority.ARCHIVE, Priority.ROUTINE, Priority.STAT)):
+        jobs.append(site.ledger.jobs.submit(request_of(f"1.{number}", priority=priority)))
+        stepped(site)
+    stepped(site)
+
+    assert in_queue(site) == set(jobs)
+
+
 # --- jobs that wait for their time ---
 
 
