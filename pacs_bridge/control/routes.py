@@ -203,7 +203,9 @@ class Routes:
             return refusal(HTTPStatus.BAD_REQUEST, CallFault.BAD_REQUEST, detail)
         patient = None if whose.patient_id is None else self._identity.of(whose.patient_id)
         study = whose.study_instance_uid
-        self._ledger.series.expect(Announcement(series, int(text[:9]), priority, study, patient))
+        said = Announcement(series, int(text[:9]), priority, study, patient)
+        if not self._ledger.series.expect(said):  # its first image came just now
+            return _other_patient()
         rows = self._theirs(series, self._ledger.view.series(series), whose)
         if not rows:
             return Answer(HTTPStatus.OK, {"series_instance_uid": series, "state": None})

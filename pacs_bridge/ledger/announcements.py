@@ -43,19 +43,34 @@ def less_urgent(route: Priority, said: Priority | None) -> Priority:
     return route if said is None else max(route, said, key=_RANKED.index)
 
 
-def keep(connection: sqlite3.Connection, now: str, announcement: Announcement) -> None:
-    """Note what is said; a revision that is open and was looked at before is looked at again."""
+def keep(connection: sqlite3.Connection, now: str, announcement: Announcement) -> bool:
+    """Note what is said; False if the series came here with another patient or study.
+
+    A revision that is open and was looked at before is looked at again.
+    """
     series, count = announcement.series_instance_uid, announcement.instance_count
+    study, patient_key = announcement.study_instance_uid, announcement.patient_key
     rank = None if announcement.priority is None else _RANKED.index(announcement.priority)
     row = connection.execute(
-        "SELECT expected_instances, priority FROM series WHERE series_instance_uid = ?", (series,)
+        "SELECT study_instance_uid, patient_key, expected_instances, priority FROM series"
+        " WHERE series_instance_uid = ?",
+        (series,),
     ).fetchone()
     if row is None:
         connection.execute(
-            "INSERT OR REPLACE INTO announced VALUES (?, ?, ?, ?, ?, ?)",
-            (series, announcement.study_instance_uid, announcement.patient_key, count, rank, now),
+            "DELETE FROM announced WHERE series_instance_uid = ? AND study_instance_uid IS ?"
+            " AND patient_key IS ?",
+            (series, study, patient_key),
         )
-    elif tuple(row) != (count, rank):
+        connection.execute(
+            "INSERT INTO announced (series_instance_uid, study_instance_uid, patient_key,"
+            " instance_count, priority, announced_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (series, study, patient_key, count, rank, now),
+        )
+        return True
+    if study not in (None, row[0]) or patient_key not in (None, row[1]):
+        return False
+    if (row[2], row[3]) != (count, rank):
         connection.execute(
             "UPDATE series SET expected_instances = ?, priority = ? WHERE series_instance_uid = ?",
             (count, rank, series),
@@ -65,18 +80,22 @@ def keep(connection: sqlite3.Connection, now: str, announcement: Announcement) -
             " AND state IN ('receiving', 'quiet', 'incomplete')",
             (series,),
         )
+    return True
 
 
 def take(connection: sqlite3.Connection, series: str, study: str, patient_key: str) -> Expected:
     """What was said of a series of which now the first instance comes, if it was of this one."""
-    row = connection.execute(
+    rows = connection.execute(
         "DELETE FROM announced WHERE series_instance_uid = ?"
-        " RETURNING study_instance_uid, patient_key, instance_count, priority",
-        (series,),
-    ).fetchone()
-    if row is None or row[0] not in (None, study) or row[1] not in (None, patient_key):
+        " AND (study_instance_uid IS NULL OR study_instance_uid = ?)"
+        " AND (patient_key IS NULL OR patient_key = ?)"
+        " RETURNING id, instance_count, priority",
+        (series, study, patient_key),
+    ).fetchall()
+    if not rows:
         return Expected()
-    return Expected(row[2], row[3])
+    _, count, rank = max(map(tuple, rows))
+    return Expected(count, rank)
 
 
 def forget_unseen(connection: sqlite3.Connection, before: str) -> None:

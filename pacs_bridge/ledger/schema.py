@@ -130,13 +130,15 @@ def _bound_quarantine(connection: sqlite3.Connection) -> None:
 
 _ANNOUNCED = """
 CREATE TABLE announced (              -- said of a series of which nothing has come yet
-    series_instance_uid TEXT PRIMARY KEY,
+    id INTEGER PRIMARY KEY,           -- the latest counts, of each whose series it may be
+    series_instance_uid TEXT NOT NULL,
     study_instance_uid TEXT,          -- NULL: not said
     patient_key TEXT,
     instance_count INTEGER NOT NULL,
     priority INTEGER,
     announced_at TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
+CREATE INDEX announced_of ON announced (series_instance_uid);
 CREATE INDEX announced_when ON announced (announced_at);
 
 ALTER TABLE series ADD COLUMN priority INTEGER; -- its jobs are no more urgent; NULL: not said

@@ -163,10 +163,13 @@ class SeriesBook:
             forget_unseen(connection, before)
         return (*(row[0] for row in rows), *unseen)
 
-    def expect(self, announcement: Announcement) -> None:
-        """Note what is said of a series, also if nothing of it has come yet."""
+    def expect(self, announcement: Announcement) -> bool:
+        """Note what is said of a series, also if nothing of it has come yet.
+
+        False, and nothing noted, if it came here with another patient or study.
+        """
         with self._database.write() as connection:
-            keep(connection, self._database.now_text(), announcement)
+            return keep(connection, self._database.now_text(), announcement)
 
 
 def _has_deleted_sources(connection: sqlite3.Connection, series_instance_uid: str) -> bool:

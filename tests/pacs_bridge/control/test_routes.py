@@ -179,6 +179,25 @@ def test_what_is_only_said_of_a_series_does_not_make_it_known(ledger: Ledger, as
         assert (ask(action).status, ask(action).body["reason"]) == (404, CallFault.UNKNOWN_SERIES)
 
 
+def test_what_is_said_of_a_series_whose_first_image_comes_just_then_is_not_put_on_anothers(
+    ledger: Ledger,
+) -> None:
+    class Meanwhile:
+        """A listener has the last word before an announcement is noted."""
+
+        def of(self, patient_id: str) -> str:
+            if ledger.view.identity(SERIES) is None:
+                receive(ledger, 1)
+            return IDENTITY.of(patient_id)
+
+    query = {"instances": ("100",)}
+    routes = Routes(ledger, Meanwhile())  # type: ignore[arg-type]
+    answer = routes.answer("POST", f"/series/{SERIES}/expect", query, Whose("1.2", "another"))
+
+    assert (answer.status, answer.body["reason"]) == (409, CallFault.OTHER_PATIENT)
+    assert ledger.series.open_revisions()[0].expected_instances is None
+
+
 def test_to_a_stranger_it_is_said_what_is_here_and_not_what_an_archive_run_made(
     ledger: Ledger, ask: Post
 ) -> None:

@@ -76,6 +76,38 @@ def test_what_was_said_of_the_series_of_another_patient_does_not_count(
     assert revision.priority is (None if count is None else Priority.ARCHIVE)
 
 
+@pytest.mark.parametrize(
+    ("study", "patient"), [("9.9", "p"), ("1.2", "q"), ("", None), ("9.9", None)]
+)
+@pytest.mark.usefixtures("received")
+def test_what_is_said_of_the_series_of_another_patient_is_not_noted(ledger, study, patient):
+    (before,) = ledger.series.open_revisions()
+    assert not ledger.series.expect(Announcement(SERIES, 100, Priority.ARCHIVE, study, patient))
+    assert ledger.series.open_revisions() == (before,)
+
+
+def test_who_speaks_of_another_patients_series_of_the_same_uid_wipes_nothing_out(ledger):
+    ledger.series.expect(Announcement(SERIES, 100, Priority.ARCHIVE, "1.2", "p"))
+    ledger.series.expect(Announcement(SERIES, 60, None, "9.9", "q"))
+    revision = _come(ledger)
+    assert (revision.expected_instances, revision.priority) == (100, Priority.ARCHIVE)
+
+
+def test_of_what_was_said_with_and_without_a_name_the_latest_counts_and_once(ledger):
+    for count, study, patient in [
+        (80, "1.2", "p"),
+        (90, None, None),
+        (70, "9.9", None),
+        (100, None, "p"),
+        (60, "1.2", "q"),
+    ]:
+        assert ledger.series.expect(Announcement(SERIES, count, None, study, patient))
+    assert _come(ledger).expected_instances == 100
+    with ledger.database.read() as connection:
+        left = connection.execute("SELECT instance_count FROM announced ORDER BY 1").fetchall()
+    assert [row[0] for row in left] == [60, 70]
+
+
 def test_what_the_instance_itself_says_goes_before_what_was_said_of_its_series(ledger):
     ledger.series.expect(Announcement(SERIES, 100))
     assert _come(ledger, expected_instances=80).expected_instances == 80
