@@ -153,3 +153,17 @@ def test_workers_are_the_user_that_the_bridge_is():
 @pytest.mark.parametrize("example", [SYSTEMD, SLURM, KUBERNETES])
 def test_every_example_says_that_the_user_matters(example):
     assert re.search(r"user (id )?and group", example.read_text().replace("\n# ", " "))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(each for each in DOCKER.rglob("*") if each.is_file()), ids=lambda each: each.name
+)
+def test_no_example_takes_a_ledger_over_at_every_start(path):
+    """What says so once is right when nothing else uses the ledger: at each start nobody looks."""
+    lines = path.read_text().splitlines()
+    said = " ".join(line.lstrip("# ") for line in lines if line.lstrip().startswith("#"))
+    done = [line for line in lines if not line.lstrip().startswith("#")]
+
+    assert not [line for line in done if "moved-here" in line]
+    flag = re.escape("--moved-here once by hand, never as an argument that stays")
+    assert said.count("--moved-here") == len(re.findall(flag, said))
