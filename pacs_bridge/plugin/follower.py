@@ -25,6 +25,7 @@ _MODALITY = "CT"
 #: When so many existing series wait to be sent, no more of them are read for now.
 _MAX_EXISTING = 500
 _MAX_READINGS = 200
+_UNCLEAR_S = 10.0  #: until Orthanc is asked again for instances of which it could not speak
 
 
 class Follower:
@@ -58,6 +59,7 @@ class Follower:
         self._steady_s = steady_s
         self._read: deque[tuple[float, int]] = deque()  # when which change was read
         self._search: UnsettledSearch | None = None
+        self._search_again_s = float("-inf")
 
     def begin(self) -> None:
         """Go on where the plugin ended; at the first start, from now on.
@@ -115,23 +117,30 @@ class Follower:
         self._notes.tidy()
 
     def _search_on(self) -> bool:
-        """Look for some more of what was unsettled; whether that goes on."""
-        if self._search is None:
+        """Look for some more of what was unsettled; whether that goes on at once."""
+        search = self._search
+        if search is None or self._steady_s() < self._search_again_s:
             return False
-        if not self._search.is_over:
-            self._search.step()
-        if not self._search.is_over:
-            return True
+        has_got_on = search.step()
+        if not has_got_on:
+            self._search_again_s = self._steady_s() + _UNCLEAR_S
+        if search.has_read_all:
+            self._note_found(search)
+        return has_got_on and self._search is not None
+
+    def _note_found(self, search: UnsettledSearch) -> None:
         place = self._place()
-        wanted = [series for series in self._search.found() if self._may_be_wanted(series)]
+        wanted = [series for series in search.found() if self._may_be_wanted(series)]
         if wanted:
             self._server.info(f"{len(wanted)} series had not been stable when Orthanc ended")
-        # What lies before the end is in the log or noted now: the next start looks behind it.
-        floor = max(place.floor, self._search.until)
-        self._notes.advance(replace(place, floor=floor), wanted, self._now_s(), Found.UNSETTLED)
-        self._notes.tidy()  # what was unsettled is in no change behind this place
-        self._search = None
-        return False
+        # What lies before it is in the log or noted now: the next start looks behind it.
+        now = replace(place, floor=max(place.floor, search.floor_when_noted))
+        if wanted or now != place or search.is_over:
+            self._notes.advance(now, wanted, self._now_s(), Found.UNSETTLED)
+            self._notes.tidy()  # what was unsettled is in no change behind this place
+        search.forget_found()
+        if search.is_over:
+            self._search = None
 
     def _read_existing(self) -> bool:
         """Read some of what was there before the first start; whether there is more at once."""

@@ -11,12 +11,16 @@ from collections.abc import Iterable
 from pacs_bridge.plugin.change_log import Change, ChangeLog
 from pacs_bridge.plugin.server import OrthancServer, ServerError
 
-#: Instances of which Orthanc cannot speak now and that are asked for once more.
+#: When Orthanc cannot speak of so many instances, the log is not read on before it can.
 _MAX_UNCLEAR = 10_000
+_ASKED_AT_ONCE = 200  #: of those
 
 
 class UnsettledSearch:
     """Reads a part of the log, some of it at each step; keeps only what may be unsettled.
+
+    An instance of which Orthanc cannot speak now is asked for again, also when all is read: until
+    then nothing behind it counts as settled.
 
     Parameters
     ----------
@@ -29,34 +33,64 @@ class UnsettledSearch:
     def __init__(self, server: OrthancServer, since: int, until: int) -> None:
         self._server = server
         self._log = ChangeLog(server)
+        self._until = until
         self._since = since
-        self.until = until
         self._touched: dict[str, int] = {}  # series, and the first change since it was stable
-        self._unclear: dict[str, int] = {}  # instances
-        self.is_over = since >= until
+        self._unclear: dict[str, int] = {}  # instances; what was not asked for lately goes first
+        self._is_said = False
+        self.has_read_all = since >= until
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all is read, and all of it is clear."""
+        return self.has_read_all and not self._unclear
 
     @property
     def floor(self) -> int:
         """The last change at which every series before it has become stable since."""
-        numbers = (*self._touched.values(), *self._unclear.values())
-        return min([self._since, *(number - 1 for number in numbers)])
+        return min([self.floor_when_noted, *(number - 1 for number in self._touched.values())])
 
-    def step(self) -> None:
-        """Look at some more; raises ``ServerError`` if Orthanc does not answer."""
-        changes = self._log.after(self._since, self.until)
+    @property
+    def floor_when_noted(self) -> int:
+        """The same, once what was found so far is noted."""
+        return min([self._since, *(number - 1 for number in self._unclear.values())])
+
+    def step(self) -> bool:
+        """Look at some more; False if Orthanc can say nothing more for now.
+
+        Raises
+        ------
+        ServerError
+            If it does not answer.
+        """
+        if self.has_read_all or len(self._unclear) >= _MAX_UNCLEAR:
+            return self._ask_again()
+        changes = self._log.after(self._since, self._until)
         self._look_at(changes.lines)
-        self._since, self.is_over = changes.last, changes.is_end
-        if self.is_over:
-            unclear, self._unclear = self._unclear, {}
-            for instance, number in unclear.items():
-                self._touch(instance, number)
-            if self._unclear:
-                count = len(self._unclear)
-                self._server.warning(f"of {count} instances Orthanc does not say which series")
+        self.has_read_all = changes.is_end
+        self._since = self._until if changes.is_end else changes.last
+        return True
 
     def found(self) -> tuple[str, ...]:
-        """The series that have not become stable."""
+        """The series that have not become stable, and were not noted."""
         return tuple(self._touched)
+
+    def forget_found(self) -> None:
+        """What was found is noted."""
+        self._touched.clear()
+
+    def _ask_again(self) -> bool:
+        """Ask for some of what is unclear; whether any of it is clear now."""
+        before = len(self._unclear)
+        for instance in list(self._unclear)[:_ASKED_AT_ONCE]:
+            self._touch(instance, self._unclear[instance])
+        after = len(self._unclear)
+        if after == before and after and not self._is_said:
+            self._is_said = True
+            self._server.warning(
+                f"of {after} instances Orthanc does not say which series; they are asked for again"
+            )
+        return after < before
 
     def _look_at(self, lines: Iterable[Change]) -> None:
         for change in lines:
@@ -69,8 +103,10 @@ class UnsettledSearch:
         try:
             parent = self._server.find(f"/instances/{instance}/series")
         except ServerError:  # one of them keeps no other waiting
-            if len(self._unclear) < _MAX_UNCLEAR:
-                self._unclear[instance] = number
+            self._unclear.pop(instance, None)
+            self._unclear[instance] = number
             return
+        self._unclear.pop(instance, None)
         if parent is not None:
-            self._touched.setdefault(parent["ID"], number)
+            series = parent["ID"]
+            self._touched[series] = min(number, self._touched.get(series, number))

@@ -233,6 +233,75 @@ def test_an_instance_that_stays_unclear_is_told_and_the_others_are_found(
     assert any("1 instances" in line for line in scripted.lines)
 
 
+@pytest.mark.parametrize("is_started_again", [True, False])
+def test_an_instance_of_which_orthanc_cannot_speak_for_long_is_found_when_it_can(
+    scripted, ram_folder, follower_of, time_s, is_started_again
+) -> None:
+    notes = NoteBook(ram_folder / "notes")
+    notes.begin_at(0)
+    parents = {}
+    for series in (SERIES, OTHER):
+        scripted.hold(series, [CT] * 3)
+        for number in range(3):
+            scripted.happen("NewInstance", f"{series}-{number}")
+    for number in range(3):
+        uri = f"/instances/{OTHER}-{number}/series"
+        parents[uri] = scripted.answers[uri]
+        scripted.answers[uri] = "no JSON"
+    follower = _begun(follower_of(notes))
+    for _ in range(20):  # in which everything else gets old
+        _follow(follower)
+        time_s[0] += 60.0
+    assert [note.series for note in notes.all()] == [SERIES]
+    assert notes.place == Place(6, 3)  # all behind the unclear ones is looked at again
+    written = (ram_folder / "notes").read_bytes()
+    _follow(follower)
+    assert (ram_folder / "notes").read_bytes() == written
+
+    scripted.answers |= parents
+    if is_started_again:
+        notes = NoteBook(ram_folder / "notes")
+        follower = _begun(follower_of(notes))
+    time_s[0] += 60.0
+    _follow(follower)
+
+    assert notes.get(OTHER).found is Found.UNSETTLED
+    assert notes.place == Place(6, 6)
+    asked = len(scripted.asked)
+    time_s[0] += 60.0
+    _follow(follower)
+    assert not [uri for uri in scripted.asked[asked:] if uri.startswith("/instances/")]
+
+
+def test_no_instance_of_many_of_which_orthanc_cannot_speak_is_left_out(
+    scripted, notes, follower_of, time_s, monkeypatch
+) -> None:
+    monkeypatch.setattr("pacs_bridge.plugin.unsettled._MAX_UNCLEAR", 250)
+    monkeypatch.setattr("pacs_bridge.plugin.unsettled._ASKED_AT_ONCE", 20)
+    notes.begin_at(0)
+    ids = [f"{number:044}" for number in range(700)]
+    for one in ids:
+        scripted.hold(one, [CT])
+        scripted.happen("NewInstance", f"{one}-0")
+    bad = ids[10:600]
+    parents = {uri: scripted.answers[uri] for uri in (f"/instances/{one}-0/series" for one in bad)}
+    scripted.answers |= dict.fromkeys(parents, "no JSON")
+    follower = _begun(follower_of(notes))
+    for _ in range(5):
+        _follow(follower)
+        time_s[0] += 11.0
+    assert notes.place == Place(700, 0)
+    assert len(scripted.lines) == 1
+    scripted.answers |= {uri: parents[uri] for uri in list(parents)[:-5]}  # some never
+
+    for _ in range(5):
+        _follow(follower)
+        time_s[0] += 11.0
+
+    assert {note.series for note in notes.all()} == {*ids} - {*bad[-5:]}
+    assert notes.place == Place(700, 595)
+
+
 def test_orthancs_end_is_not_held_up_by_a_long_log_of_changes(
     scripted, notes, follower_of, monkeypatch
 ) -> None:
