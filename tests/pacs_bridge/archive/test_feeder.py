@@ -580,10 +580,8 @@ def test_an_archive_that_says_neither_patient_nor_count_is_asked_for_its_series_
     assert fed.run_out(clock) == {("done", ""): 1}
 
 
-def test_a_series_that_is_found_to_be_of_two_patients_after_its_job_was_made_is_not_run(
-    at_a_pacs, clock
-):
-    fed, archive = at_a_pacs(1)
+def end_as_of_two_patients(fed, archive):
+    """The archive names a second patient once the job of its series is made; a worker ends it."""
     fed.plan_remote(archive)
     fed.feed().step()
     (said,) = archive.said.values()
@@ -591,6 +589,13 @@ def test_a_series_that_is_found_to_be_of_two_patients_after_its_job_was_made_is_
     fed.plan_remote(archive)
     fed.work()
     fed.feed().step()
+
+
+def test_a_series_that_is_found_to_be_of_two_patients_after_its_job_was_made_is_not_run(
+    at_a_pacs, clock
+):
+    fed, archive = at_a_pacs(1)
+    end_as_of_two_patients(fed, archive)
     view = fed.ledger.view.jobs()[0]
     assert (view.state, view.reason) == (State.DEAD, Reason.MIXED_IDENTITY)
     assert fed.outcomes() == {("left-out", "mixed-identity"): 1}
@@ -1140,13 +1145,7 @@ def test_a_series_whose_job_ended_since_a_plan_left_it_out_runs_when_the_next_on
     at_a_pacs, clock
 ):
     fed, archive = at_a_pacs(1)
-    fed.plan_remote(archive)
-    fed.feed().step()
-    (said,) = archive.said.values()
-    archive.said["again"] = replace(said, patient=FoundPatient("PID-OTHER"))
-    fed.plan_remote(archive)
-    fed.work()
-    fed.feed().step()
+    end_as_of_two_patients(fed, archive)
     del archive.said["again"]
     fed.plan_remote(archive)
     assert fed.run_out(clock) == {("done", ""): 1}

@@ -25,6 +25,7 @@ from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
 from inference.volume import Volume
+from pacs_bridge.plugin.notes import NoteBook
 
 ORTHANC = Path("/usr/sbin/Orthanc")
 STORESCU = Path("/usr/bin/storescu")  # pynetdicom installs another of this name into a venv
@@ -203,6 +204,18 @@ class OrthancWithPlugin:
             ids = web.post("/tools/find", json={"Level": "Instance", "Query": query}).json()
             files = [web.get(f"/instances/{one}/file").content for one in ids]
         return [pydicom.dcmread(pydicom.filebase.DicomBytesIO(one)) for one in files]
+
+
+@pytest.fixture
+def notes(ram_folder: Path) -> NoteBook:
+    """Of series to send; nothing stands there yet."""
+    return NoteBook(ram_folder / "notes")
+
+
+@pytest.fixture
+def time_s() -> list[float]:
+    """A clock that a test moves, seconds."""
+    return [1000.0]
 
 
 @pytest.fixture(scope="session")

@@ -23,16 +23,6 @@ SERIES = "0" * 44
 
 
 @pytest.fixture
-def notes(tmp_path: Path) -> NoteBook:
-    return NoteBook(tmp_path / "notes")
-
-
-@pytest.fixture
-def time_s() -> list[float]:
-    return [1000.0]
-
-
-@pytest.fixture
 def carrier(scripted: Any, notes: NoteBook, time_s: list[float]) -> Carrier:
     settings = Settings("bridge", Path("unused"), 60.0, give_up_after_h=1.0, stores_at_once=2)
     server = OrthancServer(scripted)

@@ -86,11 +86,6 @@ class _Bridge:
 
 
 @pytest.fixture
-def notes(tmp_path: Path) -> NoteBook:
-    return NoteBook(tmp_path / "notes")
-
-
-@pytest.fixture
 def call(scripted: Any, ledger: Ledger, notes: NoteBook) -> Callable[[str, str], tuple[int, str]]:
     """Makes the script's calls as Orthanc does, from the page at which it stands."""
     scripted.hold(SERIES, [CT])

@@ -22,16 +22,6 @@ Follow = Callable[..., Follower]
 
 
 @pytest.fixture
-def notes(ram_folder: Path) -> NoteBook:
-    return NoteBook(ram_folder / "notes")
-
-
-@pytest.fixture
-def time_s() -> list[float]:
-    return [1000.0]
-
-
-@pytest.fixture
 def follower_of(scripted: Any, time_s: list[float]) -> Follow:
     """A follower of the scripted Orthanc, with its notes and settings."""
 
