@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from inference.reasons import Reason
 from pacs_bridge.archive.schema import prepare
@@ -21,7 +21,7 @@ FILES = "files"
 
 
 class PlanFile:
-    """One plan, for one thread; any number of processes may open it.
+    """One plan, for one thread; any number of processes may open it. ``with`` closes it.
 
     What is committed is on the disk (WAL, ``synchronous=FULL``).
 
@@ -106,6 +106,12 @@ class PlanFile:
             connection.execute(
                 "INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value))
             )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the file."""

@@ -97,17 +97,13 @@ def planned_files(run_folder: Path, series: str) -> PlannedFiles:
     """
     if not (run_folder / PLAN_NAME).exists():
         raise TransientError(Reason.SOURCE_UNREACHABLE, f"no {PLAN_NAME} in the folder of the run")
-    plan = PlanFile(run_folder)
-    try:
-        with plan.snapshot():  # it may be made anew beside
-            _wait_for_planner(plan, series)
-            _check_selected(plan, series)
-            identity = _planned_identity(plan, series)
-            files = _files(plan, series)
-            set_aside = _set_aside(plan, series)
-            roots = _roots_of(files, frozenset(plan.setting(_ROOTS) or ()))
-    finally:
-        plan.close()
+    with PlanFile(run_folder) as plan, plan.snapshot():  # it may be made anew beside
+        _wait_for_planner(plan, series)
+        _check_selected(plan, series)
+        identity = _planned_identity(plan, series)
+        files = _files(plan, series)
+        set_aside = _set_aside(plan, series)
+        roots = _roots_of(files, frozenset(plan.setting(_ROOTS) or ()))
     if not files or identity is None:
         raise PermanentError(Reason.SOURCE_MISSING, "the plan has no files of the series")
     return PlannedFiles(roots, files, set_aside, identity, run_key(run_folder))

@@ -78,8 +78,7 @@ class PlannedIdentities:
         """What a plan has of a series at a source: one row, or none."""
         if not (run_folder / PLAN_NAME).exists():
             return []
-        plan = PlanFile(run_folder)
-        try:
+        with PlanFile(run_folder) as plan:
             with plan.read() as connection:
                 rows = connection.execute(
                     "SELECT instances, patient, plan_reason, revision FROM series"
@@ -89,8 +88,6 @@ class PlannedIdentities:
             return [
                 _Known(run_folder, row, self._is_own(plan, row, request.revision)) for row in rows
             ]
-        finally:
-            plan.close()
 
     def _is_own(self, plan: PlanFile, row: sqlite3.Row, revision: int) -> bool:
         if row["revision"] != revision:

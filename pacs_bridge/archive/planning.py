@@ -84,8 +84,7 @@ def make_plan(
         If what is to be planned is the folder of the run or of its results, or lies in one.
     """
     manifest = _manifest(inputs)
-    plan = PlanFile(run_folder, must_exist=False)
-    try:
+    with PlanFile(run_folder, must_exist=False) as plan:
         roots = _roots(plan, inputs.paths, manifest.paths if manifest else ())
         if not (roots or manifest or inputs.remote):
             raise PermanentError(Reason.SOURCE_MISSING, "nothing to plan: name a folder")
@@ -121,8 +120,6 @@ def make_plan(
         select(plan)
         plan.set(_IS_COMPLETE, True)
         return tally
-    finally:
-        plan.close()
 
 
 def _manifest(inputs: PlanInputs) -> Manifest | None:

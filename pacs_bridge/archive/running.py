@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,8 @@ _MOST_WAITING: Final = 12
 
 #: Told how the run stands, and the seconds that it has worked.
 RunProgress = Callable[[FeedState, float], None]
+#: Told why a run waits.
+WaitTeller = Callable[[TransientError], None]
 
 
 class OwnRun:
@@ -87,23 +89,22 @@ class OwnRun:
         """
         config = self._config
         log = open_log(config)
-        plan = PlanFile(self._run_folder)
-        ledger = Ledger.open(config.ledger_path, max_failures=config.workers.max_attempts)
-        # The run folder is ours: nobody works there.
-        ArchiveJobs(ledger.database).take_back(may_blame=not was_told_to_end(plan))
-        order = FeedOrder(ROUTE, (), self._recipe, FILES, _MOST_WAITING, pace.window, pace.rate)
-        results = ResultsFolder(self._out, run_of(plan))
-        feeder = Feeder(SeriesBook(plan), ledger, order, config.data_folder, clock, results)
-        run = RunClock(plan, self._recipe, clock, is_own=True)
-        try:
+        most_failures = config.workers.max_attempts
+        with (
+            PlanFile(self._run_folder) as plan,
+            closing(Ledger.open(config.ledger_path, max_failures=most_failures)) as ledger,
+        ):
+            # The run folder is ours: nobody works there.
+            ArchiveJobs(ledger.database).take_back(may_blame=not was_told_to_end(plan))
+            order = FeedOrder(ROUTE, (), self._recipe, FILES, _MOST_WAITING, pace.window, pace.rate)
+            results = ResultsFolder(self._out, run_of(plan))
+            feeder = Feeder(SeriesBook(plan), ledger, order, config.data_folder, clock, results)
+            run = RunClock(plan, self._recipe, clock, is_own=True)
             state = self._until_over(
                 feeder, ledger, leaving, log, lambda each: _told(each, run, progress)
             )
             run.tick(is_working=True, is_last=True)
             progress(state, run.seconds)
-        finally:
-            ledger.close()
-            plan.close()
         return state
 
     def _until_over(
@@ -137,6 +138,23 @@ class OwnRun:
 
 class _JobFaultError(Exception):
     """A job ended in a way that nobody foresaw."""
+
+
+class _Waits:
+    """Says why a run waits: once, until it goes on or something else keeps it."""
+
+    def __init__(self, tell: WaitTeller) -> None:
+        self._tell = tell
+        self._told: tuple[Reason, str] | None = None
+
+    def note(self, error: TransientError) -> None:
+        told = (error.reason, error.detail)
+        if told != self._told:
+            self._tell(error)
+        self._told = told
+
+    def are_over(self) -> None:
+        self._told = None
 
 
 def _told(state: FeedState, run: RunClock, progress: RunProgress) -> None:
@@ -178,15 +196,17 @@ def _loop(
     pipeline: Pipeline,
 ) -> FeedState:
     state = FeedState(0, False, True, 0)
+    waits = _Waits(lambda error: _log_wait(log, error))
     while not leaving.stop.is_set():
         try:
             state = feeder.step(lambda: not leaving.stop.is_set())
             busy = state.is_window_open and _worked(pipeline)
             tell(state)
         except TransientError as error:  # plan, ledger or results; nothing is lost
-            log.warning("run-waits", reason=error.reason, detail=error.detail)
+            waits.note(error)
             leaving.stop.wait(_WAIT_S)
             continue
+        waits.are_over()
         if state.is_over:
             break
         if not busy:
@@ -209,13 +229,12 @@ def _settled(feeder: Feeder, state: FeedState, log: Log) -> FeedState:
     try:
         return feeder.step(lambda: False)
     except TransientError as error:  # the next run does it
-        log.warning("run-waits", reason=error.reason, detail=error.detail)
+        _log_wait(log, error)
         return state
 
 
-def _leave(feeder: Feeder) -> None:
-    with suppress(BridgeError):  # the ledger; the next run takes it back
-        feeder.leave()
+def _log_wait(log: Log, error: TransientError) -> None:
+    log.warning("run-waits", reason=error.reason, detail=error.detail)
 
 
 class FedRun:
@@ -236,31 +255,44 @@ class FedRun:
         self._config = config
         self._order = order
 
-    def work(self, leaving: Leaving, clock: Clock, progress: RunProgress) -> FeedState:
+    def work(
+        self, leaving: Leaving, clock: Clock, progress: RunProgress, tell_wait: WaitTeller
+    ) -> FeedState:
         """Feed until all is done or the run is told to end; gives how it stands then.
 
         What was fed goes on when the run has ended, but for what was to begin at certain hours
         only: that is taken back. Raises as ``OwnRun.work``.
         """
-        plan = PlanFile(self._run_folder)
-        ledger = Ledger.open(self._config.ledger_path)
-        feeder = Feeder(SeriesBook(plan), ledger, self._order, self._config.data_folder, clock)
-        run = RunClock(plan, self._order.recipe, clock, is_own=False)
-        state = FeedState(0, False, True, 0)
-        try:
-            while not leaving.stop.is_set():
-                try:
-                    state = feeder.step(lambda: not leaving.stop.is_set())
-                    _told(state, run, progress)
-                except TransientError:  # plan or ledger; nothing is lost
-                    leaving.stop.wait(_WAIT_S)
-                    continue
-                if state.is_over:
-                    break
-                leaving.stop.wait(_POLL_S)
-            run.tick(is_working=True, is_last=True)
-        finally:
-            _leave(feeder)
-            ledger.close()
-            plan.close()
+        with (
+            PlanFile(self._run_folder) as plan,
+            closing(Ledger.open(self._config.ledger_path)) as ledger,
+        ):
+            feeder = Feeder(SeriesBook(plan), ledger, self._order, self._config.data_folder, clock)
+            run = RunClock(plan, self._order.recipe, clock, is_own=False)
+            try:
+                state = _fed(feeder, leaving, lambda each: _told(each, run, progress), tell_wait)
+                run.tick(is_working=True, is_last=True)
+            finally:
+                with suppress(BridgeError):  # the ledger; the next run takes it back
+                    feeder.leave()
         return state
+
+
+def _fed(
+    feeder: Feeder, leaving: Leaving, tell: Callable[[FeedState], None], tell_wait: WaitTeller
+) -> FeedState:
+    state = FeedState(0, False, True, 0)
+    waits = _Waits(tell_wait)
+    while not leaving.stop.is_set():
+        try:
+            state = feeder.step(lambda: not leaving.stop.is_set())
+            tell(state)
+        except TransientError as error:  # plan or ledger; nothing is lost
+            waits.note(error)
+            leaving.stop.wait(_WAIT_S)
+            continue
+        waits.are_over()
+        if state.is_over:
+            break
+        leaving.stop.wait(_POLL_S)
+    return state

@@ -60,8 +60,7 @@ class WantedSettings:
     def _wanted(self, run_folder: Path, request: JobRequest) -> str:
         if not (run_folder / PLAN_NAME).exists():
             return ""
-        plan = PlanFile(run_folder)
-        try:
+        with PlanFile(run_folder) as plan:
             if not self.are_jobs_here(plan):
                 return ""
             with plan.read() as connection:
@@ -70,8 +69,6 @@ class WantedSettings:
                     (request.series_instance_uid, request.revision),
                 ).fetchone()
             settings = plan.setting(RECIPE_SETTINGS) or {}
-        finally:
-            plan.close()
         return "" if row is None else str(settings.get(row["done_recipe"], ""))
 
     def _own_ledger(self) -> str:

@@ -151,9 +151,8 @@ def plan(as_json: bool, quiet: bool, **options: Any) -> None:
             except PlanEndedError:
                 click.echo("ended before the plan was complete: plan again", err=True)
                 raise click.exceptions.Exit(FAILED) from None
-        known = PlanFile(run_folder)
-        counts = outcome_counts(known)
-        known.close()
+        with PlanFile(run_folder) as known:
+            counts = outcome_counts(known)
     if as_json:
         click.echo(json.dumps(asdict(tally) | counted(counts), indent=2))
         return
@@ -256,10 +255,9 @@ def status(run_folder: Path, as_json: bool) -> None:
     from pacs_bridge.archive.planning import is_complete
 
     with coded_failures(as_json, name_files=False):
-        known = PlanFile(run_folder)
-        speed = recent_an_hour(known)
-        is_whole = is_complete(known)
-        known.close()
+        with PlanFile(run_folder) as known:
+            speed = recent_an_hour(known)
+            is_whole = is_complete(known)
         counts = known_counts(run_folder)
     if not is_whole:
         click.echo(_UNFINISHED, err=True)
@@ -305,8 +303,7 @@ def report(run_folder: Path, as_json: bool, **options: Any) -> None:
     from pacs_bridge.archive.report_table import ParquetMissingError, write_csv, write_parquet
     from pacs_bridge.archive.whole_file import whole_file
 
-    with coded_failures(as_json):
-        known = PlanFile(run_folder)
+    with coded_failures(as_json), PlanFile(run_folder) as known:
         if not is_complete(known):
             click.echo(_UNFINISHED, err=True)
         account, an_hour = account_of(known), options["cost_an_hour"]
@@ -324,7 +321,6 @@ def report(run_folder: Path, as_json: bool, **options: Any) -> None:
             text = PageText(options["title"], datetime.now().astimezone(), cost)
             with whole_file(options["html_path"]) as path:
                 path.write_text(page(account, text), encoding="utf-8")
-        known.close()
     if as_json:
         click.echo(json.dumps(plain(account, cost), indent=2))
     else:

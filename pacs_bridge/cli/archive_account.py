@@ -20,10 +20,8 @@ def known_counts(run_folder: Path) -> tuple[OutcomeCount, ...]:
     from pacs_bridge.archive.accounts import outcome_counts
     from pacs_bridge.archive.plan_file import PlanFile
 
-    known = PlanFile(run_folder)
-    counts = outcome_counts(known)
-    known.close()
-    return counts
+    with PlanFile(run_folder) as known:
+        return outcome_counts(known)
 
 
 def counted(counts: Iterable[OutcomeCount]) -> dict[str, Any]:

@@ -95,11 +95,8 @@ def _open_series(run_folder: Path) -> int:
     from pacs_bridge.archive.accounts import open_series
     from pacs_bridge.archive.plan_file import PlanFile
 
-    plan = PlanFile(run_folder)
-    try:
+    with PlanFile(run_folder) as plan:
         return open_series(plan)
-    finally:
-        plan.close()
 
 
 def _note_told_to_end(run_folder: Path) -> None:
@@ -107,12 +104,9 @@ def _note_told_to_end(run_folder: Path) -> None:
     from pacs_bridge.archive.run_log import note_told_to_end
     from pacs_bridge.errors import BridgeError
 
-    with suppress(BridgeError):  # then a series that was alone in hand may be blamed, once
-        plan = PlanFile(run_folder)
-        try:
-            note_told_to_end(plan)
-        finally:
-            plan.close()
+    # a series that was alone in hand may be blamed, once, where this cannot be noted
+    with suppress(BridgeError), PlanFile(run_folder) as plan:
+        note_told_to_end(plan)
 
 
 def work(order: OwnOrder, leaving: Leaving) -> int:
@@ -153,13 +147,12 @@ def _run(order: OwnOrder, leaving: Leaving, progress: Any) -> int:
         segmenters = warm_segmenters(config, recipe)
     except UnknownDeviceError as error:
         end_wrong_call(f"--device: {error}")
-    plan = PlanFile(call.run_folder)
-    _check_disk_of(plan, call.out)
-    # not before all is there that it takes to make anew what is planned anew
-    refresh(plan, recipe, call.options, is_again=last_run(plan) > order.last_run)
-    ResultsFolder(call.out).replan_missing(SeriesBook(plan))
-    note_results(plan, call.out)
-    plan.close()
+    with PlanFile(call.run_folder) as plan:
+        _check_disk_of(plan, call.out)
+        # not before all is there that it takes to make anew what is planned anew
+        refresh(plan, recipe, call.options, is_again=last_run(plan) > order.last_run)
+        ResultsFolder(call.out).replan_missing(SeriesBook(plan))
+        note_results(plan, call.out)
     run = OwnRun(call.run_folder, config, recipe, call.out, remote, segmenters)
     try:
         run.work(call.pace, leaving, SystemClock(), progress)
@@ -196,8 +189,7 @@ def checked(call: OwnCall) -> OwnOrder:
     model = options["model_name"] or of_route or preferred_model(stores)
     if model not in (known := known_models(stores)):
         end_wrong_call(f"--model {model}: {Reason.UNKNOWN_MODEL}; models here: {', '.join(known)}")
-    plan = PlanFile(call.run_folder)
-    try:
+    with PlanFile(call.run_folder) as plan:
         check_complete(plan)
         if is_within(roots_of(plan), call.out):
             end_wrong_call("--out: what was planned lies in it: name another folder")
@@ -214,8 +206,6 @@ def checked(call: OwnCall) -> OwnOrder:
             end_wrong_call(f"the plan has series at {', '.join(names)}: name the --config of them")
         recipe = recipe_of(config, config.routes[0], stores)
         return OwnOrder(call, config, recipe, site, last_run(plan))
-    finally:
-        plan.close()
 
 
 def _site(options: dict[str, Any]) -> tuple[BridgeConfig | None, RouteConfig | None]:
@@ -290,9 +280,8 @@ def _remote_sources(order: OwnOrder) -> dict[str, JobSources]:
     from pacs_bridge.archive.planned_identities import PlannedIdentities
     from pacs_bridge.sources.configured_sources import RemoteSources
 
-    plan = PlanFile(order.run_folder)
-    names = remote_names(plan)
-    plan.close()
+    with PlanFile(order.run_folder) as plan:
+        names = remote_names(plan)
     if not names or order.site is None:
         return {}
     reserve_bytes = int(order.site.disk.reserve_free_gib * _GIB)

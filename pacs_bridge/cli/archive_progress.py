@@ -74,10 +74,9 @@ def run_progress(run_folder: Path, quiet: bool) -> Iterator[RunProgress]:
     teller = _Teller(quiet)
 
     def facts(state: FeedState) -> dict[str, object]:
-        plan = PlanFile(run_folder)
-        counts = outcome_counts(plan)
-        speed = recent_an_hour(plan)
-        plan.close()
+        with PlanFile(run_folder) as plan:
+            counts = outcome_counts(plan)
+            speed = recent_an_hour(plan)
         by_state: dict[str, int] = {}
         for count in counts:
             by_state[count.state] = by_state.get(count.state, 0) + count.series

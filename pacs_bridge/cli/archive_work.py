@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pacs_bridge.archive.work_process import Leaving
     from pacs_bridge.config.bridge import BridgeConfig
     from pacs_bridge.config.routes import RouteConfig
+    from pacs_bridge.errors import TransientError
     from pacs_bridge.sources.remote_archive import RemoteArchive
 
 
@@ -46,14 +47,14 @@ def work_by_service(
     config = loaded(options["config_path"])
     route = route_of(config, options["route"])
     recipe = recipe_of(config, route, model_stores(config.models.folder))
-    plan = PlanFile(run_folder)
-    check_complete(plan)
-    files_source = _plan_source_name(config, run_folder, _has_files(plan))
-    for name in remote_names(plan):
-        if config.source(name) is None:
-            end_wrong_call(f"the plan has series at {name!r}: no such source in the configuration")
-    refresh(plan, recipe, options)
-    plan.close()
+    with PlanFile(run_folder) as plan:
+        check_complete(plan)
+        files_source = _plan_source_name(config, run_folder, _has_files(plan))
+        for name in remote_names(plan):
+            if config.source(name) is None:
+                unknown = f"the plan has series at {name!r}: no such source in the configuration"
+                end_wrong_call(unknown)
+        refresh(plan, recipe, options)
     order = FeedOrder(
         route=route.name,
         destinations=route.destinations,
@@ -62,7 +63,12 @@ def work_by_service(
         window=pace.window,
         rate=pace.rate,
     )
-    return FedRun(run_folder, config, order).work(leaving, SystemClock(), progress).is_over
+    run = FedRun(run_folder, config, order)
+    return run.work(leaving, SystemClock(), progress, _tell_wait).is_over
+
+
+def _tell_wait(error: TransientError) -> None:
+    click.echo(f"waiting: {error.reason}: {error.detail}", err=True)
 
 
 def refresh(

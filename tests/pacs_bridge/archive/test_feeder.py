@@ -507,8 +507,8 @@ def test_a_job_whose_priority_was_raised_is_not_run_on_another_patient_either(at
     archive.said[one] = replace(said, patient=FoundPatient("PID-OTHER"))
     fed.plan_remote(archive)
     fed.feed().step()
-    for view in fed.ledger.view.jobs():
-        assert fed.ledger.steering.set_priority(view.job_id, 0)
+    with fed.ledger.database.write() as connection:
+        connection.execute("UPDATE jobs SET priority = 0")
     assert fed.run_out(clock) == {("done", ""): 1, ("failed", "source-missing"): 1}
 
 
@@ -1227,9 +1227,37 @@ def test_a_run_by_a_service_that_an_error_ends_leaves_nothing_to_be_begun_outsid
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        run.work(Leaving(threading.Event(), threading.Event()), clock, nobody_reads)
+        run.work(Leaving(threading.Event(), threading.Event()), clock, nobody_reads, _unheard)
     assert set(told) == {State.READY}
     assert states() == [State.SUPERSEDED] * len(told)
+
+
+def _unheard(error: TransientError) -> None:
+    raise AssertionError(error)
+
+
+def test_a_run_by_a_service_says_once_why_it_waits(tree, feeding, clock, monkeypatch):
+    monkeypatch.setattr("pacs_bridge.archive.running._WAIT_S", 0.0)
+    monkeypatch.setattr("pacs_bridge.archive.running._POLL_S", 0.0)
+    fed = feeding(tree.root)
+    full = TransientError(Reason.DISK_FULL, "no space")
+    locked = TransientError(Reason.LEDGER_UNAVAILABLE, "locked")
+    faults = [full, full, locked, None, full, full]
+    step = Feeder.step
+
+    def faulty(*args):
+        error = faults.pop(0) if faults else None
+        if error is not None:
+            raise error
+        return replace(step(*args), is_over=not faults)
+
+    monkeypatch.setattr(Feeder, "step", faulty)
+    order = FeedOrder("all", (), RECIPE, "old")
+    told: list[TransientError] = []
+    run = FedRun(fed.plan.path.parent, fed.config, order)
+    leaving = Leaving(threading.Event(), threading.Event())
+    run.work(leaving, clock, lambda *_: None, told.append)
+    assert told == [full, locked, full]
 
 
 @pytest.mark.parametrize("is_corrected", [False, True])
