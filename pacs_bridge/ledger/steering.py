@@ -124,13 +124,3 @@ class Steering:
                 " AND (SELECT state FROM jobs WHERE id = ?1) <> 'superseded'",
                 (job_id, DeliveryState.PENDING),
             ).rowcount
-
-    def set_priority(self, job_id: int, rank: int) -> bool:
-        """Let a waiting job be claimed earlier or later; 0 is STAT."""
-        with self._database.write() as connection:
-            return bool(
-                connection.execute(
-                    "UPDATE jobs SET priority = ? WHERE id = ? AND state IN ('ready', 'retry')",
-                    (rank, job_id),
-                ).rowcount
-            )
