@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pacs_bridge.ledger.facts import SeriesFacts
 #: and harmless, since no UID ever becomes part of a path.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_MAX_CHARACTERS = 64
+_SERIES_INSTANCE_UID = Tag(0x0020, 0x000E)
 _NUMBER_OF_FRAMES = Tag(0x0028, 0x0008)
 #: Frames of an instance or instances of a series beyond any scanner's.
 _MOST_OF_ANYTHING = 1_000_000
@@ -54,7 +56,11 @@ class HeaderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class InstanceHeader:
-    """What the listener knows of an instance. Empty where the data set says nothing."""
+    """What the listener knows of an instance. Empty where the data set says nothing.
+
+    Of what may be missing the same holds where nobody can tell what it says, such as a Slice
+    Thickness of ``1,25``: no instance is refused for it.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -94,8 +100,9 @@ def read_header(
     Raises
     ------
     HeaderError
-        If the data set cannot be parsed up to Number of Frames, whatever its bytes are, or
-        says nothing of a patient, study or series.
+        If the data set cannot be parsed up to Number of Frames, whatever its bytes are; if a
+        UID, Patient ID or Number of Frames is there and cannot be understood; or if it says
+        nothing of a patient, study or series.
     """
     file = io.BytesIO(head)
     try:
@@ -115,13 +122,28 @@ def read_header(
     return header
 
 
-def _parse(file: BinaryIO, transfer_syntax_uid: str) -> Dataset:
+def series_uid_of(head: bytes, transfer_syntax_uid: str) -> str:
+    """The series that the beginning of a data set names, whatever else stands in it.
+
+    Empty if it cannot be told: it is not there, is no UID, or may be cut.
+    """
+    file = io.BytesIO(head)
+    try:
+        ds = _parse(file, transfer_syntax_uid, _SERIES_INSTANCE_UID)
+        series = _understood(lambda: _text(ds, "SeriesInstanceUID"))
+    except HeaderError:
+        return ""
+    is_cut = file.tell() >= len(head)
+    return "" if is_cut or not is_valid_uid(series) else series
+
+
+def _parse(file: BinaryIO, transfer_syntax_uid: str, last: BaseTag = _NUMBER_OF_FRAMES) -> Dataset:
     return _understood(
         lambda: read_dataset(
             file,
             is_implicit_VR=transfer_syntax_uid == _IMPLICIT,
             is_little_endian=transfer_syntax_uid != _BIG_ENDIAN,
-            stop_when=lambda tag, _vr, _length: tag > _NUMBER_OF_FRAMES,
+            stop_when=lambda tag, _vr, _length: tag > last,
             specific_tags=_TAGS,
         )
     )
@@ -135,6 +157,14 @@ def _understood(parse: Callable[[], _T]) -> _T:
         raise HeaderError(f"not to be parsed: {type(error).__name__}") from error
 
 
+def _otherwise(nothing: _T, parse: Callable[[], _T]) -> _T:
+    """What may be missing, or ``nothing`` where it cannot be understood."""
+    try:
+        return parse()
+    except Exception:  # as in ``_understood``
+        return nothing
+
+
 def _header(ds: Dataset, calling_ae_title: str) -> InstanceHeader:
     return InstanceHeader(
         sop_class_uid=_text(ds, "SOPClassUID"),
@@ -143,19 +173,29 @@ def _header(ds: Dataset, calling_ae_title: str) -> InstanceHeader:
         series_instance_uid=_text(ds, "SeriesInstanceUID"),
         patient_id=_text(ds, "PatientID"),
         frame_count=max(_count(ds, "NumberOfFrames") or 1, 1),
-        expected_instances=_count(ds, "NumberOfSeriesRelatedInstances"),
-        facts=SeriesFacts(
-            calling_ae_title=calling_ae_title,
-            modality=_text(ds, "Modality"),
-            image_type=_texts(ds, "ImageType"),
-            body_part=_text(ds, "BodyPartExamined"),
-            series_description=_text(ds, "SeriesDescription"),
-            study_description=_text(ds, "StudyDescription"),
-            protocol_name=_text(ds, "ProtocolName"),
-            kernel="\\".join(_texts(ds, "ConvolutionKernel")),
-            manufacturer=_text(ds, "Manufacturer"),
-            slice_thickness_mm=_decimal(ds, "SliceThickness"),
-        ),
+        expected_instances=_otherwise(None, lambda: _count(ds, "NumberOfSeriesRelatedInstances")),
+        facts=_facts(ds, calling_ae_title),
+    )
+
+
+def _facts(ds: Dataset, calling_ae_title: str) -> SeriesFacts:
+    def text(keyword: str) -> str:
+        return _otherwise("", lambda: _text(ds, keyword))
+
+    def texts(keyword: str) -> tuple[str, ...]:
+        return _otherwise((), lambda: _texts(ds, keyword))
+
+    return SeriesFacts(
+        calling_ae_title=calling_ae_title,
+        modality=text("Modality"),
+        image_type=texts("ImageType"),
+        body_part=text("BodyPartExamined"),
+        series_description=text("SeriesDescription"),
+        study_description=text("StudyDescription"),
+        protocol_name=text("ProtocolName"),
+        kernel="\\".join(texts("ConvolutionKernel")),
+        manufacturer=text("Manufacturer"),
+        slice_thickness_mm=_otherwise(None, lambda: _decimal(ds, "SliceThickness")),
     )
 
 
@@ -184,4 +224,5 @@ def _count(ds: Dataset, keyword: str) -> int | None:
 
 def _decimal(ds: Dataset, keyword: str) -> float | None:
     text = _text(ds, keyword)
-    return float(text) if text else None
+    value = float(text) if text else math.nan
+    return value if math.isfinite(value) else None

@@ -16,7 +16,13 @@ from pacs_bridge.log import Log
 from pacs_bridge.receive import sop_classes
 from pacs_bridge.receive.committer import Committer
 from pacs_bridge.receive.dimse import Command, Response
-from pacs_bridge.receive.header import HeaderError, InstanceHeader, is_valid_uid, read_header
+from pacs_bridge.receive.header import (
+    HeaderError,
+    InstanceHeader,
+    is_valid_uid,
+    read_header,
+    series_uid_of,
+)
 from pacs_bridge.receive.landing import HEAD_BYTES, Landed, LandingFile, LandingFolder
 from pacs_bridge.receive.negotiation import Context
 from pacs_bridge.receive.spool import Spool
@@ -170,17 +176,18 @@ class StorageSession:
 
     def receive(self, file: LandingFile, command: Command, context: Context) -> Response:
         """Take in a data set that is whole, and say what is answered."""
-        series = ""
+        series, more = "", None
         try:
             landed = file.settle()
-            header = self._read(landed.head, context, landed.more)
+            more = landed.more
+            header = self._read(landed.head, context, more)
             series = header.series_instance_uid
             if wrong := _mismatch(command, header):
                 return self._lost(series, command, Status.DATA_SET_DOES_NOT_MATCH, wrong)
             fate = self._depot.committer.enter(self._arrival(landed, header, context))
             return self._settled(fate, header)
         except HeaderError as error:
-            series = series or self._series_of(file.head, context)
+            series = self._series_of(file.head, context, more)
             return self._lost(series, command, Status.CANNOT_UNDERSTAND, str(error))
         except TransientError as error:
             series = series or self._series_of(file.head, context)
@@ -217,16 +224,19 @@ class StorageSession:
             lambda head: self.abandoned(head, command, context),
         )
 
-    def _read(
-        self, head: bytes, context: Context, more: Callable[[], bytes] | None = None
-    ) -> InstanceHeader:
+    def _read(self, head: bytes, context: Context, more: Callable[[], bytes]) -> InstanceHeader:
         return read_header(head, context.transfer_syntax, self.association.calling_ae_title, more)
 
-    def _series_of(self, head: bytes, context: Context) -> str:
+    def _series_of(
+        self, head: bytes, context: Context, more: Callable[[], bytes] | None = None
+    ) -> str:
         """The series that the beginning of a data set names; empty if it cannot be told."""
+        series = series_uid_of(head, context.transfer_syntax)
+        if series or more is None:
+            return series
         try:
-            return self._read(head, context).series_instance_uid
-        except HeaderError:
+            return series_uid_of(more(), context.transfer_syntax)
+        except OSError:
             return ""
 
     def _settled(self, fate: Fate, header: InstanceHeader) -> Response:
@@ -282,7 +292,7 @@ class StorageSession:
 
     def _note_loss(self, series: str, command: Command, answer: str) -> None:
         """Keep in mind what is not kept."""
-        if not series:
+        if not is_valid_uid(series):
             self._has_unknown_loss = True
             return
         instance = command.affected_sop_instance_uid

@@ -9,7 +9,7 @@ from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
-from pacs_bridge.receive.header import HeaderError, read_header
+from pacs_bridge.receive.header import HeaderError, read_header, series_uid_of
 from pacs_bridge.receive.landing import HEAD_BYTES
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -66,3 +66,43 @@ def test_a_long_sequence_before_the_identifiers_is_read_on(is_undefined_length: 
     header = read_header(data[:HEAD_BYTES], EXPLICIT_LITTLE, "CT", lambda: data)
 
     assert (header.series_instance_uid, header.frame_count) == ("1.2.3.5", 600)
+
+
+@pytest.mark.parametrize("thickness", [b"1,25", b"5 mm", b"nan ", b"\xff\xff\xff\xff"])
+def test_a_slice_thickness_that_is_no_number_is_as_if_it_were_not_there(thickness: bytes) -> None:
+    data = encoded(1, SliceThickness="1.25")
+    assert read_header(data, EXPLICIT_LITTLE, "CT").facts.slice_thickness_mm == 1.25
+
+    odd = read_header(data.replace(b"1.25", thickness), EXPLICIT_LITTLE, "CT")
+
+    assert odd.facts.slice_thickness_mm is None
+    assert odd.series_instance_uid == "1.2.3.5"
+
+
+@pytest.mark.parametrize("number", [b"12.0", b"many", b"9999999999"])
+def test_a_number_of_instances_that_is_none_is_as_if_it_were_not_there(number: bytes) -> None:
+    data = encoded(1, NumberOfSeriesRelatedInstances="1234567890"[: len(number)])
+    said = data[data.index(b"123") :][: len(number)]
+    assert read_header(data.replace(said, number), EXPLICIT_LITTLE, "CT").expected_instances is None
+
+
+def test_a_text_that_is_encoded_as_something_else_is_as_if_it_were_not_there() -> None:
+    data = encoded(1, Manufacturer="odd")
+    broken = data.replace(b"\x08\x00\x70\x00LO\x04\x00odd ", b"\x08\x00\x70\x00FD\x04\x00odd ")
+    assert broken != data
+    assert read_header(data, EXPLICIT_LITTLE, "CT").facts.manufacturer == "odd"
+    assert read_header(broken, EXPLICIT_LITTLE, "CT").facts.manufacturer == ""
+
+
+def test_the_series_can_be_told_of_what_cannot_be_understood_but_for_one_that_may_be_cut() -> None:
+    data = encoded(1234)
+    odd = data.replace(b"1234", b"1.0x")
+    with pytest.raises(HeaderError):
+        read_header(odd, EXPLICIT_LITTLE, "CT")
+
+    assert series_uid_of(odd, EXPLICIT_LITTLE) == "1.2.3.5"
+    end = odd.index(b"1.2.3.5") + 8
+    assert series_uid_of(odd[:end], EXPLICIT_LITTLE) == ""  # nothing shows that it ends there
+    assert series_uid_of(odd[: end - 2], EXPLICIT_LITTLE) == ""
+    assert series_uid_of(odd.replace(b"1.2.3.5", b"../../x"), EXPLICIT_LITTLE) == ""
+    assert series_uid_of(b"\xff" * 100, EXPLICIT_LITTLE) == ""

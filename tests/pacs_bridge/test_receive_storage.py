@@ -279,6 +279,17 @@ def test_a_sop_instance_uid_that_is_none_is_refused_and_nothing_is_written(
     assert files_in(data_folder) == []
 
 
+def long_sequence() -> Sequence:
+    """More than the head of a data set."""
+    items = []
+    for number in range(6000):
+        item = Dataset()
+        item.ReferencedSOPClassUID = CTImageStorage
+        item.ReferencedSOPInstanceUID = f"1.2.3.4.5.6.7.8.9.{number}"
+        items.append(item)
+    return Sequence(items)
+
+
 def state_of(ledger: Ledger, series: str) -> list[State]:
     return [view.state for view in ledger.view.series(series)]
 
@@ -324,15 +335,42 @@ def test_a_refused_instance_holds_up_its_series_only_until_another_sender_brings
     peer.release()
 
 
+def test_a_series_with_an_odd_slice_thickness_is_taken_and_goes_on(
+    listener, raw_peer, make_ct, ledger, wait_for
+):
+    instance = make_ct(SliceThickness="1.25")
+    data_set = encode(instance, False, True).replace(b"1.25", b"1,25")
+    peer = raw_peer(listener.port).associate()
+
+    assert peer.store_bytes(CTImageStorage, instance.SOPInstanceUID, data_set) == Status.SUCCESS
+
+    peer.release()
+    wait_for(lambda: state_of(ledger, instance.SeriesInstanceUID) == [State.READY])
+
+
+@pytest.mark.parametrize("is_header_long", [False, True])
+def test_what_is_refused_for_its_header_is_owed_to_the_series_that_it_names(
+    listener, raw_peer, make_ct, ledger, wait_for, is_header_long
+):
+    one, odd = make_ct(number=1), make_ct(number=2, NumberOfFrames="1234")
+    if is_header_long:
+        odd.ReferencedImageSequence = long_sequence()
+    data_set = encode(odd, False, True).replace(b"1234", b"1.0x")
+    peer = raw_peer(listener.port).associate()
+
+    refusal = peer.store_bytes(CTImageStorage, odd.SOPInstanceUID, data_set)
+
+    assert refusal == Status.CANNOT_UNDERSTAND
+    (row,) = ledger.view.jobs()
+    assert (row.series_instance_uid, row.owed_count) == (odd.SeriesInstanceUID, 1)
+    assert peer.store(one) == Status.SUCCESS
+    peer.release()
+    wait_for(lambda: state_of(ledger, one.SeriesInstanceUID) == [State.INCOMPLETE])
+
+
 def test_a_header_longer_than_the_head_is_read_from_the_file(listener, send, make_ct, ledger):
     instance = make_ct()
-    items = []
-    for number in range(6000):
-        item = Dataset()
-        item.ReferencedSOPClassUID = CTImageStorage
-        item.ReferencedSOPInstanceUID = f"1.2.3.4.5.6.7.8.9.{number}"
-        items.append(item)
-    instance.ReferencedImageSequence = Sequence(items)  # (0008,1140): before the identifiers
+    instance.ReferencedImageSequence = long_sequence()  # (0008,1140): before the identifiers
     assert send(listener.port, [instance]) == [Status.SUCCESS]
     assert len(ledger.instances.sources(instance.SeriesInstanceUID, 1)) == 1
 
