@@ -200,9 +200,16 @@ def _secret_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
         for number, table in enumerate(listed)
     )
     return tuple(
-        ConfigFault(f"{where}.{key}", f"{file}: cannot be read")
+        ConfigFault(f"{where}.{key}", _unread(key, file))
         for where, table in tables
         if isinstance(table, WebServiceConfig)
         for key, file in table.files()
         if not os.access(file, os.R_OK)
     )
+
+
+def _unread(key: str, file: Path) -> str:
+    """Why a file cannot be read; what is no file under ``auth`` may be the secret itself."""
+    if key.startswith("auth.") and not os.path.exists(file):  # noqa: PTH110 - never raises
+        return "no file of this name is there, or this user may not see it"
+    return f"{file}: cannot be read"

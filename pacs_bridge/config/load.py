@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -15,6 +16,11 @@ from pydantic import ValidationError
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.section import UNREPEATED
 from pacs_bridge.queue import SPOOL
+
+#: Keys where a secret may stand by mistake, instead of the file that holds it or within an address.
+_MAY_BE_SECRET = re.compile(r"\b(?:url|auth|\w+_file)\b")
+#: A value where a table or a list is wanted: nobody knows what it was meant to be.
+_NO_TABLE = ("model_type", "model_attributes_type", "dict_type", "tuple_type", "source_kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ def load_config(path: Path) -> BridgeConfig:
         )
     except ValidationError as error:
         faults[:0] = [
-            ConfigFault(_key_path(one["loc"]), _problem(one["type"], one["msg"], one["input"]))
+            _fault(one["type"], _key_path(one["loc"]), one["msg"], one["input"])
             for one in error.errors()
         ]
         raise ConfigError(path, faults) from error
@@ -100,7 +106,8 @@ def _reference_faults(table: dict[str, Any]) -> Iterable[ConfigFault]:
             if section == "sources" and name == SPOOL:
                 yield ConfigFault(section, f"the name {name!r} stands for what is received here")
             if count > 1:
-                yield ConfigFault(section, f"the name {name!r} is given {count} times")
+                yield ConfigFault(section, f"the name {_shown(name)} is given {count} times")
+    there = [name for name in destinations if not _is_address(name)]
     routes = table.get("routes")
     for index, route in enumerate(routes if isinstance(routes, list) else []):
         wanted = route.get("destinations") if isinstance(route, dict) else None
@@ -108,7 +115,7 @@ def _reference_faults(table: dict[str, Any]) -> Iterable[ConfigFault]:
             if isinstance(name, str) and name not in destinations:
                 yield ConfigFault(
                     f"routes[{index}].destinations",
-                    f"no destination {name!r}; there is {', '.join(destinations) or 'none'}",
+                    f"no destination {_shown(name)}; there is {', '.join(there) or 'none'}",
                 )
 
 
@@ -130,12 +137,25 @@ def _key_path(location: tuple[int | str, ...]) -> str:
     return path
 
 
-def _problem(kind: str, message: str, value: object) -> str:
+def _fault(kind: str, key: str, message: str, value: object) -> ConfigFault:
+    """A fault in words; the value stands in them unless it may be a secret."""
     if kind == "extra_forbidden":
-        return "unknown key"
+        return ConfigFault(key, "unknown key")
     if kind == "missing":
-        return "missing"
-    if kind == UNREPEATED:
-        return message
+        return ConfigFault(key, "missing")
     text = message.removeprefix("Value error, ")
-    return f"{text} (is {value!r})" if isinstance(value, str | int | float) else text
+    if kind == UNREPEATED or not isinstance(value, str | int | float):
+        return ConfigFault(key, text)
+    if kind in _NO_TABLE or _MAY_BE_SECRET.search(key) or _is_address(value):
+        is_quoted = isinstance(value, str) and (value in text or repr(value) in text)
+        return ConfigFault(key, "not what belongs here" if is_quoted else text)
+    return ConfigFault(key, f"{text} (is {value!r})")
+
+
+def _is_address(value: object) -> bool:
+    """Whether a text looks like an address, in which a password may stand."""
+    return isinstance(value, str) and ("://" in value or "@" in value)
+
+
+def _shown(name: str) -> str:
+    return "(an address)" if _is_address(name) else repr(name)

@@ -6,8 +6,18 @@ from typing import Annotated
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-from pacs_bridge.config.section import Name, Section
+from pacs_bridge.config.section import UNREPEATED, Name, Section
+
+#: Of libpq's parameters those that are secrets themselves.
+_SECRETS = {
+    "password",
+    "sslpassword",
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+}
 
 
 def checked_url(value: str) -> str:
@@ -15,15 +25,20 @@ def checked_url(value: str) -> str:
 
     Raises
     ------
-    ValueError
+    PydanticCustomError
         If it is another kind of URL, or holds a password.
     """
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:  # its text quotes the address
+        raise PydanticCustomError(UNREPEATED, "a queue is at postgresql://HOST/DATABASE") from None
     if parts.scheme not in ("postgresql", "postgres"):
-        raise ValueError("a queue is at postgresql://")
-    hidden = {"password", "sslpassword"} & parse_qs(parts.query).keys()
-    if parts.password or hidden or "@" in parts.path + parts.fragment:
-        raise ValueError("a password belongs into libpq's password file (?passfile=/path)")
+        raise PydanticCustomError(UNREPEATED, "a queue is at postgresql://")
+    hidden = _SECRETS & {key.casefold() for key in parse_qs(parts.query)}
+    if parts.password or hidden or "@" in parts.path + parts.query + parts.fragment:
+        raise PydanticCustomError(
+            UNREPEATED, "a password belongs into libpq's password file (?passfile=/path)"
+        )
     return value
 
 

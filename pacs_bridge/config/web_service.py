@@ -18,20 +18,23 @@ def checked_url(value: str) -> str:
 
     Raises
     ------
-    ValueError
-        If it is not an http or https address.
     PydanticCustomError
-        If it holds what does not belong there: a password in a configuration is a password in
-        every copy of it.
+        If it is not an http or https address, or holds what does not belong there: a password in
+        a configuration is a password in every copy of it.
     """
-    parts = urlsplit(value)
+    if "@" in value:  # wherever it ends up: a password may hold what else ends the host's name
+        raise PydanticCustomError(
+            UNREPEATED, "no user or password belongs into it: see auth (of a path, @ is %40)"
+        )
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:  # its text quotes the address
+        raise PydanticCustomError(UNREPEATED, "its host or port cannot be told") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("not an http or https address")
-    if parts.username is not None or parts.password is not None:
-        raise PydanticCustomError(UNREPEATED, "no user or password belongs into it: see auth")
+        raise PydanticCustomError(UNREPEATED, "not an http or https address")
     if parts.query or parts.fragment:
         raise PydanticCustomError(UNREPEATED, "no query belongs into it")
-    _ = parts.port  # raises ValueError, if it is not a number
     return value.rstrip("/")
 
 

@@ -176,6 +176,60 @@ def test_an_address_that_could_tell_a_secret_is_a_fault_that_does_not_repeat_it(
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        DICOMWEB.replace(
+            "https://vna.example.org/dicom-web", "https://u:TopSecret/9@vna/dicom-web"
+        ),
+        DICOMWEB.replace("https://vna.example.org/dicom-web", "https://u:12/TopSecret@vna/x"),
+        DICOMWEB.replace("https://vna.example.org/dicom-web", "https://[TopSecret/"),
+        DICOMWEB.replace("https://vna.example.org/dicom-web", "https://TopSecret:x/"),
+        DICOMWEB + 'auth = "Bearer TopSecret"',
+        DICOMWEB + f'auth = {{ user = "{"TopSecret" * 40}", password_file = "p" }}',
+        DICOMWEB + 'auth = { user = "TopSecret", password_file = ["TopSecret"] }',
+        DICOMWEB + 'tls = "TopSecret"',
+        STOW.replace("https://pacs", "https://u:TopSecret@pacs"),
+        STOW.replace("https://pacs.example.org", "//u:TopSecret@pacs"),
+        STOW.replace('{ token_file = "token" }', '"Bearer TopSecret"'),
+        STOW.replace('"cloud"', '"https://u:TopSecret@pacs"'),
+        DIMSE.replace('"pacs"', '"https://u:TopSecret@pacs"'),
+        DIMSE + 'move_addresses = ["https://u:TopSecret@pacs"]',
+        '[queue]\nurl = "postgresql://bridge:TopSecret@db/x"',
+        '[queue]\nurl = "postgresql://bridge:x?TopSecret@db/x"',
+        '[queue]\nurl = "postgresql://bridge@db/x?PASSWORD=TopSecret"',
+        '[queue]\nurl = "mysql://bridge:TopSecret@db/x"',
+        '[queue]\nurl = "postgresql://bridge:TopSecret[@db/x"',
+        '[[routes]]\nname = "b"\nmodel = "m"\ndestinations = ["https://u:TopSecret@pacs"]',
+    ],
+)
+def test_no_fault_repeats_what_may_be_a_secret(faults, text):
+    found = faults(MINIMAL + text)
+    assert found
+    assert "TopSecret" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'queue = "postgresql://bridge:TopSecret@db/x"',
+        'sources = ["https://u:TopSecret@vna"]',
+        'destinations = "https://u:TopSecret@vna"',
+        'control = "TopSecret"',
+    ],
+)
+def test_text_in_the_place_of_a_table_is_not_repeated(faults, line):
+    found = faults(line + MINIMAL.replace("[[destinations]]", "[[others]]"))
+    assert "TopSecret" not in str(found)
+    assert any(key.startswith(line.partition(" ")[0]) for key in found)
+
+
+def test_the_error_behind_a_fault_tells_no_value_either(load):
+    with pytest.raises(ConfigError) as caught:
+        load(MINIMAL + DICOMWEB + 'auth = "Bearer TopSecret"')
+    assert "TopSecret" not in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
     "auth",
     [
         '{ user = "bridge" }',

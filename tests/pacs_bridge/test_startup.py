@@ -115,6 +115,16 @@ def test_a_file_in_a_folder_that_this_user_may_not_search_is_a_fault(
     assert {"data_folder", "models.folder"} <= set(faults)
 
 
+def test_a_file_of_a_secret_that_is_not_there_is_not_named_it_may_be_the_secret(
+    make_config: Callable[..., BridgeConfig],
+) -> None:
+    source = 'name = "vna", kind = "dicomweb", url = "https://vna.example.org"'
+    config = make_config(sources=f'[{{ {source}, auth = {{ token_file = "TopSecret" }} }}]')
+    faults = faults_of(config)
+    assert "TopSecret" not in str(faults)
+    assert faults["sources[0].auth.token_file"].startswith("no file of this name")
+
+
 def test_a_check_up_by_a_user_who_may_not_search_a_folder_says_so(
     make_config: Callable[..., BridgeConfig], ram_folder: Path
 ) -> None:
