@@ -45,6 +45,7 @@ from pacs_bridge.series_faults import OF_ONE_SERIES
 
 RANK = {Priority.ARCHIVE: 0, Priority.ROUTINE: 1, Priority.STAT: 2}
 _LEFT_TOLD_EVERY_S = 10.0  #: while all jobs are left to others
+_ROW_OF = "SELECT * FROM pacs_bridge_jobs WHERE task_id = %s AND queue = %s"
 _STAGES = (State.SEGMENTED, State.ENCODED)
 
 
@@ -266,10 +267,19 @@ class PostgresQueue:
     def _first_for_us(
         self, connection: Connection, worker: str, lease_s: float, least: Priority
     ) -> JobClaim | None:
-        """The first claim that this worker may have, however many jobs are for others."""
+        """The first claim that this worker may have, however many jobs are for others.
+
+        All others lock a job's row before its task. So no row is waited for here: whoever has it
+        may wait for the task.
+        """
         lowest = LOWEST_PRIORITY if least is Priority.ARCHIVE else RANK[least]
-        while (task := self._tasks.first(connection, self._left, lowest)) is not None:
-            claim = self._lease(connection, task, worker, lease_s)
+        passed: list[int] = []
+        while (task := self._tasks.first(connection, self._left, lowest, passed)) is not None:
+            row = connection.execute(f"{_ROW_OF} FOR UPDATE SKIP LOCKED", self._of(task)).fetchone()
+            if row is None and self._row_of(connection, task) is not None:
+                passed.append(task.task_id)
+                continue
+            claim = self._lease(connection, task, row, worker, lease_s)
             if claim is not None:
                 return claim
         return None
@@ -287,16 +297,15 @@ class PostgresQueue:
         return "" if row is None else f"job {row['id']}: {self._left[task.kind]}"
 
     def _row_of(self, connection: Connection, task: Task) -> DictRow | None:
-        return connection.execute(
-            "SELECT * FROM pacs_bridge_jobs WHERE task_id = %s AND queue = %s FOR UPDATE",
-            (task.task_id, self._name),
-        ).fetchone()
+        return connection.execute(_ROW_OF, self._of(task)).fetchone()
+
+    def _of(self, task: Task) -> tuple[int, str]:
+        return task.task_id, self._name
 
     def _lease(
-        self, connection: Connection, task: Task, worker: str, lease_s: float
+        self, connection: Connection, task: Task, row: DictRow | None, worker: str, lease_s: float
     ) -> JobClaim | None:
         """The claim of the first task; None if it ends here, or its kind is for others."""
-        row = self._row_of(connection, task)
         if row is None:
             self._tasks.finish(connection, task.task_id, has_succeeded=False)
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
@@ -29,6 +30,10 @@ _WAITS: dict[str, Any] = {
     "options": "-c statement_timeout=30s -c lock_timeout=10s"
     " -c idle_in_transaction_session_timeout=10s",
 }
+
+#: One for each host (libpq, 34.1.1.3); empty: the default.
+_PORTS = re.compile(r"[0-9]*(?:,[0-9]*)*", re.ASCII)
+_HINT = "; within a URL, signs such as / @ % are written as %2F %40 %25"
 
 #: sqlstate classes and codes of faults of this program, not of the server or the network.
 _FAULTS = ("22", "23", "26", "34", "42")
@@ -115,20 +120,28 @@ class Server:
 
 
 def connection_string(url: str, application: str = "pacs-bridge") -> str:
-    """``url`` with limits on every wait that it does not set itself. Raises as ``Server``."""
+    """``url`` with limits on every wait that it does not set itself. Raises as ``Server``.
+
+    No error quotes it: where a password holds what ends it, such as a slash, the rest of it is
+    taken for a host, a port or a database, and libpq tells those.
+    """
     try:
         given = conninfo_to_dict(url)
-    except psycopg.ProgrammingError as error:
-        raise PermanentError(
-            Reason.WRONG_QUEUE, f"not a connection string: {str(error).strip()}"
-        ) from error
+    except psycopg.ProgrammingError:
+        raise PermanentError(Reason.WRONG_QUEUE, f"not a connection string{_HINT}") from None
+    ports = str(given.get("port") or "")
+    if not _PORTS.fullmatch(ports):
+        raise PermanentError(Reason.WRONG_QUEUE, f"its port is no number{_HINT}")
+    if "@" in f"{given.get('host')}{given.get('dbname')}":
+        raise PermanentError(Reason.WRONG_QUEUE, f"an @ in its host or database{_HINT}")
     return make_conninfo("", **{"application_name": application, **_WAITS, **given})
 
 
 def has_password(url: str) -> bool:
     """Whether a password stands in the URL itself. Raises as ``Server``."""
     connection_string(url)
-    return bool(conninfo_to_dict(url).get("password"))
+    given = conninfo_to_dict(url)
+    return bool(given.get("password") or given.get("sslpassword"))
 
 
 @contextmanager

@@ -43,6 +43,7 @@ _IS_LEFT = f"{_KIND} = ANY(%(left)s::text[]::jsonb[])"
 _FIRST = (
     f"SELECT id, args, {_KIND} AS kind FROM procrastinate_jobs"  # noqa: S608 - constants
     f" WHERE {_IS_DUE} AND priority >= %(least)s AND NOT {_IS_LEFT}"
+    " AND id <> ALL(%(passed)s::bigint[])"
     " ORDER BY priority DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED"
 )
 _FIRST_LEFT = (
@@ -95,7 +96,11 @@ class Tasks:
         return [int(job.id or 0) for job in made]
 
     def first(
-        self, connection: Connection, left: Collection[str], least: int = LOWEST_PRIORITY
+        self,
+        connection: Connection,
+        left: Collection[str],
+        least: int = LOWEST_PRIORITY,
+        passed: Collection[int] = (),
     ) -> Task | None:
         """The most urgent task that is due, locked; None if there is none.
 
@@ -107,12 +112,14 @@ class Tasks:
             Kinds that are passed over, however many tasks of theirs stand in front.
         least
             The lowest priority that will do.
+        passed
+            Ids of tasks that are passed over.
         """
-        return self._found(connection, _FIRST, left, least)
+        return self._found(connection, _FIRST, left, least, passed)
 
     def first_left(self, connection: Connection, left: Collection[str]) -> Task | None:
         """The most urgent task that is due of these kinds; None if there is none."""
-        return self._found(connection, _FIRST_LEFT, left, LOWEST_PRIORITY)
+        return self._found(connection, _FIRST_LEFT, left)
 
     def begin(self, connection: Connection, task_id: int) -> None:
         """Have a task that is locked here fetched by nobody else."""
@@ -153,7 +160,12 @@ class Tasks:
         )
 
     def _found(
-        self, connection: Connection, query: str, left: Collection[str], least: int
+        self,
+        connection: Connection,
+        query: str,
+        left: Collection[str],
+        least: int = LOWEST_PRIORITY,
+        passed: Collection[int] = (),
     ) -> Task | None:
         row = connection.execute(
             query,
@@ -162,6 +174,7 @@ class Tasks:
                 "of_one_job": list(OF_ONE_JOB),
                 "left": list(left),
                 "least": least,
+                "passed": list(passed),
             },
         ).fetchone()
         return None if row is None else Task(row["id"], row["args"], row["kind"])

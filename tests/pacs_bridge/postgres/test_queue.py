@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import suppress
 from dataclasses import replace
 
 import psycopg
@@ -417,7 +419,67 @@ def test_a_password_in_a_url_is_seen():
     assert not has_password("postgresql://bridge@db/x?passfile=/etc/pgpass")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://bridge:TopSec%ret@db/x",
+        "postgresql://bridge:TopSec/ret@db:5432/x",
+        "postgresql://bridge:12/TopSecret@db:5432/x",
+        "postgresql://bridge:TopSec@ret@db/x",
+        "postgresql://bridge@db/x?PASSWORD=TopSecret",
+        "host=db password=ge TopSecret",
+    ],
+)
+def test_no_fault_of_a_connection_string_repeats_any_of_it(url):
+    with pytest.raises(PermanentError) as error:
+        Server(url)
+    assert "TopSec" not in f"{error.value} {error.value.__cause__}"
+
+
 def test_what_is_no_connection_string_is_a_fault_of_the_configuration():
     with pytest.raises(PermanentError) as error:
         Server("postgresql://db/x?no_such_parameter=1")
     assert error.value.reason is Reason.WRONG_QUEUE
+
+
+def test_a_claim_waits_for_no_job_that_somebody_else_is_about(bench):
+    """Who has the row of a job may want its task, which a claim has locked: a deadlock."""
+    held, free = (bench.queue.submit(request_of(f"1.{n}")) for n in range(2))
+    other = psycopg.connect(bench.url)
+    other.execute("SELECT 1 FROM pacs_bridge_jobs WHERE id = %s FOR UPDATE", (held,))
+
+    assert bench.queue.claim("w", LEASE_S).job_id == free
+    assert bench.queue.claim("w", LEASE_S) is None
+
+    other.close()
+    assert bench.queue.claim("w", LEASE_S).job_id == held
+
+
+def test_withdrawing_what_others_claim_ends_in_no_deadlock(bench):
+    over = HandedOver(bench.server, QUEUE_NAME)
+    faults: list[Exception] = []
+
+    def claim_and_give_back(queue: PostgresQueue) -> None:
+        try:
+            while not is_over.is_set():
+                if (claim := queue.claim("w", LEASE_S)) is not None:
+                    with suppress(LeaseLostError):
+                        queue.release(claim)
+        except Exception as error:
+            faults.append(error)
+
+    is_over = threading.Event()
+    queues = [bench.reopen().queue for _ in range(2)]
+    threads = [threading.Thread(target=claim_and_give_back, args=(queue,)) for queue in queues]
+    for thread in threads:
+        thread.start()
+    try:
+        for round_ in range(25):
+            jobs = [bench.queue.submit(request_of(f"1.{round_}.{n}")) for n in range(4)]
+            over.withdraw_waiting(jobs)
+            over.withdraw(jobs)
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    assert faults == []
