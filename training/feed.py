@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from training.patches import Patch
+from training.patch import Patch
 from training.plan import Plan
 from training.process_group import ALONE, Ranks
 

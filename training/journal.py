@@ -17,7 +17,7 @@ from training.case import STORED_SCALE, Case
 from training.curves import draw_curves
 from training.history import History, ValidationRow
 from training.overlay import draw_overlay
-from training.patches import Patch
+from training.patch import Patch
 from training.update import StepResult
 from training.validation import Look
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +11,8 @@ import numpy.typing as npt
 from training.augmentation.augment import augment
 from training.augmentation.settings import NO_AUGMENTATION, Augmentation
 from training.case import STORED_SCALE, Case
+from training.patch import Patch
 from training.plan import Plan, Sampling
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Patch:
-    """One window, ``(x, y, z)``."""
-
-    image: npt.NDArray[np.float32]  #: -1..1
-    labels: npt.NDArray[np.uint8]  #: 0..104
-    frame: npt.NDArray[np.float64] | None  #: (3, 4), voxel (x, y, z, 1) to mm of a reference body
 
 
 class PatchSource:

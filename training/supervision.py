@@ -18,7 +18,7 @@ from torch import nn
 
 from inference.structures import CLASS_COUNT
 from training.loss import head_loss
-from training.patches import Patch
+from training.patch import Patch
 from training.plan import Plan
 
 #: Places in the body are learned in this unit, mm.

@@ -14,7 +14,7 @@ from inference.reasons import Reason
 from inference.windows import Precision
 from training.errors import TrainingError
 from training.muon import muon_step
-from training.patches import Patch
+from training.patch import Patch
 from training.plan import Plan
 from training.process_group import ALONE, Ranks
 from training.state import TrainingState, muon_weights

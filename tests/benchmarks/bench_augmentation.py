@@ -26,7 +26,7 @@ from row import Row, Unit, add_json_option, write_rows
 
 from training.augmentation.augment import augment
 from training.augmentation.settings import Augmentation
-from training.patches import Patch
+from training.patch import Patch
 
 KEYS = ("image", "labels")
 #: Of flip, turn and scale, contrast, noise, low resolution.

@@ -9,7 +9,8 @@ import numpy as np
 from training.augmentation.settings import Augmentation
 from training.case import Case
 from training.feed import feed
-from training.patches import Patch, PatchSource
+from training.patch import Patch
+from training.patches import PatchSource
 from training.plan import Plan
 from training.process_group import Ranks
 

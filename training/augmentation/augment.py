@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +11,7 @@ from training.augmentation.appearance import add_noise, recontrast, thicken
 from training.augmentation.mirror import mirror
 from training.augmentation.settings import Augmentation
 from training.augmentation.turn import Turn, crop, turn
-
-if TYPE_CHECKING:
-    from training.patches import Patch
+from training.patch import Patch
 
 
 def augment(

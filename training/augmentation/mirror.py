@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from inference.structures import STRUCTURE_BY_NAME, STRUCTURES
-
-if TYPE_CHECKING:
-    from training.patches import Patch
+from training.patch import Patch
 
 
 def mirrored_ids() -> npt.NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import pytest
 
 from training.augmentation.augment import augment
 from training.augmentation.settings import NO_AUGMENTATION, Augmentation
-from training.patches import Patch
+from training.patch import Patch
 
 EVERYTHING = Augmentation(
     flip_probability=0.5,

@@ -11,7 +11,7 @@ from inference.preprocessing import NetworkGrid, labels_to_network
 from inference.structures import STRUCTURE_BY_NAME, STRUCTURES
 from training.augmentation.mirror import mirror, mirrored_ids
 from training.case import STORED_SCALE, CaseRecipe
-from training.patches import Patch
+from training.patch import Patch
 from training.synthetic_cases import make_cases
 
 PAIRS = [

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from training.augmentation.settings import Augmentation
 from training.augmentation.turn import Turn, crop, turn
-from training.patches import Patch
+from training.patch import Patch
 
 FRAME = np.array([[-3.0, 0.1, 0, 40], [0.1, 3.0, 0.2, -50], [0, 0.2, 3.0, 900]])
 
