@@ -1,6 +1,7 @@
 """Trying again at once what fails for a moment: a dropped association, a service that is busy.
 
-What fails for longer is the queue's to try again; a worker does not wait for it.
+What fails for longer is the queue's to try again; a worker does not wait for it. A port that
+others hold was waited for where it was to be opened.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from inference.reasons import Reason
 from pacs_bridge.dicomweb.peer import WebPeerError
 from pacs_bridge.errors import TransientError
 from pacs_bridge.retry_policy import RetryPolicy
@@ -60,7 +62,8 @@ class BriefRetry:
                 return action()
             except TransientError as error:
                 asked_s = self._note(error)
-                if attempt == _ATTEMPTS or asked_s > _LONGEST_WAIT_S:
+                was_waited_for = error.reason is Reason.CANNOT_LISTEN
+                if was_waited_for or attempt == _ATTEMPTS or asked_s > _LONGEST_WAIT_S:
                     raise
                 self._pause(max(asked_s, _POLICY.wait_s(attempt)), check)
                 attempt += 1

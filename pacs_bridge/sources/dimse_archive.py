@@ -17,7 +17,7 @@ from pacs_bridge.log import Log
 from pacs_bridge.receive.header import is_valid_uid
 from pacs_bridge.receive.sop_classes import IMAGES
 from pacs_bridge.sources.brief_retry import BriefRetry
-from pacs_bridge.sources.dimse_retrieval import DimseRetrieval
+from pacs_bridge.sources.dimse_retrieval import DimseRetrieval, Retrieve
 from pacs_bridge.sources.find_scu import FindScu, count_of, text_of, texts_of
 from pacs_bridge.sources.get_scu import GetScu
 from pacs_bridge.sources.met_series import MetSeries
@@ -29,7 +29,6 @@ from pacs_bridge.sources.remote_archive import (
     SeriesQuery,
     checked_uid,
 )
-from pacs_bridge.sources.sub_operations import SubOperations
 
 _PATIENT_TOLD = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
 _STUDY_TOLD = (
@@ -113,7 +112,7 @@ class DimseArchive:
         retrieval = DimseRetrieval(
             wanted,
             series,
-            lambda identifier: self._retrieve(identifier, series, sop_classes, check),
+            self._retriever(series, sop_classes, check),
             self._config.name,
         )
         self._retry.run(retrieval.attempt, check)
@@ -133,18 +132,14 @@ class DimseArchive:
         finally:
             finder.close()
 
-    def _retrieve(
-        self,
-        identifier: Dataset,
-        series: ReceivedSeries,
-        sop_classes: frozenset[str],
-        check: Callable[[], None],
-    ) -> SubOperations:
+    def _retriever(
+        self, series: ReceivedSeries, sop_classes: frozenset[str], check: Callable[[], None]
+    ) -> Retrieve:
         if self._config.retrieve is RetrieveBy.MOVE:
-            scu = MoveScu(self._config, self._calling_ae_title, self._log)
-            return scu.retrieve(identifier, series, check)
+            move = MoveScu(self._config, self._calling_ae_title, self._log)
+            return lambda identifier, asked: move.retrieve(identifier, series, check, asked)
         get = GetScu(self._config, self._calling_ae_title, sop_classes)
-        return get.retrieve(identifier, series, check)
+        return lambda identifier, asked: get.retrieve(identifier, series, check, asked)
 
     def _listed(self, finder: FindScu, study: str, series: str) -> tuple[str, dict[str, str]]:
         """Study of the series, and by the archive's lists its images: SOP classes by their UIDs.

@@ -9,6 +9,7 @@ series once more.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from pydicom.dataset import Dataset
 
@@ -21,6 +22,16 @@ from pacs_bridge.sources.sub_operations import SubOperations
 _IMAGES_A_REQUEST = 50
 #: Where more are missing the series is asked for, in one request.
 _MOST_IMAGES = 500
+#: How a request fails that may have brought all the same what was missing.
+_OF_A_REQUEST = (Reason.SOURCE_UNREACHABLE, Reason.SOURCE_REFUSED, Reason.SOURCE_INCOMPLETE)
+
+
+class Retrieve(Protocol):
+    """One C-GET or C-MOVE."""
+
+    def __call__(self, identifier: Dataset, asked: Callable[[], None], /) -> SubOperations:
+        """Ask for what an identifier names; calls ``asked`` when the request was sent."""
+        ...
 
 
 class DimseRetrieval:
@@ -33,7 +44,7 @@ class DimseRetrieval:
     series
         Takes the images.
     request
-        One C-GET or C-MOVE of an identifier.
+        Takes what one identifier names.
     name
         Of the archive, in errors.
     """
@@ -42,7 +53,7 @@ class DimseRetrieval:
         self,
         wanted: WantedSeries,
         series: ReceivedSeries,
-        request: Callable[[Dataset], SubOperations],
+        request: Retrieve,
         name: str,
     ) -> None:
         self._wanted = wanted
@@ -51,10 +62,11 @@ class DimseRetrieval:
         self._request = request
         self._name = name
         self._gives_images = True  #: whether to ask for images, as far as is known
+        self._was_asked = False  #: whether the last request was sent
         self._told = SubOperations()
 
     def attempt(self) -> None:
-        """Take what is missing still.
+        """Take what is missing still; however a request ends, what came with it counts.
 
         Raises
         ------
@@ -63,8 +75,12 @@ class DimseRetrieval:
         PermanentError
             As ``request``.
         """
-        if not self._took_images():
-            self._told = self._request(self._identifier("SERIES"))
+        try:
+            if self._missing() and not self._took_images():
+                self._told = self._asked_for("SERIES")
+        except TransientError as error:
+            if self._missing() or error.reason not in _OF_A_REQUEST:
+                raise
         if missing := self._missing():
             raise TransientError(
                 Reason.SOURCE_INCOMPLETE,
@@ -81,13 +97,14 @@ class DimseRetrieval:
         for first in range(0, len(missing), _IMAGES_A_REQUEST):
             images = missing[first : first + _IMAGES_A_REQUEST]
             try:
-                self._told = self._request(self._identifier("IMAGE", images))
+                self._told = self._asked_for("IMAGE", images)
             except BridgeError as error:
                 if error.reason is Reason.SOURCE_REFUSED and not isinstance(error, TransientError):
                     return False
                 raise
             finally:
-                self._gives_images = bool(self._series.sop_instance_uids & set(images))
+                if self._was_asked:
+                    self._gives_images = bool(self._series.sop_instance_uids & set(images))
             # it knows no such level, or no lists, and need not say how many it has sent
             if not (self._gives_images or self._told.has_any):
                 return False
@@ -97,11 +114,15 @@ class DimseRetrieval:
     def _missing(self) -> list[str]:
         return sorted(self._expected - self._series.sop_instance_uids)
 
-    def _identifier(self, level: str, images: list[str] | None = None) -> Dataset:
+    def _asked_for(self, level: str, images: list[str] | None = None) -> SubOperations:
         identifier = Dataset()
         identifier.QueryRetrieveLevel = level
         identifier.StudyInstanceUID = self._wanted.study_instance_uid
         identifier.SeriesInstanceUID = self._wanted.series_instance_uid
         if images is not None:
             identifier.SOPInstanceUID = images
-        return identifier
+        self._was_asked = False
+        return self._request(identifier, self._note_asked)
+
+    def _note_asked(self) -> None:
+        self._was_asked = True

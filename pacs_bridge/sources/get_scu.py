@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import build_context, build_role, evt
+from pynetdicom.association import Association
 
 from inference.reasons import Reason
 from pacs_bridge.config.sources import DimseSourceConfig
@@ -22,6 +23,7 @@ from pacs_bridge.sources.sub_operations import SubOperations
 STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+_Answers = Iterator[tuple[Dataset, Dataset | None]]
 
 
 class GetScu:
@@ -45,12 +47,17 @@ class GetScu:
         self._sop_classes = sop_classes
 
     def retrieve(
-        self, identifier: Dataset, series: ReceivedSeries, check: Callable[[], None]
+        self,
+        identifier: Dataset,
+        series: ReceivedSeries,
+        check: Callable[[], None],
+        asked: Callable[[], None] = lambda: None,
     ) -> SubOperations:
         """Take what one request gives; what came before an error is kept.
 
         Every transfer syntax is proposed in a presentation context of its own, so that the
-        archive can send each instance as it has it.
+        archive can send each instance as it has it. ``asked`` is called when the request was
+        sent.
 
         Raises
         ------
@@ -60,13 +67,17 @@ class GetScu:
         """
         line = ArchiveLine(self._config, self._calling_ae_title)
         taker = _Taker(series, line)
+
+        def send(association: Association) -> _Answers:
+            answers: _Answers = association.send_c_get(identifier, STUDY_ROOT_GET)
+            asked()
+            return answers
+
         try:
             line.open(_proposal(self._config, taker.handlers()), check)
             self._check_contexts(line)
             told = SubOperations()
-            with line.request(
-                lambda association: association.send_c_get(identifier, STUDY_ROOT_GET), check
-            ) as responses:
+            with line.request(send, check) as responses:
                 for status, said, _ in responses:
                     told = SubOperations.of(said)
                     if status not in (*PENDING, SUCCESS, SOME_FAILED):

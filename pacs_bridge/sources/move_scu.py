@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pydicom.dataset import Dataset
 from pynetdicom import build_context
+from pynetdicom.association import Association
 
 from pacs_bridge.config.sources import DimseSourceConfig
 from pacs_bridge.errors import BridgeError
@@ -19,6 +20,7 @@ from pacs_bridge.sources.sub_operations import SubOperations
 STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+_Answers = Iterator[tuple[Dataset, Dataset | None]]
 
 
 class MoveScu:
@@ -40,9 +42,15 @@ class MoveScu:
         self._log = log
 
     def retrieve(
-        self, identifier: Dataset, series: ReceivedSeries, check: Callable[[], None]
+        self,
+        identifier: Dataset,
+        series: ReceivedSeries,
+        check: Callable[[], None],
+        asked: Callable[[], None] = lambda: None,
     ) -> SubOperations:
         """Take what one request gives; what came before an error is kept.
+
+        ``asked`` is called when the request was sent.
 
         Raises
         ------
@@ -53,13 +61,16 @@ class MoveScu:
         line = ArchiveLine(self._config, self._calling_ae_title)
         told = SubOperations()
         title = self._config.move_ae_title or ""
+
+        def send(association: Association) -> _Answers:
+            answers: _Answers = association.send_c_move(identifier, title, STUDY_ROOT_MOVE)
+            asked()
+            return answers
+
         with StoreDoor(self._config, series, line, self._log, check) as door:
             try:
                 line.open(_PROPOSAL, check)
-                with line.request(
-                    lambda association: association.send_c_move(identifier, title, STUDY_ROOT_MOVE),
-                    check,
-                ) as responses:
+                with line.request(send, check) as responses:
                     for status, said, _ in responses:
                         told = SubOperations.of(said)
                         if status not in (*PENDING, SUCCESS, SOME_FAILED):

@@ -6,6 +6,7 @@ import pytest
 
 from inference.reasons import Reason
 from pacs_bridge.dicomweb.peer import WebPeerError
+from pacs_bridge.errors import TransientError
 from pacs_bridge.sources.brief_retry import BriefRetry
 
 
@@ -47,3 +48,15 @@ def test_of_two_waits_that_a_service_asks_for_the_longer_one_is_kept() -> None:
     now_s += 540.0
     retry.run(lambda: asked.append(now_s), _nothing)
     assert asked == [0.0, 600.0]
+
+
+def test_a_port_that_was_waited_for_is_not_waited_for_again_at_once() -> None:
+    attempts: list[None] = []
+
+    def listen() -> None:
+        attempts.append(None)
+        raise TransientError(Reason.CANNOT_LISTEN, "other fetches hold the port")
+
+    with pytest.raises(TransientError):
+        BriefRetry(lambda seconds: None).run(listen, _nothing)
+    assert len(attempts) == 1

@@ -22,6 +22,7 @@ from pynetdicom import AE, association, build_context, evt
 from inference.reasons import Reason
 from pacs_bridge.config.sources import DimseSourceConfig
 from pacs_bridge.deliver.line import Line
+from pacs_bridge.deliver.responses import keep_responses
 from pacs_bridge.errors import BridgeError, PermanentError, TransientError
 from pacs_bridge.library_settings import apply_library_settings
 from pacs_bridge.sources.brief_retry import BriefRetry
@@ -64,12 +65,14 @@ class Flaky:
     retrieves_images: bool = True  #: or says that it knows no such level
     heeds_lists: bool = True  #: or finds nothing for a list of UIDs
     cut_after: list[int] = field(default_factory=list)  #: sub-operations, then the line is cut
+    end_statuses: list[int] = field(default_factory=list)  #: when a coming retrieval has sent all
     extra: list[Dataset] = field(default_factory=list)  #: sent as well
     silent_at: str = ""  #: find or retrieve
     listed_count: int | None = None
     requests: list[str] = field(default_factory=list)
     sent: int = 0  #: instances
     lines: list[Line] = field(default_factory=list)
+    ae: AE = field(default_factory=lambda: AE(ae_title="FLAKY"))
     let_go: threading.Event = field(default_factory=threading.Event)
 
     def established(self, event: evt.Event) -> None:
@@ -125,7 +128,8 @@ class Flaky:
             yield 1
             yield 0xA900, None
             return
-        yield len(given)
+        end_status = self.end_statuses.pop(0) if self.end_statuses else 0
+        yield len(given) + bool(end_status)
         if self.retrieve_statuses:
             yield self.retrieve_statuses.pop(0), None
             return
@@ -135,6 +139,10 @@ class Flaky:
                 event.assoc.abort()
                 return
             yield 0xFF00, ds
+        if cut_after == len(given):
+            event.assoc.abort()
+        elif end_status:
+            yield end_status, None
 
     def get(self, event: evt.Event) -> Iterator[Any]:
         self.requests.append("C-GET")
@@ -150,7 +158,10 @@ class Flaky:
         how = {
             "contexts": [build_context(CT, EXPLICIT)],
             "ae_title": event.move_destination,
-            "evt_handlers": self.lines[-1].handlers(),
+            "evt_handlers": [
+                *self.lines[-1].handlers(),
+                (evt.EVT_ESTABLISHED, lambda opened: keep_responses(opened.assoc)),
+            ],
         }
         yield "127.0.0.1", self.move_port, how
         yield from self._given(event)
@@ -177,7 +188,7 @@ def flaky(original: Any, closing: ThreadPoolExecutor) -> Iterator[Flaky]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         move_port = free.getsockname()[1]
     made = Flaky([pydicom.dcmread(path) for path in original.paths], move_port)
-    ae = AE(ae_title="FLAKY")
+    ae = made.ae
     for model in (FIND, GET, MOVE):
         ae.add_supported_context(model)
     ae.add_supported_context(CT, EXPLICIT, scu_role=True, scp_role=True)
@@ -202,7 +213,11 @@ def flaky(original: Any, closing: ThreadPoolExecutor) -> Iterator[Flaky]:
 
 @pytest.fixture
 def open_archive(flaky: Flaky, kept_log: Any) -> Callable[..., DimseArchive]:
-    def make(retrieve: str = "c-get", **settings: object) -> DimseArchive:
+    def make(
+        retrieve: str = "c-get",
+        wait: Callable[[float], object] = lambda seconds: None,
+        **settings: object,
+    ) -> DimseArchive:
         table = {
             "name": "pacs",
             "kind": "dimse",
@@ -215,7 +230,7 @@ def open_archive(flaky: Flaky, kept_log: Any) -> Callable[..., DimseArchive]:
             "move_port": flaky.move_port,
         }
         config = DimseSourceConfig.model_validate_json(json.dumps(table | settings))
-        return DimseArchive(config, "PACSBRIDGE", kept_log, BriefRetry(lambda seconds: None))
+        return DimseArchive(config, "PACSBRIDGE", kept_log, BriefRetry(wait))
 
     return make
 
@@ -319,6 +334,41 @@ def test_an_archive_that_gives_no_images_by_their_uids_is_not_asked_for_them_aga
     assert _error(fetch).reason is Reason.SOURCE_INCOMPLETE
 
     assert len(flaky.requests) == 2 + 4  # three attempts, and one for an image
+
+
+@BOTH
+@pytest.mark.parametrize("ending", ["cut_after", "end_statuses"])
+def test_a_series_that_is_there_whole_is_not_asked_for_again_whatever_its_retrieval_ends_with(
+    flaky: Flaky, fetch: Callable[..., Any], original: Any, retrieve: str, ending: str
+) -> None:
+    flaky.retrieves_images = False
+    flaky.forgets = [2]
+    setattr(flaky, ending, [0xFFFF, *[6] * 3] if ending == "cut_after" else [0, *[0xA702] * 3])
+    original.assert_is(fetch(retrieve))
+
+    assert flaky.sent == 5 + 6
+
+
+@BOTH
+def test_an_archive_that_is_not_reached_with_a_request_for_images_is_asked_for_them_later(
+    flaky: Flaky,
+    open_archive: Callable[..., DimseArchive],
+    original: Any,
+    tmp_path: Path,
+    retrieve: str,
+) -> None:
+    taken = iter([["NOBODY"]])
+
+    def wait(_seconds: float) -> None:
+        flaky.ae.require_calling_aet = next(taken, [])
+
+    flaky.forgets = [2]
+    archive = open_archive(retrieve, wait)
+    original.assert_is(
+        archive.fetch(original.study_uid, original.series_uid, tmp_path / "got", _nothing)
+    )
+    assert flaky.sent == 6
+    assert flaky.requests[-1].endswith(" of 1")
 
 
 def test_an_archive_that_breaks_off_among_images_is_asked_for_the_rest_of_them(
