@@ -20,8 +20,15 @@ def _is_archive(job: str) -> str:
 
 
 def of_one_line(one: str, other: str) -> str:
-    """Whether two jobs of a series make results for the same use."""
-    return f"({one}.route = {other}.route AND {_is_archive(one)} = {_is_archive(other)})"
+    """Whether two jobs of a series make results for the same use.
+
+    Two plans may have one series UID in two studies, of two patients: of what is received the
+    listener sees to it that there is one. A job that names no study is of none of the others.
+    """
+    return (
+        f"({one}.route = {other}.route AND {_is_archive(one)} = {_is_archive(other)}"
+        f" AND (NOT {_is_archive(one)} OR {one}.study_instance_uid = {other}.study_instance_uid))"
+    )
 
 
 def _is_undecided(job: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from inference.reasons import Reason
 from pacs_bridge.ledger.ledger import Ledger
+from pacs_bridge.ledger.steering import RepeatOutcome
 from pacs_bridge.queue import JobClaim, JobRequest, Priority, ResultFile, State
 from pacs_bridge.retry_policy import RetryPolicy
 
@@ -67,11 +68,15 @@ OTHER_ARCHIVE = ("research", Priority.ARCHIVE, "old-disk")
 
 
 def submit_of(
-    ledger: Ledger, revision: int, line: tuple[str, Priority, str], to: str = "archive"
+    ledger: Ledger,
+    revision: int,
+    line: tuple[str, Priority, str],
+    to: str = "archive",
+    study: str = "1.2",
 ) -> int:
     route, priority, source = line
     return ledger.jobs.submit(
-        JobRequest(SERIES, revision, route, "m", (to,), priority, source, "1.2")
+        JobRequest(SERIES, revision, route, "m", (to,), priority, source, study)
     )
 
 
@@ -116,3 +121,32 @@ def test_a_clinical_job_does_not_wait_for_what_is_sent_of_an_archive(ledger):
     ledger.outbox.claim("s", 60)
     job = submit_of(ledger, 2, CLINICAL)
     assert ledger.jobs.claim("w", 60).job_id == job
+
+
+@pytest.mark.parametrize(
+    ("line", "first", "second", "is_superseded"),
+    [
+        (ARCHIVE, "1.8", "1.9", False),
+        (ARCHIVE, "", "1.9", False),
+        (ARCHIVE, "1.8", "", False),
+        (ARCHIVE, "", "", True),
+        (ARCHIVE, "1.8", "1.8", True),
+        (CLINICAL, "", "1.9", True),
+    ],
+)
+def test_an_archives_result_takes_the_place_of_those_of_its_own_study_only(
+    ledger, line, first, second, is_superseded
+):
+    job = submit_of(ledger, 1, line, study=first)
+    result = complete(ledger, ledger.jobs.claim("w", 60))
+    sending = ledger.outbox.claim("s", 60)
+    submit_of(ledger, 2, line, "elsewhere", study=second)
+    later = None if is_superseded else ledger.jobs.claim("w", 60)
+    ledger.outbox.sent(sending, result)
+    later = later or ledger.jobs.claim("w", 60)
+    complete(ledger, later)
+
+    assert later.predecessors == ((result,) if is_superseded else ())
+    assert (ledger.view.job(job).state is State.SUPERSEDED) == is_superseded
+    repeated = RepeatOutcome.NOTHING_SENT if is_superseded else RepeatOutcome.REPEATED
+    assert ledger.steering.repeat_job(job) is repeated
