@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Final
@@ -14,7 +14,9 @@ from typing import Final
 from dicom_seg.read.examination import SeriesRules
 from dicom_seg.read.kind import CT_SOP_CLASSES, MULTI_FRAME_CT_SOP_CLASSES
 from inference.reasons import Reason
+from pacs_bridge.archive.absent_series import missing
 from pacs_bridge.archive.hidden_patient import HiddenPatient
+from pacs_bridge.archive.named_search import NamedSearch, uids_at_once
 from pacs_bridge.archive.plan_file import FILES, PlanFile
 from pacs_bridge.errors import PermanentError
 from pacs_bridge.identity_hash import IdentityHash
@@ -22,8 +24,6 @@ from pacs_bridge.receive.header import is_valid_uid
 from pacs_bridge.sources.remote_archive import FoundSeries, RemoteArchive, SeriesQuery
 
 _ROWS_AT_ONCE: Final = 500
-#: Series UIDs that an archive is asked for in one question.
-_UIDS_AT_ONCE: Final = 50
 #: By series, where it is known to be.
 _Studies = dict[str, set[str]]
 
@@ -40,8 +40,10 @@ _SELECTED: Final = "CREATE TEMP TABLE IF NOT EXISTS selected (series TEXT PRIMAR
 _CONTESTED: Final = "CREATE TEMP TABLE IF NOT EXISTS contested (series TEXT PRIMARY KEY)"
 #: How a detail of series begins that two sources have of other patients or studies.
 _ALSO_AT: Final = "also at "
-#: Detail of series that a list names and nobody has.
-_NOWHERE: Final = "listed, and nowhere to be found"
+#: Detail of series that a list names, and that were planned before: they may have results.
+_GONE: Final = "listed, and not in the archive any more, or not in the study that is listed"
+#: Detail of series that a list names and the archive has, but not among what it is asked for.
+_OUTSIDE: Final = "listed, and outside the query of this plan"
 #: While another source has a series otherwise, what this one says does not make it run.
 KEEP_CONTESTED: Final = f"""
     plan_reason =
@@ -96,6 +98,7 @@ class RemotePlan:
         self._source = source
         self._contested = contested_at(source)
         self._archive = archive
+        self._search = NamedSearch(archive, check)
         self._rules = rules
         self._hide = hide
         self._check = check
@@ -115,6 +118,8 @@ class RemotePlan:
     def listed(self, listed: dict[str, str], query: SeriesQuery) -> int:
         """Plan the series of a list; those that the archive does not have are coded.
 
+        What is listed is asked for whatever its modality, so that a plan says what it is.
+
         Parameters
         ----------
         listed
@@ -123,58 +128,65 @@ class RemotePlan:
             What must hold beside.
         """
         self._begin_selection()
-        unmet = dict(listed)
+        all_kinds = SeriesQuery(modalities=())
+        inside, count = self._take_listed(listed, replace(query, modalities=()))
+        unmet = {uid: study for uid, study in listed.items() if uid not in inside}
+        if unmet and replace(query, modalities=()) != all_kinds:
+            outside, number = self._take_outside(unmet, all_kinds)
+            count += number
+            unmet = {uid: study for uid, study in unmet.items() if uid not in outside}
+        self._leave_out_others("not listed, or not in the archive any more")
+        self._refuse(unmet, Reason.NOT_SELECTED, Reason.SOURCE_MISSING, _GONE)
+        missing(self._plan, self._source, unmet)
+        return count + len(unmet)
+
+    def _take_listed(self, listed: dict[str, str], query: SeriesQuery) -> tuple[set[str], int]:
+        """Plan what a query finds of a list, in the studies that it names; gives which."""
+        all_met: set[str] = set()
         count = 0
         doubtful: _Studies = {}
-        for some in _chunks(list(listed)):
+        for some in uids_at_once(list(listed)):
             studies = {uid: {listed[uid]} - {""} for uid in some}
-            found = self._asked(replace(query, series_instance_uids=some), studies)
+            found = self._search.find(replace(query, series_instance_uids=some), studies)
             keys = {(each.series_instance_uid, each.study_instance_uid) for each in found}
             met = {uid for uid in some if listed[uid] and (uid, listed[uid]) in keys}
             met |= {uid for uid, _ in keys if listed.get(uid) == ""}
             number, doubts = self._take(
                 (each for each in found if each.series_instance_uid in met), is_all_known=False
             )
-            for uid in met:
-                del unmet[uid]
+            all_met |= met
             count += number
             doubtful |= doubts
         self._look_again(doubtful)
-        self._leave_out_others("not listed, or not in the archive any more")
-        missing(self._plan, self._source, unmet)
-        return count + len(unmet)
+        return all_met, count
+
+    def _take_outside(self, unmet: dict[str, str], query: SeriesQuery) -> tuple[set[str], int]:
+        """Plan, not to run, what the archive has of a list outside the query of this plan."""
+        try:
+            outside, count = self._take_listed(unmet, query)
+        except PermanentError as error:
+            if error.reason not in (Reason.SOURCE_REFUSED, Reason.SOURCE_MISSING):
+                raise
+            return set(), 0  # it looks for series in days and studies only
+        self._refuse(outside, None, Reason.NOT_SELECTED, _OUTSIDE)
+        return outside, count
+
+    def _refuse(
+        self, series: Iterable[str], was: Reason | None, reason: Reason, detail: str
+    ) -> None:
+        """Let series of this archive not run that are as they were said to be."""
+        with self._plan.write() as connection:
+            connection.executemany(
+                "UPDATE series SET plan_reason = ?, plan_detail = ?"
+                " WHERE series = ? AND source = ? AND plan_reason IS ?",
+                [(reason, detail, uid, self._source, was) for uid in series],
+            )
 
     def _look_again(self, doubtful: _Studies) -> None:
         """Ask for series that were planned otherwise before, whatever the query was."""
-        for some in _chunks(list(doubtful)):
+        for some in uids_at_once(list(doubtful)):
             query = SeriesQuery(series_instance_uids=some, modalities=())
-            self._take(self._asked(query, doubtful), is_all_known=True)
-
-    def _asked(self, query: SeriesQuery, studies: _Studies) -> list[FoundSeries]:
-        """The series of a query that names them.
-
-        An archive without relational queries (PS3.4 C.4.1.2.2.1) refuses to look for series in
-        no study, or finds none: it is asked again for those of which a study is known, there.
-        """
-        wanted = query.series_instance_uids
-        refusal: PermanentError | None = None
-        try:
-            named = list(self._archive.find(query, self._check))
-        except PermanentError as error:
-            if error.reason is not Reason.SOURCE_REFUSED or not any(map(studies.get, wanted)):
-                raise
-            named, refusal = [], error
-        found = [each for each in named if each.series_instance_uid in wanted]
-        met = {each.series_instance_uid for each in found}
-        unmet = tuple(uid for uid in wanted if uid not in met and studies.get(uid))
-        if refusal is not None and len(unmet) < len(wanted):
-            raise refusal  # some are of no known study
-        if unmet:
-            known = tuple(sorted(set().union(*(studies[uid] for uid in unmet))))
-            there = replace(query, study_instance_uids=known, series_instance_uids=unmet)
-            named = list(self._archive.find(there, self._check))
-            found += [each for each in named if each.series_instance_uid in unmet]
-        return found
+            self._take(self._search.find(query, doubtful), is_all_known=True)
 
     def _begin_selection(self) -> None:
         with self._plan.write() as connection:
@@ -200,8 +212,9 @@ class RemotePlan:
             )
             connection.execute(
                 "UPDATE series SET plan_reason = ?, plan_detail = ? WHERE source = ?"
-                " AND plan_reason IS NULL AND series NOT IN (SELECT series FROM temp.selected)",
-                (Reason.NOT_SELECTED, detail, self._source),
+                " AND (plan_reason IS NULL OR plan_detail IN (?, ?))"
+                " AND series NOT IN (SELECT series FROM temp.selected)",
+                (Reason.NOT_SELECTED, detail, self._source, _GONE, _OUTSIDE),
             )
 
     def _take(self, found: Iterable[FoundSeries], is_all_known: bool) -> tuple[int, _Studies]:
@@ -330,30 +343,6 @@ def is_another(row: sqlite3.Row, source: str, study: str, patient: HiddenPatient
 def contested_at(source: str) -> str:
     """Detail of a series that a source has of another study or patient than another one."""
     return f"{_ALSO_AT}{source!r}, of another study or patient"
-
-
-def missing(plan: PlanFile, source: str, series: dict[str, str]) -> None:
-    """Plan series that are nowhere: they are accounted for, and do not run."""
-    with plan.write() as connection:
-        connection.executemany(
-            "INSERT OR IGNORE INTO series (series, study_instance_uid, source, instances, planes,"
-            " bytes, contents, plan_reason, plan_detail, findings)"
-            " VALUES (?, ?, ?, 0, 0, 0, '', ?, ?, '[]')",
-            [
-                (uid, study, source, Reason.SOURCE_MISSING, _NOWHERE)
-                for uid, study in series.items()
-            ],
-        )
-
-
-def forget_missing(connection: sqlite3.Connection) -> None:
-    """Take out of a plan what only a list has named: another one names what it names."""
-    connection.execute("DELETE FROM series WHERE plan_detail = ?", (_NOWHERE,))
-
-
-def _chunks(uids: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for start in range(0, len(uids), _UIDS_AT_ONCE):
-        yield tuple(uids[start : start + _UIDS_AT_ONCE])
 
 
 def _met(

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from inference.reasons import Reason
+from pacs_bridge.archive.absent_series import forget_missing, missing
 from pacs_bridge.archive.listing import below
 from pacs_bridge.archive.plan_file import FILES, PlanFile
-from pacs_bridge.archive.remote_plan import forget_missing, missing
 
 _LISTED_PATHS: Final = "listed_paths"  #: a setting of the plan
 _OTHER_STUDY: Final = "listed in another study"

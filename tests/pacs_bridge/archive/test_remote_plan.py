@@ -69,9 +69,11 @@ class Planned:
         self._remote().found(query or SeriesQuery())
         return self.outcomes()
 
-    def take_listed(self, listed: dict[str, str], *rows: FoundSeries) -> dict[str, int]:
+    def take_listed(
+        self, listed: dict[str, str], *rows: FoundSeries, query: SeriesQuery | None = None
+    ) -> dict[str, int]:
         self.archive.rows = list(rows)
-        self._remote().listed(listed, SeriesQuery())
+        self._remote().listed(listed, query or SeriesQuery())
         return self.outcomes()
 
     def outcomes(self) -> dict[str, int]:
@@ -166,6 +168,40 @@ def test_a_list_that_names_another_study_selects_nothing(planned):
 def test_listed_series_that_an_archive_does_not_have_are_coded(planned):
     rows = [row("1.1"), row("1.5")]
     assert planned.take_listed({"1.1": "", "1.4": "1.9"}, *rows) == {"run": 1, "source-missing": 1}
+
+
+def test_a_listed_series_that_is_no_ct_is_said_to_be_none(planned):
+    rows = [row("1.1"), row("1.2", modality="MR")]
+    for _ in range(2):
+        assert planned.take_listed({"1.1": "", "1.2": ""}, *rows) == {"run": 1, "not-ct": 1}
+
+
+@pytest.mark.parametrize("was_planned", [False, True])
+def test_a_listed_series_outside_the_query_is_not_said_to_be_missing(planned, was_planned):
+    listed = {"1.1": "1.9", "1.2": "", "1.3": "", "1.4": "", "1.5": "1.8"}
+    rows = [
+        *(row("1.1"), row("1.2", study_date="20260301"), row("1.5")),
+        row("1.3", study_date="20260301", modality="MR"),
+    ]
+    if was_planned:
+        assert planned.take(*rows) == {"run": 3}
+    january = SeriesQuery(date(2026, 1, 1), date(2026, 1, 31))
+    for _ in range(2):
+        assert planned.take_listed(listed, *rows, query=january) == {
+            "run": 1, "not-selected": 1, "not-ct": 1, "source-missing": 2,
+        }  # fmt: skip
+    del listed["1.4"], listed["1.5"]
+    assert planned.take_listed(listed, *rows)["run"] == 2
+
+
+def test_a_listed_series_that_was_planned_and_is_gone_is_missing_until_it_is_back(planned):
+    listed = {"1.1": "", "1.2": "1.9"}
+    assert planned.take_listed(listed, row("1.1"), row("1.2")) == {"run": 2}
+    for gone in ([row("1.1")], [row("1.1"), row("1.2", study="1.8")]):
+        assert planned.take_listed(listed, *gone) == {"run": 1, "source-missing": 1}
+    assert planned.take_listed({"1.1": ""}, row("1.1")) == {"run": 1, "not-selected": 1}
+    assert planned.take_listed(listed, row("1.1")) == {"run": 1, "source-missing": 1}
+    assert planned.take_listed(listed, row("1.1"), row("1.2")) == {"run": 2}
 
 
 def test_no_identity_of_a_patient_at_a_pacs_is_in_a_plan(planned, ram_folder):
@@ -426,25 +462,32 @@ def test_files_and_a_pacs_that_have_one_series_uid_have_to_agree_whose_it_is(
 class Hierarchical(Catalogue):
     """An archive that looks for series in a study only."""
 
-    refuses: bool = True
+    refusal: Reason | None = Reason.SOURCE_REFUSED
 
     def find(self, query: SeriesQuery, check=None) -> Iterator[FoundSeries]:
+        known = {each.study_instance_uid for each in self.rows}
         if not query.series_instance_uids or query.study_instance_uids:
+            is_there = known.issuperset(query.study_instance_uids)
+            if self.refusal is Reason.SOURCE_MISSING and not is_there:
+                raise PermanentError(self.refusal, "status 404")
             yield from Catalogue.find(self, query, check)
-        elif self.refuses:
-            raise PermanentError(Reason.SOURCE_REFUSED, "status A900H")
+        elif self.refusal is not None:
+            raise PermanentError(self.refusal, "of no study")
 
 
-@pytest.mark.parametrize("refuses", [False, True])
+@pytest.mark.parametrize("refusal", [None, Reason.SOURCE_REFUSED, Reason.SOURCE_MISSING])
 def test_an_archive_without_relational_queries_is_asked_by_the_studies_that_are_known(
-    planned, refuses
+    planned, refusal
 ):
-    planned.archive = Hierarchical(refuses=refuses)
+    planned.archive = Hierarchical(refusal=refusal)
     assert planned.take(row()) == {"run": 1}
     assert planned.take(row(patient=replace(JANE, patient_id="PID-7"))) == {"run": 1}
     assert planned.take(row(study="1.8")) == {"run": 1}
     assert planned.take(row(), row(study="1.8")) == {"mixed-identity": 1}
     assert planned.take_listed({"1.1": "1.9", "1.2": "1.9"}, row(), row("1.2")) == {"run": 2}
+    assert planned.take_listed({"1.1": "1.9", "1.2": "1.7"}, row(), row("1.2")) == {
+        "run": 1, "source-missing": 1,
+    }  # fmt: skip
 
 
 def test_a_list_without_studies_is_refused_where_an_archive_refuses_to_look_without(planned):
