@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,6 +48,11 @@ class Pace:
         self._left_s = self._limit_s
         self._is_in_body = True
 
+    def look(self) -> None:
+        """Call what is called while waiting."""
+        self._checked_s = time.monotonic()
+        self._check()
+
     def run(
         self, action: Callable[[float], Any], is_write: bool, size: Callable[[Any], int]
     ) -> Any:
@@ -63,8 +69,7 @@ class Pace:
         while self._left_s > 0:
             begun_s = time.monotonic()
             if begun_s - self._checked_s >= _SLICE_S:
-                self._checked_s = begun_s
-                self._check()
+                self.look()
                 begun_s = time.monotonic()
             try:
                 given = action(min(_SLICE_S, self._left_s))
@@ -108,7 +113,10 @@ class PacedBackend:
         socket_options: Iterable[Any] | None = None,
     ) -> PacedStream:
         """See ``httpcore.NetworkBackend``."""
-        opened = self._opener.connect_tcp(host, port, timeout, local_address, socket_options)
+        opened = _opened(
+            lambda: self._opener.connect_tcp(host, port, timeout, local_address, socket_options),
+            self._pace(),
+        )
         return PacedStream(opened, self._pace)
 
     def _pace(self) -> Pace:
@@ -174,9 +182,39 @@ class PacedStream:
         timeout: float | None = None,
     ) -> PacedStream:
         """See ``httpcore.NetworkStream``."""
-        secured = self._stream.start_tls(ssl_context, server_hostname, timeout)
+        secured = _opened(
+            lambda: self._stream.start_tls(ssl_context, server_hostname, timeout), self._pace()
+        )
         return PacedStream(secured, self._pace)
 
     def get_extra_info(self, info: str) -> Any:
         """See ``httpcore.NetworkStream``."""
         return self._stream.get_extra_info(info)
+
+
+def _opened(opening: Callable[[], httpcore.NetworkStream], pace: Pace) -> httpcore.NetworkStream:
+    """What is opened, by a thread of its own: the library waits for a name or a peer in one go.
+
+    Where the caller does not want it any more it is closed when it comes.
+    """
+    coming: Future[httpcore.NetworkStream] = Future()
+
+    def work() -> None:
+        try:
+            coming.set_result(opening())
+        except BaseException as error:
+            coming.set_exception(error)
+
+    threading.Thread(target=work, name="connect", daemon=True).start()
+    try:
+        while not wait((coming,), _SLICE_S).done:
+            pace.look()
+    except BaseException:
+        coming.add_done_callback(_close_unwanted)
+        raise
+    return coming.result()
+
+
+def _close_unwanted(coming: Future[httpcore.NetworkStream]) -> None:
+    if coming.exception() is None:
+        coming.result().close()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import httpcore
 import httpx
@@ -60,10 +61,52 @@ def test_a_connection_that_is_refused_is_said_in_the_names_of_httpx() -> None:
     assert isinstance(caught.value.__cause__, httpcore.ConnectError)
 
 
+def test_who_waits_for_a_connection_can_be_told_to_end() -> None:
+    class Leaving(Exception):
+        pass
+
+    def leave() -> None:
+        raise Leaving
+
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(8):  # more than wait to be accepted: those after them are not answered
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        with _client(leave) as client, pytest.raises(Leaving):
+            client.get(f"http://127.0.0.1:{full.getsockname()[1]}/")
+
+
+def test_a_connection_that_comes_too_late_is_closed() -> None:
+    ended: list[bytes] = []
+
+    class Leaving(Exception):
+        pass
+
+    def leave() -> None:
+        raise Leaving
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        backend = PacedBackend()
+
+        def open_late(*_: object) -> httpcore.NetworkStream:
+            time.sleep(0.8)
+            return httpcore.SyncBackend().connect_tcp(*listening.getsockname())
+
+        backend._opener.connect_tcp = open_late
+        with backend.paced(Pace(60.0, leave)), pytest.raises(Leaving):
+            backend.connect_tcp("127.0.0.1", 1)
+        connection, _ = listening.accept()
+        with connection:
+            ended.append(connection.recv(1))
+    assert ended == [b""]
+
+
 @contextmanager
-def _client() -> Iterator[httpx.Client]:
+def _client(check: Callable[[], None] = lambda: None) -> Iterator[httpx.Client]:
     backend = PacedBackend()
     transport = PacedTransport(backend, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     client = httpx.Client(transport=transport, trust_env=False)
-    with backend.paced(Pace(60.0, lambda: None)), client:
+    with backend.paced(Pace(60.0, check)), client:
         yield client
