@@ -99,8 +99,11 @@ class JobEndings:
         if made is None or not is_of_recipe(made, self._recipe):
             return None
         patient, key = self._book.patient(series) if series.source != FILES else ("", b"")
-        files = self._results.files(made) if patient else ()
-        return made if all(is_of_patient(path, patient, key) for path in files) else None
+        if not patient:
+            return made
+        files = self._results.files(made)
+        is_theirs = bool(files) and all(is_of_patient(path, patient, key) for path in files)
+        return made if is_theirs else None
 
     def _done(self, series: PlannedSeries, folder: Path) -> SeriesEnding:
         """With the result in its place."""

@@ -192,13 +192,17 @@ class ResultsFolder:
             shutil.rmtree(staged, ignore_errors=True)
             staged.parent.mkdir(parents=True, exist_ok=True)
             _move(folder, staged)
-        elif (done := self.find(series, recipe)) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        elif not _is_whole(staged):  # what is staged goes before what another run has put here
+            done = self.find(series, recipe)
+            if done is not None:
+                shutil.rmtree(folder, ignore_errors=True)
             return done
-        elif not _is_whole(staged):
-            return None
         with self._placing():
             made = made_of(report_of(series, staged), self._free_name(series))
+            if (twin := self._twin(series, recipe, staged)) is not None:
+                shutil.rmtree(staged)
+                shutil.rmtree(folder, ignore_errors=True)
+                return replace(twin, seconds=made.seconds)
             record = {
                 "schema": RECORD_SCHEMA,
                 "series_instance_uid": series.series,
@@ -239,6 +243,20 @@ class ResultsFolder:
             yield
         finally:
             os.close(descriptor)
+
+    def _twin(self, series: PlannedSeries, recipe: str, staged: Path) -> Made | None:
+        """What another run has put here of the same, UIDs and all, while ours was made."""
+        ours = _uids(report_of(series, staged))
+        for name in self._names(series):
+            there = self._folder / name
+            record = _Record.read(there)
+            if record is None or record.run in ("", self._run):
+                continue
+            with suppress(ValueError, PermanentError):  # it is no result of the series
+                is_whole = record.rests_on(series.contents, recipe) and _is_whole(there)
+                if is_whole and _uids(report_of(series, there)) == ours:
+                    return record.made
+        return None
 
     def _put(self, staged: Path, name: str) -> None:
         final = self._folder / name
@@ -294,6 +312,10 @@ def _name(series: PlannedSeries, apart: str) -> str:
     text = json.dumps([series.study_instance_uid, series.series, *([apart] if apart else [])])
     word = hashlib.sha256(text.encode()).hexdigest()[:32]
     return f"{word[:2]}/{word}"
+
+
+def _uids(report: SeriesReport) -> list[str]:
+    return [output.sop_instance_uid for stack in report.stacks for output in stack.outputs]
 
 
 def _is_whole(folder: Path) -> bool:

@@ -258,3 +258,41 @@ def test_a_run_that_waits_for_another_one_is_told_so_and_loses_nothing(finished,
             results.place(SERIES, "recipe", job)
     assert results.place(SERIES, "recipe", job) == results.find(SERIES, "recipe")
     assert names(ram_folder / "out") == WHOLE
+
+
+def test_of_two_runs_that_make_the_same_at_once_the_second_takes_the_firsts_result(
+    finished, ram_folder
+):
+    one, other = (ResultsFolder(ram_folder / "out", run) for run in ("one", "other"))
+    job = finished(ram_folder / "b")
+    first = one.place(SERIES, "recipe", finished(ram_folder / "a"))
+    second = other.place(SERIES, "recipe", job)
+    assert second == first  # its seconds were its own, and are as many here
+    assert second.seconds
+    assert not job.exists()
+    assert names(ram_folder / "out") == WHOLE
+
+
+def test_of_two_runs_that_make_the_same_of_other_instances_each_keeps_its_own(finished, ram_folder):
+    one, other = (ResultsFolder(ram_folder / "out", run) for run in ("one", "other"))
+    first = one.place(SERIES, "recipe", finished(ram_folder / "a"))
+    report = finished(ram_folder / "b") / "report.json"
+    uid = SeriesReport.read(report).stacks[0].outputs[0].sop_instance_uid
+    report.write_text(report.read_text().replace(uid, "2.25.1"))  # of a corrected patient
+    second = other.place(SERIES, "recipe", ram_folder / "b")
+    assert second.result != first.result
+    assert names(ram_folder / "out") == sorted(2 * WHOLE)
+
+
+def test_a_run_that_was_ended_when_its_result_was_staged_leaves_nothing_staged(
+    finished, ram_folder
+):
+    out = ram_folder / "out"
+    one, other = (ResultsFolder(out, run) for run in ("one", "other"))
+    made = one.place(SERIES, "recipe", finished(ram_folder / "a"))
+    (out / ".staging" / "other").mkdir(parents=True)
+    finished(out / ".staging" / "other" / Path(made.result).name)
+
+    assert other.place(SERIES, "recipe", ram_folder / "gone") == made
+
+    assert names(out) == WHOLE
