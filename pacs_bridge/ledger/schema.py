@@ -130,15 +130,13 @@ def _bound_quarantine(connection: sqlite3.Connection) -> None:
 
 _ANNOUNCED = """
 CREATE TABLE announced (              -- said of a series of which nothing has come yet
-    id INTEGER PRIMARY KEY,           -- the latest counts, of each whose series it may be
-    series_instance_uid TEXT NOT NULL,
+    series_instance_uid TEXT PRIMARY KEY,
     study_instance_uid TEXT,          -- NULL: not said
     patient_key TEXT,
     instance_count INTEGER NOT NULL,
     priority INTEGER,
     announced_at TEXT NOT NULL
-) STRICT;
-CREATE INDEX announced_of ON announced (series_instance_uid);
+) STRICT, WITHOUT ROWID;
 CREATE INDEX announced_when ON announced (announced_at);
 
 ALTER TABLE series ADD COLUMN priority INTEGER; -- its jobs are no more urgent; NULL: not said
@@ -169,6 +167,35 @@ def _count_failures_of_series(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE jobs ADD COLUMN series_failures INTEGER NOT NULL DEFAULT 0")
 
 
+_ANNOUNCED_OF_EACH = """
+CREATE TABLE announced_of_each (      -- the latest counts, of each whose series it may be
+    id INTEGER PRIMARY KEY,
+    series_instance_uid TEXT NOT NULL,
+    study_instance_uid TEXT,          -- NULL: not said
+    patient_key TEXT,
+    instance_count INTEGER NOT NULL,
+    priority INTEGER,
+    announced_at TEXT NOT NULL
+) STRICT;
+INSERT INTO announced_of_each (series_instance_uid, study_instance_uid, patient_key,
+    instance_count, priority, announced_at)
+    SELECT series_instance_uid, study_instance_uid, patient_key,
+    instance_count, priority, announced_at FROM announced;
+DROP TABLE announced;
+ALTER TABLE announced_of_each RENAME TO announced;
+CREATE INDEX announced_of ON announced (series_instance_uid);
+CREATE INDEX announced_when ON announced (announced_at);
+"""
+
+
+def _keep_announcements_of_each(connection: sqlite3.Connection) -> None:
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(announced)")}
+    if "id" in columns:  # for a while ``_keep_announcements`` made the table as it is now
+        return
+    for statement in _statements(_ANNOUNCED_OF_EACH):
+        connection.execute(statement)
+
+
 #: The n-th takes a file of version n to version n + 1; a file that is not there has version 0.
 MIGRATIONS: Sequence[Migration] = (
     _create,
@@ -182,6 +209,7 @@ MIGRATIONS: Sequence[Migration] = (
     _keep_announcements,
     _note_archive_results,
     _count_failures_of_series,
+    _keep_announcements_of_each,
 )
 
 
