@@ -9,7 +9,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from pacs_bridge.queue import Priority
+from pacs_bridge.ledger.history import Change, note
+from pacs_bridge.queue import Priority, State
 
 _RANKED = tuple(Priority)
 
@@ -46,7 +47,8 @@ def less_urgent(route: Priority, said: Priority | None) -> Priority:
 def keep(connection: sqlite3.Connection, now: str, announcement: Announcement) -> bool:
     """Note what is said; False if the series came here with another patient or study.
 
-    A revision that is open and was looked at before is looked at again.
+    A revision that is open and was looked at before is looked at again, and one that is held for
+    nothing but how much it lacks opens again.
     """
     series, count = announcement.series_instance_uid, announcement.instance_count
     study, patient_key = announcement.study_instance_uid, announcement.patient_key
@@ -80,7 +82,22 @@ def keep(connection: sqlite3.Connection, now: str, announcement: Announcement) -
             " AND state IN ('receiving', 'quiet', 'incomplete')",
             (series,),
         )
+    if row[2] != count:
+        _reopen(connection, now, series)
     return True
+
+
+def _reopen(connection: sqlite3.Connection, now: str, series: str) -> None:
+    """Let a series be judged anew of which something else is expected than it was held for."""
+    reopened = connection.execute(
+        "UPDATE revisions SET state = 'receiving', reason = NULL, detail = '', state_at = ?"
+        " WHERE series_instance_uid = ? AND state = 'incomplete' AND abort_boundary IS NULL"
+        " AND hold_reason IS NULL AND NOT EXISTS (SELECT 1 FROM refused f"
+        " WHERE f.series_instance_uid = revisions.series_instance_uid) RETURNING revision",
+        (now, series),
+    ).fetchall()
+    for row in reopened:
+        note(connection, now, Change(series, row[0], State.RECEIVING))
 
 
 def take(connection: sqlite3.Connection, series: str, study: str, patient_key: str) -> Expected:

@@ -13,6 +13,7 @@ from inference.reasons import Reason
 from pacs_bridge.config.bridge import CollectorConfig
 from pacs_bridge.config.routes import RouteConfig, SelectConfig
 from pacs_bridge.identity_hash import IdentityHash
+from pacs_bridge.ledger.announcements import Announcement
 from pacs_bridge.ledger.arrival import Arrival, Fate
 from pacs_bridge.ledger.associations import (
     AssociationEnd,
@@ -357,6 +358,36 @@ def test_a_series_that_lacks_instances_by_the_word_of_its_sender_is_held(bench):
     bench.send(3, expected_instances=3)
     bench.look_for(QUIET_S + 2)
     assert bench.states == [(1, State.READY)]
+
+
+def test_a_series_that_is_said_to_have_less_than_it_was_held_for_goes_on(bench):
+    bench.ledger.series.expect(Announcement(SERIES, 4))
+    bench.send(1, 2)
+    bench.look_for(QUIET_S + 2)
+    assert bench.only().detail == "2 of 4 instances here"
+    bench.ledger.series.expect(Announcement(SERIES, 3))
+    bench.look_for(QUIET_S + 2)
+    assert bench.only().detail == "2 of 3 instances here"
+    bench.ledger.series.expect(Announcement(SERIES, 3, Priority.ARCHIVE))
+    assert bench.only().state is State.INCOMPLETE
+
+    bench.ledger.series.expect(Announcement(SERIES, 2))
+    bench.look_for(QUIET_S + 2)
+    assert bench.states == [(1, State.READY)]
+
+
+def test_a_series_that_is_held_for_something_else_is_not_freed_by_what_is_said_of_it(bench):
+    bench.ledger.series.expect(Announcement(SERIES, 4))
+    association = bench.open()
+    bench.arrive(1, association)
+    bench.end(association, AssociationOutcome.ABORTED)
+    bench.look_for(QUIET_S + 2)
+    held = bench.only()
+
+    bench.ledger.series.expect(Announcement(SERIES, 1))
+
+    assert bench.only() == held
+    assert held.state is State.INCOMPLETE
 
 
 def test_a_series_of_two_identities_is_held_and_a_resend_does_not_free_it(bench):
