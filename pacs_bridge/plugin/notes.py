@@ -123,7 +123,7 @@ class NoteBook:
         lock_path = path.with_name(path.name + ".lock")
         descriptor = os.open(lock_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor, path)
             book = cls(path)
         except OSError:
             os.close(descriptor)
@@ -276,6 +276,13 @@ class NoteBook:
         lines = [place, *({"notes": _plain([note]), **place} for note in self._notes.values())]
         self._journal.replace([*lines, *lines])
         self._lines = 0
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BlockingIOError(error.errno, "another Orthanc has these notes", str(path)) from error
 
 
 def _note(values: dict[str, Any]) -> Note:

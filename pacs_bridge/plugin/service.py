@@ -27,6 +27,7 @@ from pacs_bridge.plugin.settings import Reading, Settings
 #: Between two looks at what is being sent, and at the bridge's process.
 _BUSY_S = 0.5
 #: Between two looks when nothing is to be done: a wake that was missed costs no more than this.
+#: And the longest between two tries to open the notes.
 _IDLE_S = 15.0
 #: Between two log lines of one fault.
 _SAID_S = 60.0
@@ -50,7 +51,11 @@ class PluginService:
         self._leave = threading.Event()
         self._wake = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._client: BridgeClient | None = None
+        self._process: BridgeProcess | None = None
         self._working: _Working | None = None
+        self._hindrance = ""  #: why it does not work yet
+        self._has_warned = False
         self._said: dict[str, float] = {}  # faults of late, and when; steady
 
     def start(self) -> None:
@@ -62,16 +67,14 @@ class PluginService:
         settings = self._reading.settings
         if settings is None:
             return
-        try:
-            self._warn(settings)
-            self._working = _Working(self._server, settings, self._wake.set, self._own_status)
-            self._warnings += self._working.notes.faults
-        except Exception as error:  # Orthanc itself goes on without us
-            self._server.error(f"cannot begin: {error}")
-            self._reading = Reading(None, (str(error),), tuple(self._warnings))
-            return
+        url = settings.control_url
+        if url:
+            self._client = BridgeClient(url, settings.token_file, settings.ca_file)
+        self._process = BridgeProcess(settings, self._client, self._server)
+        self._begin(settings)
+        self._guarded(lambda: self._warn(settings), 0.0)
         for name, step in (("carry", self._carry), ("bridge", self._keep_bridge)):
-            thread = threading.Thread(target=step, args=(self._working,), name=f"pacs-{name}")
+            thread = threading.Thread(target=step, args=(settings,), name=f"pacs-{name}")
             thread.start()
             self._threads.append(thread)
 
@@ -83,8 +86,8 @@ class PluginService:
         self._leave.set()
         self._wake.set()
         self._server.leave()
-        if self._working is not None and self._working.client is not None:
-            self._working.client.leave()
+        if self._client is not None:
+            self._client.leave()
         for thread in self._threads:
             thread.join()
         if self._working is not None:
@@ -106,8 +109,12 @@ class PluginService:
             return self._working.routes.answer(method, path, headers)
         if method == "GET" and path.rstrip("/") == "status":
             return Answer(200, self._own_status())
-        faults = "; ".join(self._reading.faults) or "the plugin is not wanted, or not ready"
+        faults = "; ".join(self._faults()) or "the plugin is not wanted, or not ready"
         return refusal(503, RouteFault.NOT_CONFIGURED, faults)
+
+    def _faults(self) -> list[str]:
+        hindrance = self._hindrance
+        return [*self._reading.faults, *([hindrance] if hindrance else [])]
 
     def _own_status(self) -> Mapping[str, object]:
         working = self._working
@@ -115,16 +122,31 @@ class PluginService:
         place = None if working is None else working.notes.place
         return {
             "is_working": working is not None,
-            "faults": list(self._reading.faults),
+            "faults": self._faults(),
             "warnings": self._warnings,
-            "process": "" if working is None else working.process.state,
+            "process": "" if self._process is None else self._process.state,
             "position": None if place is None else place.position,
             "deleted_before_sent": 0 if working is None else working.carrier.deleted_count,
             "transfers": dict(Counter(str(note.stage) for note in notes)),
         }
 
+    def _begin(self, settings: Settings) -> None:
+        """Open the notes, if that can be done now: a disk that is full is not so for ever."""
+        try:
+            if self._working is None:
+                self._working = _Working(
+                    self._server, settings, self._client, self._wake.set, self._own_status
+                )
+                self._warnings += self._working.notes.faults
+                self._hindrance = ""
+        except Exception as error:  # Orthanc itself goes on without us
+            self._hindrance = f"cannot begin yet: {error}"
+            self._say(self._hindrance)
+
     def _warn(self, settings: Settings) -> None:
         """Say what is wrong with versions, and with what the settings name."""
+        if self._has_warned:
+            return
         versions = self._server.get("/system")["Version"], self._python_plugin()
         found = list(version_warnings(*versions))
         if settings.modality not in self._server.get("/modalities"):
@@ -132,12 +154,21 @@ class PluginService:
         for warning in found:
             self._server.warning(warning)
         self._warnings += found
+        self._has_warned = True
 
     def _python_plugin(self) -> str:
         facts = self._server.find("/plugins/python") or {}
         return str(facts.get("Version", ""))
 
-    def _carry(self, working: _Working) -> None:
+    def _carry(self, settings: Settings) -> None:
+        wait_s = _BUSY_S
+        while self._working is None and not self._leave.wait(wait_s):
+            self._begin(settings)
+            wait_s = min(_IDLE_S, 2.0 * wait_s)
+        if self._working is not None:
+            self._carry_on(settings, self._working)
+
+    def _carry_on(self, settings: Settings, working: _Working) -> None:
         has_begun = has_more = False
 
         def step() -> None:
@@ -151,6 +182,7 @@ class PluginService:
 
         looked_s = -math.inf
         while not self._leave.is_set():
+            self._guarded(lambda: self._warn(settings))
             self._guarded(step)
             # Also where the log cannot be read, or is long: what is known of it can be sent.
             if has_begun and (not has_more or time.monotonic() - looked_s >= _BUSY_S):
@@ -164,16 +196,16 @@ class PluginService:
             self._wake.wait(wait_s if has_begun else _BUSY_S)
             self._wake.clear()
 
-    def _keep_bridge(self, working: _Working) -> None:
-        if not working.settings.command:
+    def _keep_bridge(self, settings: Settings) -> None:
+        if not settings.command or self._process is None:
             return
         while not self._leave.is_set():
-            self._guarded(working.process.look)
+            self._guarded(self._process.look)
             self._leave.wait(_BUSY_S)
-        working.process.stop()
+        self._process.stop()
 
-    def _guarded(self, step: Callable[[], None]) -> None:
-        """Do a step; whatever goes wrong is said, and tried again."""
+    def _guarded(self, step: Callable[[], None], wait_s: float = _BUSY_S) -> None:
+        """Do a step; whatever goes wrong is said, and tried again after a wait."""
         try:
             step()
         except LeavingError:
@@ -181,7 +213,7 @@ class PluginService:
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             self._say(f"{type(error).__name__} at {place.name}:{place.lineno}: {error}")
-            self._leave.wait(_BUSY_S)
+            self._leave.wait(wait_s)
 
     def _say(self, fault: str) -> None:
         """Log a fault; one that stays, such as a full disk, is not said at every look."""
@@ -193,23 +225,19 @@ class PluginService:
 
 
 class _Working:
-    """The parts of a plugin that has its settings."""
+    """The parts of a plugin that has its settings and its notes."""
 
     def __init__(
         self,
         server: OrthancServer,
         settings: Settings,
+        client: BridgeClient | None,
         wake: Callable[[], None],
         status: Callable[[], Mapping[str, object]],
     ) -> None:
-        url = settings.control_url
-        client = BridgeClient(url, settings.token_file, settings.ca_file) if url else None
-        self.client = client
-        self.settings = settings
         self.notes = NoteBook.open_alone(settings.notes_file)
         for fault in self.notes.faults:
             server.error(fault)
         self.follower = Follower(server, self.notes, settings)
         self.carrier = Carrier(server, self.notes, settings, Announcer(server, client))
-        self.process = BridgeProcess(settings, client, server)
         self.routes = Routes(server, self.notes, client, wake, status)

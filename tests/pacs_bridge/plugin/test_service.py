@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pacs_bridge.plugin import journal
 from pacs_bridge.plugin.bridge_client import BridgeClient
 from pacs_bridge.plugin.notes import NoteBook
 from pacs_bridge.plugin.routes import Answer, Routes, send
@@ -54,6 +56,61 @@ def test_notes_that_cannot_be_kept_stop_the_plugin_and_not_orthanc(
     service = _service(scripted, tmp_path, NotesFile=str(tmp_path / "file" / "notes"))
     service.start()
     assert service.answer("GET", "status", {}).body["is_working"] is False
+    service.stop()
+
+
+def test_a_disk_that_is_full_at_the_start_is_told_and_tried_again(
+    scripted: Any, tmp_path: Path, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.hold(SERIES, ["1.2.840.10008.5.1.4.1.1.2"])
+    write = journal._write_all
+    is_full = threading.Event()
+    is_full.set()
+
+    def write_if_there_is_room(descriptor: int, data: bytes) -> None:
+        if is_full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(descriptor, data)
+
+    monkeypatch.setattr(journal, "_write_all", write_if_there_is_room)
+    service = _service(scripted, tmp_path)
+    service.start()
+    told = service.answer("GET", "status", {}).body
+    assert told["is_working"] is False
+    assert "No space left" in str(told["faults"])
+    answer = service.answer("POST", f"series/{SERIES}/start", {})
+    assert (answer.status, answer.body["reason"]) == (503, "not-configured")
+
+    is_full.clear()
+    wait_for(lambda: service.answer("GET", "status", {}).body["is_working"])
+    assert service.answer("GET", "status", {}).body["faults"] == []
+    assert service.answer("POST", f"series/{SERIES}/start", {}).status == 200
+    wait_for(lambda: scripted.posted)
+    service.stop()
+
+
+def test_notes_that_another_orthanc_has_are_waited_for(
+    scripted: Any, tmp_path: Path, wait_for: Any
+) -> None:
+    other = NoteBook.open_alone(tmp_path / "notes")
+    service = _service(scripted, tmp_path)
+    service.start()
+    (fault,) = service.answer("GET", "status", {}).body["faults"]
+    assert "another Orthanc has these notes" in fault
+    other.close()
+    wait_for(lambda: service.answer("GET", "status", {}).body["is_working"])
+    service.stop()
+
+
+def test_an_orthanc_that_does_not_tell_its_modalities_at_its_start_is_asked_again(
+    scripted: Any, tmp_path: Path, wait_for: Any
+) -> None:
+    service = _service(scripted, tmp_path, Modality="elsewhere")
+    scripted.answers["/modalities"] = "no JSON"
+    service.start()
+    assert service.answer("GET", "status", {}).body["is_working"]
+    scripted.answers["/modalities"] = ["bridge"]
+    wait_for(lambda: service.answer("GET", "status", {}).body["warnings"])
     service.stop()
 
 
