@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from pacs_bridge.plugin.identity import Identity
+from pacs_bridge.plugin.name_lookup import NameLookup
 from pacs_bridge.plugin.server import LeavingError
 
 #: How long Orthanc's own callers are let wait for a bridge that does not answer, or drips.
 _TIMEOUT_S = 3.0
-#: A call that is still connecting cannot be cut off: it must not hold up Orthanc's end.
+#: For the look-up of its name too. A call that is still connecting cannot be cut off: it must not
+#: hold up Orthanc's end.
 _CONNECT_TIMEOUT_S = 1.0
 _MAX_ANSWER_BYTES = 4_000_000
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -27,6 +30,10 @@ _UID = re.compile(r"[0-9.]{1,64}")
 
 class BridgeUnreachableError(Exception):
     """The bridge gives no answer that can be used."""
+
+
+class UnaskableError(BridgeUnreachableError):
+    """Nothing can be asked of a series that has no Series Instance UID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,7 @@ class BridgeClient:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port
+        self._lookup = NameLookup(self._host, self._port)
         self._is_https = parts.scheme == "https"
         self._token_file = token_file
         self._ca_file = ca_file
@@ -125,10 +133,9 @@ class BridgeClient:
     @contextmanager
     def _connected(self) -> Iterator[http.client.HTTPConnection]:
         """A connection that ``leave`` cuts off."""
-        connection = self._connection()
+        connection = http.client.HTTPConnection(self._host, self._port)
+        connected = connection.sock = self._socket()
         try:
-            connection.connect()
-            connected: socket.socket = connection.sock
             connected.settimeout(_TIMEOUT_S)
             with self._lock:
                 if self._is_left:
@@ -138,6 +145,8 @@ class BridgeClient:
             limit.daemon = True
             try:
                 limit.start()
+                if self._is_https:
+                    connected.do_handshake()
                 yield connection
             finally:
                 limit.cancel()
@@ -146,15 +155,46 @@ class BridgeClient:
         finally:
             connection.close()
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _socket(self) -> Any:
+        """A socket to the bridge; of TLS before its handshake.
+
+        Raises
+        ------
+        OSError
+            If the bridge is not reached in time, the look-up of its name included.
+        """
+        plain = self._reached()
         if not self._is_https:
-            return http.client.HTTPConnection(self._host, self._port, timeout=_CONNECT_TIMEOUT_S)
+            return plain
         import ssl  # only where it is needed: Orthanc brings an OpenSSL of its own along
 
-        context = ssl.create_default_context(cafile=self._ca_file)
-        return http.client.HTTPSConnection(
-            self._host, self._port, timeout=_CONNECT_TIMEOUT_S, context=context
-        )
+        try:
+            context = ssl.create_default_context(cafile=self._ca_file)
+            return context.wrap_socket(
+                plain, server_hostname=self._host, do_handshake_on_connect=False
+            )
+        except BaseException:
+            plain.close()
+            raise
+
+    def _reached(self) -> socket.socket:
+        end_s = time.monotonic() + _CONNECT_TIMEOUT_S
+        failure = OSError("its name has no address")
+        for family, kind, protocol, _, address in self._lookup.addresses(_CONNECT_TIMEOUT_S):
+            left_s = end_s - time.monotonic()
+            if left_s <= 0.0:
+                raise TimeoutError("not reached in time") from failure
+            reached = socket.socket(family, kind, protocol)
+            try:
+                reached.settimeout(left_s)
+                reached.connect(address)
+                reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                reached.close()
+                failure = error
+                continue
+            return reached
+        raise failure
 
     def _token(self) -> str:
         if self._token_file is None:
@@ -176,5 +216,5 @@ def _cut(connected: socket.socket) -> None:
 
 def _checked(identity: Identity) -> str:
     if not _UID.fullmatch(identity.series_uid):
-        raise BridgeUnreachableError("the series has no Series Instance UID")
+        raise UnaskableError("the series has no Series Instance UID")
     return identity.series_uid

@@ -149,6 +149,8 @@ def _url(value: object) -> str:
         port = parts.port
     except ValueError:
         raise _FaultError("is no address") from None
+    if parts.username is not None or parts.password is not None:
+        raise _FaultError("holds no user or password; the token is in TokenFile")
     if (
         parts.scheme not in ("http", "https")
         or not parts.hostname

@@ -75,6 +75,10 @@ def test_every_fault_is_said_at_once_and_unknown_keys_are_warned_of() -> None:
         ({**MINIMAL, "FirstWaitSeconds": 9, "MaxWaitSeconds": 8}, "PacsBridge.MaxWaitSeconds"),
         ({"Modality": "a/b"}, "PacsBridge.Modality: is a name"),
         ({**MINIMAL, "ControlUrl": "http://[", "TokenFile": "/t"}, "PacsBridge.ControlUrl"),
+        (
+            {**MINIMAL, "ControlUrl": "http://u:TopSecret@h:8043", "TokenFile": "/t"},
+            "PacsBridge.ControlUrl: holds no user or password",
+        ),
         ("bridge", "PacsBridge: not an object"),
     ],
 )
