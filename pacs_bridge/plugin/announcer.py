@@ -2,7 +2,8 @@
 
 A store job of Orthanc that stops half-way releases its association like one that is done. So the
 bridge is told before the job, and until it has heard, also for a while after such an end: it waits
-for its quiet period before it takes what has come for the whole.
+for its quiet period before it takes what has come for the whole. Jobs wait for a bridge that is
+silent, for a while.
 """
 
 from __future__ import annotations
@@ -13,13 +14,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from pacs_bridge.plugin.bridge_client import BridgeClient, BridgeUnreachableError
+from pacs_bridge.plugin.bridge_client import (
+    BridgeClient,
+    BridgeUnreachableError,
+    UnaskableError,
+)
 from pacs_bridge.plugin.identity import Identity, identity_of
 from pacs_bridge.plugin.notes import Found, Note
 from pacs_bridge.plugin.server import OrthancServer
 
 #: How long after the end of a store job the bridge is still told: no quiet period is longer.
 _LINGER_S = 120.0
+#: How long jobs wait for a bridge that hears nothing: it may be that only its control is away.
+_HOLD_S = 60.0
+#: By which a bridge says that it cannot listen to us now.
+_DEAF = (401, *range(500, 600))
 
 
 class Announced(Enum):
@@ -28,6 +37,7 @@ class Announced(Enum):
     HEARD = auto()
     NOTHING_THERE = auto()  #: an older bridge, which keeps this of a series that is there only
     UNHEARD = auto()  #: it cannot be asked, or not now
+    REFUSED = auto()  #: it will not hear this, whenever it is said
     OTHER_PATIENT = auto()  #: the bridge has the series of another patient or study
 
 
@@ -64,6 +74,7 @@ class Announcer:
         self._client = client
         self._steady_s = steady_s
         self._tellings: dict[str, _Telling | None] = {}  # by series; None: it was heard
+        self._silent_since_s: float | None = None  # steady; None: the bridge has answered
 
     @property
     def is_insisting(self) -> bool:
@@ -74,6 +85,12 @@ class Announcer:
     def can_ask(self) -> bool:
         """Whether there is a control that can be asked."""
         return self._client is not None
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether nothing had better be sent, since the bridge hears nothing just now."""
+        since_s = self._silent_since_s
+        return since_s is not None and self._steady_s() - since_s < _HOLD_S
 
     def here_count(self, series: str) -> int | None:
         """How many instances of a series the bridge has, or knows to lack; None if unknown.
@@ -108,7 +125,7 @@ class Announcer:
         identity, is_backlog = identity_of(self._server, facts), note.found is Found.EXISTING
         telling = _Telling(identity, note.instance_count, is_backlog)
         outcome = self._tell(self._client, telling)
-        is_done = outcome in (Announced.HEARD, Announced.OTHER_PATIENT)
+        is_done = outcome not in (Announced.UNHEARD, Announced.NOTHING_THERE)
         self._tellings[note.series] = None if is_done else telling
         return outcome
 
@@ -143,13 +160,26 @@ class Announcer:
                 self._tellings[series] = None
 
     def _tell(self, client: BridgeClient, telling: _Telling) -> Announced:
-        try:
-            answer = client.expect(telling.identity, telling.instance_count, telling.is_backlog)
-        except BridgeUnreachableError:
-            return Announced.UNHEARD
-        if answer.status == 200:
-            return Announced.HEARD
-        reason = answer.body.get("reason")
-        if reason == "other-patient":
-            return Announced.OTHER_PATIENT
-        return Announced.NOTHING_THERE if reason == "unknown-series" else Announced.UNHEARD
+        outcome = _told(client, telling)
+        if outcome is not Announced.UNHEARD:
+            self._silent_since_s = None
+        elif self._silent_since_s is None:
+            self._silent_since_s = self._steady_s()
+        return outcome
+
+
+def _told(client: BridgeClient, telling: _Telling) -> Announced:
+    try:
+        answer = client.expect(telling.identity, telling.instance_count, telling.is_backlog)
+    except UnaskableError:
+        return Announced.REFUSED
+    except BridgeUnreachableError:
+        return Announced.UNHEARD
+    if answer.status == 200:
+        return Announced.HEARD
+    if answer.status in _DEAF:
+        return Announced.UNHEARD
+    reason = answer.body.get("reason")
+    if reason == "other-patient":
+        return Announced.OTHER_PATIENT
+    return Announced.NOTHING_THERE if reason == "unknown-series" else Announced.REFUSED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pacs_bridge.plugin.announcer import Announced, Announcer
 from pacs_bridge.plugin.notes import Found, Note, NoteBook, Stage
@@ -23,6 +23,15 @@ CT_CLASSES = frozenset(
     }
 )
 _S_PER_H = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """Until when a note waits; one that was noted anew since has another time of day."""
+
+    noted_s: float  #: the note's
+    due_s: float  #: the note's
+    until_s: float  #: steady
 
 
 class Carrier:
@@ -58,7 +67,7 @@ class Carrier:
         self._now_s = now_s
         self._steady_s = steady_s
         self.deleted_count = 0  #: series that were deleted before they were sent, since the start
-        self._due_s: dict[str, tuple[Note, float]] = {}  # what waits, and until when; steady
+        self._due_s: dict[str, _Wait] = {}  # of what waits
         self._counted_s: dict[str, float] = {}  # up to when a series' waiting is counted; steady
         self._jobs = StoreJobs(server, announcer, settings.modality)
 
@@ -87,8 +96,11 @@ class Carrier:
         free = self._settings.stores_at_once - len(sending)
         for note in sending:
             free += self._guarded(note, self._look_after, True)
-        for note in sorted(notes, key=lambda one: one.found is Found.EXISTING):
-            if free > 0 and note.stage is Stage.WAITING and self._due(note) <= now_s:
+        if free <= 0:
+            return
+        due = [note for note in notes if self._is_wanted(note) and self._due(note) <= now_s]
+        for note in sorted(due, key=lambda one: one.found is Found.EXISTING):
+            if free > 0 and (note.is_forced or not self._announcer.is_held_up):
                 free -= self._guarded(note, self._send, False)
 
     def next_due_s(self) -> float | None:
@@ -96,8 +108,7 @@ class Carrier:
         notes = self._notes.all()
         if self._announcer.is_insisting or any(one.stage is Stage.SENDING for one in notes):
             return self._steady_s()
-        due = [self._due(note) for note in notes if note.stage is Stage.WAITING]
-        return min(due) if due else None
+        return min((self._due(note) for note in notes if self._is_wanted(note)), default=None)
 
     def forget_gone(self) -> None:
         """Forget what was given up and has been deleted since; raises as ``look`` does."""
@@ -111,15 +122,29 @@ class Carrier:
         except ServerError:
             return False
 
+    def _is_wanted(self, note: Note) -> bool:
+        """Whether a note waits to be sent; what was there before also has to be wanted still.
+
+        Of one of those that was tried a part may be here: it is sent all the same.
+        """
+        if note.stage is not Stage.WAITING:
+            return False
+        return (
+            note.found is not Found.EXISTING
+            or self._settings.existing_series
+            or note.attempts > 0
+            or note.is_forced
+        )
+
     def _due(self, note: Note) -> float:
         """When to send a note; at once if it was never tried since the start, or noted anew.
 
         Of one that had not been stable when Orthanc ended more may come: Orthanc itself takes it
         for stable, and would only tell that it is not when more has come.
         """
-        waiting, due_s = self._due_s.get(note.series, (None, 0.0))
-        if waiting is not None and replace(note, is_forced=waiting.is_forced) == waiting:
-            return due_s
+        wait = self._due_s.get(note.series)
+        if wait is not None and (wait.noted_s, wait.due_s) == (note.noted_s, note.due_s):
+            return wait.until_s
         if note.found is not Found.UNSETTLED:
             return -math.inf
         start_s = self._counted_s.get(note.series, self._steady_s())
@@ -169,9 +194,12 @@ class Carrier:
             self._server.info(f"series {note.series} is not sent: no instance is a CT image")
             self._settle(note)
             return False
-        if self._is_others(replace(note, instance_count=len(wanted))):
+        announced = self._announced(replace(note, instance_count=len(wanted)))
+        if announced is Announced.OTHER_PATIENT:
             detail = "its UIDs are those of a series of another patient or study"
             self._give_up(note, CarrierFault.OTHER_PATIENT, detail)
+            return False
+        if announced is Announced.UNHEARD and self._announcer.is_held_up:
             return False
         is_whole = len(wanted) == len(series["Instances"])
         # Noted first: what becomes stable from now on is sent once more.
@@ -187,11 +215,11 @@ class Carrier:
         self._notes.put(replace(sending, job=job))
         return True
 
-    def _is_others(self, note: Note) -> bool:
-        """Whether the bridge, told how much will come, says whose the series is there."""
+    def _announced(self, note: Note) -> Announced:
+        """What the bridge makes of how much will come."""
         if note.is_forced:  # to expect more now would take back what the operator said
-            return False
-        return self._announcer.announce(note) is Announced.OTHER_PATIENT
+            return Announced.HEARD
+        return self._announcer.announce(note)
 
     def _is_ct(self, instance: str) -> bool:
         sop_class = self._server.text(f"/instances/{instance}/metadata/SopClassUid")
@@ -227,7 +255,8 @@ class Carrier:
     def _wait(self, note: Note, wait_s: float) -> None:
         waiting = replace(note, due_s=self._now_s() + wait_s)
         self._notes.put(waiting)
-        self._due_s[note.series] = waiting, self._steady_s() + wait_s
+        until_s = self._steady_s() + wait_s
+        self._due_s[note.series] = _Wait(waiting.noted_s, waiting.due_s, until_s)
 
     def _settle(self, note: Note) -> None:
         self._announcer.transfer_ended(note.series, is_partial=False)

@@ -124,7 +124,7 @@ class Follower:
         has_got_on = search.step()
         if not has_got_on:
             self._search_again_s = self._steady_s() + _UNCLEAR_S
-        if search.has_read_all:
+        if search.has_read_all or not has_got_on:  # what is clear waits for nothing that is not
             self._note_found(search)
         return has_got_on and self._search is not None
 
@@ -145,7 +145,9 @@ class Follower:
     def _read_existing(self) -> bool:
         """Read some of what was there before the first start; whether there is more at once."""
         place = self._place()
-        if place.existing >= place.existing_end or self._existing_count() >= _MAX_EXISTING:
+        if not self._settings.existing_series or place.existing >= place.existing_end:
+            return False
+        if self._existing_count() >= _MAX_EXISTING:
             return False
         changes = self._log.after(place.existing, place.existing_end)
         read = place.existing_end if changes.is_end else changes.last

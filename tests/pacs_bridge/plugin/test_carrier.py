@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from pacs_bridge.plugin.announcer import Announcer
-from pacs_bridge.plugin.bridge_client import BridgeAnswer, BridgeUnreachableError
+from pacs_bridge.plugin.bridge_client import (
+    BridgeAnswer,
+    BridgeUnreachableError,
+    UnaskableError,
+)
 from pacs_bridge.plugin.carrier import Carrier
 from pacs_bridge.plugin.identity import Identity
 from pacs_bridge.plugin.notes import Found, Note, NoteBook, Place, Stage
@@ -104,6 +108,8 @@ class Bridge:
 
     def __init__(self, answer: BridgeAnswer | None) -> None:
         self.answer = answer
+        self.is_silent = False
+        self.expected: list[int] = []
 
     def series(self, identity: Identity) -> BridgeAnswer:
         if self.answer is None:
@@ -111,6 +117,9 @@ class Bridge:
         return self.answer
 
     def expect(self, identity: Identity, instance_count: int, is_backlog: bool) -> BridgeAnswer:
+        self.expected.append(instance_count)
+        if self.is_silent:
+            raise BridgeUnreachableError("down")
         return BridgeAnswer(200, {})
 
 
@@ -390,6 +399,91 @@ def test_what_was_being_sent_and_not_stable_when_orthanc_ended_is_given_that_tim
     time_s[0] = 1060.0
     carrier.look()
     assert len(scripted.posted) == 1
+
+
+def test_no_image_goes_out_before_the_bridge_has_heard_how_many_there_are(
+    scripted, notes, asking, time_s, bridge
+) -> None:
+    bridge.is_silent = True
+    scripted.hold("1" * 44, [CT])
+    notes.add("1" * 44, 1000.0)
+    for _ in range(10):
+        asking.look()
+        time_s[0] += 5.0
+    assert scripted.posted == []
+    assert len(bridge.expected) == 10  # once a look, though two series wait
+    assert asking.next_due_s() <= time_s[0]
+
+    bridge.is_silent = False
+    asking.look()
+    assert len(scripted.posted) == 1
+    assert bridge.expected[-1] == 3
+
+
+def test_a_control_that_stays_silent_holds_series_up_for_a_minute_and_not_for_ever(
+    scripted, notes, asking, time_s, bridge
+) -> None:
+    bridge.is_silent = True
+    asking.look()
+    time_s[0] += 59.0
+    asking.look()
+    assert scripted.posted == []
+    time_s[0] += 1.0
+    asking.look()
+    assert len(scripted.posted) == 1
+
+
+def test_what_an_operator_vouched_for_waits_for_no_control(
+    scripted, notes, asking, time_s, bridge
+) -> None:
+    bridge.is_silent = True
+    asking.look()
+    notes.force(SERIES)
+    asking.look()
+    assert len(scripted.posted) == 1
+
+
+def test_a_series_that_cannot_be_told_to_the_bridge_holds_no_other_up(
+    scripted, notes, asking, bridge
+) -> None:
+    def expect(identity: Identity, *_said: object) -> BridgeAnswer:
+        if identity.series_uid == "1.2.0":
+            raise UnaskableError("it has no UID")
+        return BridgeAnswer(200, {})
+
+    bridge.expect = expect
+    scripted.hold("1" * 44, [CT])
+    notes.add("1" * 44, 1000.0)
+    scripted.answers["/jobs/job1"] = {"State": "Success"}
+    asking.look()
+    asking.look()
+    assert [body["Resources"] for _, body in scripted.posted] == [[SERIES], ["1" * 44]]
+
+
+def test_what_was_there_before_is_not_sent_while_nobody_wants_it_any_more(
+    scripted, notes, time_s
+) -> None:
+    scripted.hold(SERIES, [CT])
+    notes.advance(Place(1, 0), [SERIES], 1000.0, Found.EXISTING)
+    server = OrthancServer(scripted)
+
+    def carrier_of(existing_series: bool) -> Carrier:
+        settings = Settings("bridge", Path("unused"), 60.0, existing_series=existing_series)
+        announcer = Announcer(server, None)
+        return Carrier(server, notes, settings, announcer, lambda: 1000.0, lambda: time_s[0])
+
+    unwanted = carrier_of(existing_series=False)
+    unwanted.look()
+    assert scripted.posted == []
+    assert unwanted.next_due_s() is None
+    wanted = carrier_of(existing_series=True)
+    wanted.look()
+    assert len(scripted.posted) == 1
+    scripted.answers["/jobs/job1"] = {"State": "Failure", "ErrorDescription": "gone"}
+    wanted.look()
+    again = carrier_of(existing_series=False)  # a part of it may be at the bridge
+    again.look()
+    assert len(scripted.posted) == 2
 
 
 def test_somebody_who_starts_an_unsettled_series_does_not_wait(scripted, notes, carrier) -> None:

@@ -149,6 +149,44 @@ def test_of_a_large_store_only_some_series_are_noted_before_they_are_sent(
     assert sent == ids
 
 
+def test_what_was_there_is_read_no_further_while_it_is_not_wanted_and_then_from_there_on(
+    scripted, ram_folder, follower_of
+) -> None:
+    path = ram_folder / "notes"
+    ids = _hold(scripted, 250)
+    notes = NoteBook(path)
+    _begun(follower_of(notes, existing_series=True)).follow()
+    read = notes.place.existing
+    assert 0 < read < notes.place.existing_end
+
+    notes = NoteBook(path)
+    _follow(_begun(follower_of(notes)))
+    assert notes.place.existing == read
+
+    notes = NoteBook(path)
+    _follow(_begun(follower_of(notes, existing_series=True)))
+    assert [note.series for note in notes.all()] == ids
+
+
+def test_what_is_clear_is_noted_though_orthanc_cannot_speak_of_too_much_to_read_on(
+    scripted, notes, follower_of, monkeypatch
+) -> None:
+    monkeypatch.setattr("pacs_bridge.plugin.unsettled._MAX_UNCLEAR", 200)
+    notes.begin_at(0)
+    scripted.hold(SERIES, [CT])
+    scripted.happen("NewInstance", f"{SERIES}-0")
+    for number in range(500):
+        scripted.answers[f"/instances/{number}/series"] = "no JSON"
+        scripted.happen("NewInstance", f"{number}")
+    follower = _begun(follower_of(notes))
+
+    _follow(follower)
+
+    assert not follower._search.has_read_all
+    assert [note.series for note in notes.all()] == [SERIES]
+    assert notes.place.floor == 1
+
+
 def test_what_was_there_and_has_a_late_slice_today_is_not_put_behind(
     scripted, notes, follower_of
 ) -> None:
@@ -280,8 +318,8 @@ def test_no_instance_of_many_of_which_orthanc_cannot_speak_is_left_out(
     for _ in range(5):
         _follow(follower)
         time_s[0] += 11.0
-    assert notes.place == Place(700, 0)
-    assert len(scripted.lines) == 1
+    assert notes.place == Place(700, 10)  # what is clear before the first that is not is noted
+    assert len([line for line in scripted.lines if "does not say" in line]) == 1
     scripted.answers |= {uri: parents[uri] for uri in list(parents)[:-5]}  # some never
 
     for _ in range(5):
@@ -390,10 +428,10 @@ def test_todays_series_go_before_those_that_were_there_at_the_first_start(
     (new,) = _hold(scripted, 1, first=300)
     scripted.answers["/jobs/job1"] = {"State": "Success"}
     again = NoteBook(ram_folder / "notes")  # Orthanc may end in between
-    _follow(_begun(follower_of(again)))
+    _follow(_begun(follower_of(again, existing_series=True)))
     assert len(again.all()) == 301
     server = OrthancServer(scripted)
-    settings = Settings("bridge", Path("unused"), 60.0)
+    settings = Settings("bridge", Path("unused"), 60.0, existing_series=True)
     carrier = Carrier(server, again, settings, Announcer(server, None))
     carrier.look()
     carrier.look()
