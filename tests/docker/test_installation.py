@@ -23,6 +23,8 @@ from pacs_bridge.queue import JobRequest, State
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "installation.md"
+#: What of a data folder is small and cannot be made again as it was.
+KEPT = ("identity.key", "queue.id", "control.token")
 UNIT = ROOT / "docker" / "examples" / "pacs-bridge.service"
 PROGRAM = "/opt/pacs-bridge/bin/pacs-bridge"
 DATA_FOLDER = "/var/lib/pacs-bridge"
@@ -163,11 +165,15 @@ def test_the_commands_of_the_page_lead_to_a_bridge_that_doctor_knows(root: Path)
             assert not list(data_folder.iterdir())
             ledger = Ledger.open(data_folder / "ledger.sqlite")
             ledger.jobs.submit(JobRequest("1.2.3", 1, "r", "m", ("archive",)))
-            (data_folder / "identity.key").write_bytes(b"key")
-    assert done == {"install", "sed", "runuser", "cp"}
+            for name in KEPT:
+                (data_folder / name).write_text(name)
+    assert done == {"install", "sed", "runuser", "find"}
     assert ledger is not None
     ledger.close()
     assert load_config(root / "etc/pacs-bridge/bridge.toml").data_folder == data_folder
     for name in ("ledger.sqlite", "before-upgrade.sqlite"):
         with closing(sqlite3.connect(root / "var/backups/pacs-bridge" / name)) as copy:
             assert copy.execute("SELECT state FROM jobs").fetchall() == [(State.READY,)]
+    for name in KEPT:
+        assert (root / "var/backups/pacs-bridge" / name).read_text() == name
+        assert f"`{name}`" in PAGE.read_text(encoding="utf-8")
