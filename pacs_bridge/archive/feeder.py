@@ -62,6 +62,7 @@ class FeedState:
     is_over: bool  #: nothing waits and nothing is left to feed
     is_window_open: bool
     settled: int  #: series that ended in this step
+    in_hand: int = 0  #: of the jobs that are not over, those that a worker has begun
 
 
 class Feeder:
@@ -151,7 +152,8 @@ class Feeder:
             room -= int(fed)
             count += int(fed)
         is_over = not count and self._book.next_planned() is None
-        return FeedState(count, is_over, is_open, settled)
+        in_hand = sum(each.state in _IN_HAND for each in waiting)
+        return FeedState(count, is_over, is_open, settled, in_hand)
 
     def leave(self) -> None:
         """Let nothing begin at other hours than the wanted ones when this run has ended."""

@@ -77,7 +77,14 @@ class OwnRun:
         self._segmenters = segmenters
         self._sources = {FILES: PlanSources(run_folder, config.data_folder), **remote}
 
-    def work(self, pace: Pace, leaving: Leaving, clock: Clock, progress: RunProgress) -> FeedState:
+    def work(
+        self,
+        pace: Pace,
+        leaving: Leaving,
+        clock: Clock,
+        progress: RunProgress,
+        tell_wait: WaitTeller,
+    ) -> FeedState:
         """Work until all is done or the run is told to end; gives how it stands then.
 
         Raises
@@ -100,9 +107,12 @@ class OwnRun:
             results = ResultsFolder(self._out, run_of(plan))
             feeder = Feeder(SeriesBook(plan), ledger, order, config.data_folder, clock, results)
             run = RunClock(plan, self._recipe, clock, is_own=True)
-            state = self._until_over(
-                feeder, ledger, leaving, log, lambda each: _told(each, run, progress)
-            )
+
+            def tell(error: TransientError) -> None:
+                log.warning("run-waits", reason=error.reason, detail=error.detail)
+                tell_wait(error)
+
+            state = self._until_over(feeder, ledger, leaving, log, _Course(run, progress, tell))
             run.tick(is_working=True, is_last=True)
             progress(state, run.seconds)
         return state
@@ -113,7 +123,7 @@ class OwnRun:
         ledger: Ledger,
         leaving: Leaving,
         log: Log,
-        tell: Callable[[FeedState], None],
+        course: _Course,
     ) -> FeedState:
         """Work until all is over or told to end. A fault of a job ends that job's attempt only."""
         sources = ConfiguredSources(self._sources)
@@ -123,7 +133,7 @@ class OwnRun:
             )
             pipeline = Pipeline(worker)
             try:
-                state = _loop(feeder, leaving, log, tell, pipeline)
+                state = _loop(feeder, leaving, course, pipeline)
             except PermanentError:  # what is in hand is given back first
                 worker.abandon()
                 pipeline.drain()
@@ -133,33 +143,42 @@ class OwnRun:
                 ArchiveJobs(ledger.database).take_back()  # counts: the others were given back
                 continue
             pipeline.drain()
-            return _settled(feeder, state, log)
+            return _settled(feeder, state, course)
 
 
 class _JobFaultError(Exception):
     """A job ended in a way that nobody foresaw."""
 
 
-class _Waits:
-    """Says why a run waits: once, until it goes on or something else keeps it."""
+class _Course:
+    """What a run tells on its way: how it stands, its time, and why it waits.
 
-    def __init__(self, tell: WaitTeller) -> None:
-        self._tell = tell
+    Why is told once, until it goes on or something else keeps it. A wait is no work; what is in
+    hand when no more may be begun is.
+    """
+
+    def __init__(self, run: RunClock, progress: RunProgress, tell_wait: WaitTeller) -> None:
+        self._run = run
+        self._progress = progress
+        self._tell_wait = tell_wait
         self._told: tuple[Reason, str] | None = None
 
-    def note(self, error: TransientError) -> None:
-        told = (error.reason, error.detail)
-        if told != self._told:
-            self._tell(error)
-        self._told = told
-
-    def are_over(self) -> None:
+    def go_on(self, state: FeedState) -> None:
+        self._run.tick(is_working=state.is_window_open or state.in_hand > 0)
+        self._progress(state, self._run.seconds)
         self._told = None
 
+    def say(self, error: TransientError) -> None:
+        told = (error.reason, error.detail)
+        if told != self._told:
+            self._tell_wait(error)
+        self._told = told
 
-def _told(state: FeedState, run: RunClock, progress: RunProgress) -> None:
-    run.tick(is_working=state.is_window_open)
-    progress(state, run.seconds)
+    def wait(self, error: TransientError, leaving: Leaving) -> None:
+        self.say(error)
+        leaving.stop.wait(_WAIT_S)
+        with suppress(TransientError):  # the plan may be what is waited for
+            self._run.tick(is_working=False)
 
 
 def warm_segmenters(config: BridgeConfig, recipe: Recipe) -> WarmSegmenters:
@@ -188,25 +207,16 @@ def warm_segmenters(config: BridgeConfig, recipe: Recipe) -> WarmSegmenters:
     return segmenters
 
 
-def _loop(
-    feeder: Feeder,
-    leaving: Leaving,
-    log: Log,
-    tell: Callable[[FeedState], None],
-    pipeline: Pipeline,
-) -> FeedState:
+def _loop(feeder: Feeder, leaving: Leaving, course: _Course, pipeline: Pipeline) -> FeedState:
     state = FeedState(0, False, True, 0)
-    waits = _Waits(lambda error: _log_wait(log, error))
     while not leaving.stop.is_set():
         try:
             state = feeder.step(lambda: not leaving.stop.is_set())
             busy = state.is_window_open and _worked(pipeline)
-            tell(state)
+            course.go_on(state)
         except TransientError as error:  # plan, ledger or results; nothing is lost
-            waits.note(error)
-            leaving.stop.wait(_WAIT_S)
+            course.wait(error, leaving)
             continue
-        waits.are_over()
         if state.is_over:
             break
         if not busy:
@@ -224,17 +234,13 @@ def _worked(pipeline: Pipeline) -> bool:
         raise _JobFaultError from error
 
 
-def _settled(feeder: Feeder, state: FeedState, log: Log) -> FeedState:
+def _settled(feeder: Feeder, state: FeedState, course: _Course) -> FeedState:
     """Take down what has ended since, and feed nothing."""
     try:
         return feeder.step(lambda: False)
     except TransientError as error:  # the next run does it
-        _log_wait(log, error)
+        course.say(error)
         return state
-
-
-def _log_wait(log: Log, error: TransientError) -> None:
-    log.warning("run-waits", reason=error.reason, detail=error.detail)
 
 
 class FedRun:
@@ -270,7 +276,7 @@ class FedRun:
             feeder = Feeder(SeriesBook(plan), ledger, self._order, self._config.data_folder, clock)
             run = RunClock(plan, self._order.recipe, clock, is_own=False)
             try:
-                state = _fed(feeder, leaving, lambda each: _told(each, run, progress), tell_wait)
+                state = _fed(feeder, leaving, _Course(run, progress, tell_wait))
                 run.tick(is_working=True, is_last=True)
             finally:
                 with suppress(BridgeError):  # the ledger; the next run takes it back
@@ -278,20 +284,15 @@ class FedRun:
         return state
 
 
-def _fed(
-    feeder: Feeder, leaving: Leaving, tell: Callable[[FeedState], None], tell_wait: WaitTeller
-) -> FeedState:
+def _fed(feeder: Feeder, leaving: Leaving, course: _Course) -> FeedState:
     state = FeedState(0, False, True, 0)
-    waits = _Waits(tell_wait)
     while not leaving.stop.is_set():
         try:
             state = feeder.step(lambda: not leaving.stop.is_set())
-            tell(state)
+            course.go_on(state)
         except TransientError as error:  # plan or ledger; nothing is lost
-            waits.note(error)
-            leaving.stop.wait(_WAIT_S)
+            course.wait(error, leaving)
             continue
-        waits.are_over()
         if state.is_over:
             break
         leaving.stop.wait(_POLL_S)

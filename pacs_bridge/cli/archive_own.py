@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inference.reasons import Reason
-from pacs_bridge.cli.archive_work import opened, refresh, remote_names, route_of
+from pacs_bridge.cli.archive_work import opened, refresh, remote_names, route_of, tell_wait
 from pacs_bridge.cli.configuration import loaded
 from pacs_bridge.cli.model_options import asked_structures
 from pacs_bridge.cli.outcome import DONE, coded_failures, end_failed, end_wrong_call
@@ -150,12 +150,14 @@ def _run(order: OwnOrder, leaving: Leaving, progress: Any) -> int:
     with PlanFile(call.run_folder) as plan:
         _check_disk_of(plan, call.out)
         # not before all is there that it takes to make anew what is planned anew
-        refresh(plan, recipe, call.options, is_again=last_run(plan) > order.last_run)
-        ResultsFolder(call.out).replan_missing(SeriesBook(plan))
+        is_again = last_run(plan) > order.last_run
+        refresh(plan, recipe, call.options, is_again)
+        if not is_again:  # each result is looked at
+            ResultsFolder(call.out).replan_missing(SeriesBook(plan))
         note_results(plan, call.out)
     run = OwnRun(call.run_folder, config, recipe, call.out, remote, segmenters)
     try:
-        run.work(call.pace, leaving, SystemClock(), progress)
+        run.work(call.pace, leaving, SystemClock(), progress, tell_wait)
     except BrokenDeviceError:
         click.echo(f"{Reason.MODEL_ERROR}: the device computes no more in this process", err=True)
         return EX_SOFTWARE

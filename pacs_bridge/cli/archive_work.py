@@ -64,10 +64,11 @@ def work_by_service(
         rate=pace.rate,
     )
     run = FedRun(run_folder, config, order)
-    return run.work(leaving, SystemClock(), progress, _tell_wait).is_over
+    return run.work(leaving, SystemClock(), progress, tell_wait).is_over
 
 
-def _tell_wait(error: TransientError) -> None:
+def tell_wait(error: TransientError) -> None:
+    """Say on standard error why a run waits."""
     click.echo(f"waiting: {error.reason}: {error.detail}", err=True)
 
 

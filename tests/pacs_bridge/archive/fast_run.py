@@ -71,7 +71,8 @@ def run(
     segmenters = BrightSegmenters(run_folder.parent / "inferences")
     own = OwnRun(run_folder, config, recipe, out, {}, segmenters)
     os.write(1, b"ready\n")
-    return own.work(Pace(), leaving, SystemClock(), lambda _state, _seconds: None).is_over
+    state = own.work(Pace(), leaving, SystemClock(), lambda *_: None, lambda _error: None)
+    return state.is_over
 
 
 def work(run_folder: Path, out: Path, leaving: Leaving) -> int:

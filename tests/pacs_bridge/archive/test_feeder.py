@@ -965,6 +965,17 @@ def test_a_run_by_a_service_that_ends_leaves_nothing_to_be_begun_outside_its_hou
     assert len(fed.book.waiting()) == waiting
 
 
+def test_what_a_worker_has_begun_is_in_hand_also_when_the_hours_have_ended(tree, feeding, clock):
+    tree.fill(3)
+    fed = feeding(tree.root)
+    feeder = fed.feed(window=hours_around(clock))
+    assert feeder.step().in_hand == 0
+    fed.ledger.jobs.claim("w", 24 * 3600)
+    clock.pass_s(2 * 3600)
+    state = feeder.step()
+    assert (state.is_window_open, state.in_hand, state.waiting) == (False, 1, 3)
+
+
 def test_a_service_that_has_begun_nothing_gets_no_more_by_a_rate(tree, feeding, clock):
     tree.fill(3)
     fed = feeding(tree.root)
@@ -1236,30 +1247,6 @@ def _unheard(error: TransientError) -> None:
     raise AssertionError(error)
 
 
-def test_a_run_by_a_service_says_once_why_it_waits(tree, feeding, clock, monkeypatch):
-    monkeypatch.setattr("pacs_bridge.archive.running._WAIT_S", 0.0)
-    monkeypatch.setattr("pacs_bridge.archive.running._POLL_S", 0.0)
-    fed = feeding(tree.root)
-    full = TransientError(Reason.DISK_FULL, "no space")
-    locked = TransientError(Reason.LEDGER_UNAVAILABLE, "locked")
-    faults = [full, full, locked, None, full, full]
-    step = Feeder.step
-
-    def faulty(*args):
-        error = faults.pop(0) if faults else None
-        if error is not None:
-            raise error
-        return replace(step(*args), is_over=not faults)
-
-    monkeypatch.setattr(Feeder, "step", faulty)
-    order = FeedOrder("all", (), RECIPE, "old")
-    told: list[TransientError] = []
-    run = FedRun(fed.plan.path.parent, fed.config, order)
-    leaving = Leaving(threading.Event(), threading.Event())
-    run.work(leaving, clock, lambda *_: None, told.append)
-    assert told == [full, locked, full]
-
-
 @pytest.mark.parametrize("is_corrected", [False, True])
 def test_a_result_in_the_folder_is_not_taken_for_that_of_the_patient_that_a_pacs_names_now(
     at_a_pacs, clock, is_corrected, bright_segmenter
@@ -1277,6 +1264,18 @@ def test_a_result_in_the_folder_is_not_taken_for_that_of_the_patient_that_a_pacs
     assert bright_segmenter.calls == 1 + is_corrected
     (path,) = fed.out.glob("??/*/seg-labelmap.dcm")
     assert (dcmread(path).PatientID == "PID-OTHER") == is_corrected
+
+
+def test_a_result_whose_files_are_gone_is_nobodys(at_a_pacs, clock, bright_segmenter):
+    fed, archive = at_a_pacs(1)
+    fed.plan_remote(archive)
+    fed.run_out(clock)
+    forget(fed)
+    for path in fed.out.glob("??/*/*.dcm"):
+        path.unlink()
+    assert fed.run_out(clock) == {("done", ""): 1}
+    assert bright_segmenter.calls == 2
+    assert len(list(fed.out.glob("??/*/*.dcm"))) == 2
 
 
 def corrected(paths: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -130,3 +131,16 @@ def test_what_failed_when_the_call_had_worked_already_has_had_its_turn(
     assert work(order, leaving) == 0
     (line,) = series_lines(plan)
     assert line.state == "failed"
+
+
+def test_results_are_looked_for_once_a_call_and_not_by_each_process_of_it(
+    leaving, plan, order_of, ram_folder
+):
+    add_model(ram_folder / "models", "wholebody-3mm")
+    order = order_of(ram_folder / "models")
+    RunClock(plan, order.recipe, SystemClock(), is_own=True)
+    with plan.write() as connection:
+        made = json.dumps({"result": "ab/abcd"})
+        connection.execute("UPDATE series SET state = 'done', reason = NULL, made = ?", (made,))
+    assert work(order, leaving) == 0
+    assert list((ram_folder / "out").glob("??/*")) == []

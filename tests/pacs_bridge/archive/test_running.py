@@ -11,10 +11,12 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,10 +29,12 @@ from dicom_seg.synthetic.series import write_ct_series
 from inference.reasons import Reason
 from inference.volume import Volume
 from pacs_bridge.archive.accounts import open_series, series_lines
+from pacs_bridge.archive.feeder import Feeder, FeedOrder, FeedState
 from pacs_bridge.archive.own_bridge import OwnWork, own_config
-from pacs_bridge.archive.recipe import recipe_of
+from pacs_bridge.archive.recipe import Recipe, recipe_of
 from pacs_bridge.archive.run_log import note_told_to_end
-from pacs_bridge.archive.running import warm_segmenters
+from pacs_bridge.archive.running import FedRun, OwnRun, warm_segmenters
+from pacs_bridge.archive.window import Pace
 from pacs_bridge.archive.work_process import Leaving, keep_working
 from pacs_bridge.cli.main import main
 from pacs_bridge.errors import TransientError
@@ -239,3 +243,75 @@ def test_weights_that_were_replaced_since_the_settings_were_read_end_a_run_befor
         with pytest.raises(TransientError) as caught:
             warm_segmenters(config, replace(recipe, **other))
         assert caught.value.reason is Reason.WRONG_RECIPE
+
+
+class PassingStop(threading.Event):
+    """Whoever waits for it lets a clock pass."""
+
+    def __init__(self, clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._clock.pass_s(timeout or 0.0)
+        return self.is_set()
+
+
+@pytest.fixture(params=["own", "fed"])
+def run_empty(request, tree, plan_of, make_config, ram_folder, clock, monkeypatch):
+    """Run a plan of nothing by what a feeder is said to find; gives the seconds that are told."""
+    monkeypatch.setattr("pacs_bridge.archive.running._WAIT_S", 60.0)
+    monkeypatch.setattr("pacs_bridge.archive.running._POLL_S", 1.0)
+    plan_of(tree.root).plan.close()
+    folder = ram_folder / "run"
+    recipe = Recipe("bright", "b" * 64, "recipe")
+
+    def run(step: Callable[..., FeedState], tell_wait: Callable[..., None]) -> float:
+        monkeypatch.setattr(Feeder, "step", step)
+        leaving = Leaving(PassingStop(clock), threading.Event())
+        seconds: list[float] = []
+
+        def progress(_state: FeedState, worked_s: float) -> None:
+            seconds.append(worked_s)
+
+        if request.param == "own":
+            config = own_config(folder, OwnWork("bright", None, ("labelmap",)), SeriesRules())
+            own = OwnRun(folder, config, recipe, ram_folder / "out", {}, SimpleNamespace())
+            own.work(Pace(), leaving, clock, progress, tell_wait)
+        else:
+            fed = FedRun(folder, make_config(), FeedOrder("all", (), recipe, "old"))
+            fed.work(leaving, clock, progress, tell_wait)
+        return seconds[-1]
+
+    return run
+
+
+def test_a_run_says_once_why_it_waits_and_does_not_count_it_as_work(run_empty):
+    full = TransientError(Reason.DISK_FULL, "no space")
+    locked = TransientError(Reason.LEDGER_UNAVAILABLE, "locked")
+    faults = [full, full, locked, None, None, full, full]
+    step, told = Feeder.step, []
+
+    def faulty(*args) -> FeedState:
+        error = faults.pop(0) if faults else None
+        if error is not None:
+            raise error
+        return replace(step(*args), is_over=not faults)
+
+    assert run_empty(faulty, told.append) == 1.0
+    assert told == [full, locked, full]
+
+
+def test_what_is_finished_after_the_hours_is_time_of_the_run_and_what_waits_is_not(run_empty):
+    states = [
+        FeedState(2, False, True, 0, in_hand=1),
+        FeedState(2, False, False, 0, in_hand=1),
+        FeedState(1, False, False, 1),
+        FeedState(0, True, False, 1),
+    ]
+    last = states[-1]
+
+    def stepped(*_args) -> FeedState:
+        return states.pop(0) if states else last
+
+    assert run_empty(stepped, lambda error: pytest.fail(str(error))) == 1.0
