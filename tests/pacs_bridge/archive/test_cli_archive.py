@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import re
@@ -269,6 +270,28 @@ def test_a_run_that_is_told_to_end_finishes_what_it_has_in_hand(ram_folder, tree
     assert counts.get("done", 0) == len(list(ram_folder.glob("out/??/*/report.json")))
     assert counts.keys() <= {"done", "waiting", "planned"}
     assert sum(counts.values()) == 12
+
+
+def test_a_run_whose_results_cannot_be_placed_says_so_before_it_is_told_to_end(
+    ram_folder, tree, tiny_models
+):
+    bright_series(tree.root, 1)
+    archive = [sys.executable, "-m", "pacs_bridge", "archive"]
+    plan = [*archive, "plan", "--run", "run", str(tree.root), "--quiet"]
+    subprocess.run(plan, cwd=ram_folder, check=True)
+    (ram_folder / "out").mkdir()
+    words = ["--out", "out", "--model", "tiny", "--kind", "labelmap", "--quiet"]
+    with (ram_folder / "out" / ".placing.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        run = subprocess.Popen(
+            [*archive, "run", "--run", "run", *words], cwd=ram_folder, stderr=subprocess.PIPE,
+            env={**os.environ, "PACS_BRIDGE_MODELS": str(tiny_models)}, text=True,
+        )  # fmt: skip
+        said = run.stderr.readline()
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=120)
+    assert run.returncode == 1
+    assert "another run is putting a result there" in said
 
 
 @pytest.mark.parametrize("kind", ["dimse", "dicomweb"])
