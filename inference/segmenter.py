@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from inference.engine.arithmetic import threads
+from inference.engine.arithmetic import forbid_tf32, threads
 from inference.engine.coarse_pass import CoarsePass
 from inference.engine.memory import available_bytes, free_bytes, free_card_bytes, gigabytes
 from inference.engine.memory_fit import MemoryFit, MemoryMeter, is_card
@@ -228,11 +228,12 @@ class SegResNetSegmenter:
         """
         for options in ladder(self._options):
             needs = [self._need(each, options) for each in scans]
-            found = self._memory.fit(
-                options.device, needs, is_read=is_read, promised=promised_bytes
-            )
-            if found.is_enough:
-                return self._as(options, found)
+            with resource_errors():  # a card may be gone since the last scan
+                found = self._memory.fit(
+                    options.device, needs, is_read=is_read, promised=promised_bytes
+                )
+                if found.is_enough:
+                    return self._as(options, found)
         voxels = " and ".join(str(each.shape) for each in scans)
         wanted, free = gigabytes(found.main), gigabytes(found.main_free)
         raise ModelError(Reason.OOM_CPU, f"{wanted} needed for {voxels} voxels, {free} available")
@@ -317,6 +318,7 @@ class SegResNetSegmenter:
         options, network = self._options, self._network
         shape = scan.sampler.grid.grid_shape
         plan = plan_windows(shape, options.windows, network.features, region, options.carry)
+        forbid_tf32()
         segment_scan(network, scan, plan, found, report)
 
     def _note_left_out(self, region: Region | None) -> None:
@@ -327,8 +329,6 @@ class SegResNetSegmenter:
     def _need(self, geometry: Geometry, options: SegmenterOptions) -> MemoryNeed:
         """Memory for a scan of this size if nothing of it is air."""
         grid = NetworkGrid.covering(geometry, self._model.manifest.spacing_mm).grid_shape
-        if (size := np.prod(grid, dtype=float)) > _MOST_VOXELS:
-            return MemoryNeed(device=0, host=int(size), source=0)
         everything = Region.everything(grid) if options.body_only else None
         features = self._network.features
         plan = plan_windows(grid, options.windows, features, everything, options.carry)
@@ -370,8 +370,6 @@ class SegResNetSegmenter:
 
 #: Share of a scan outside the region; windows may reach further.
 _LEFT_OUT = "outside_region"
-#: Beyond this many voxels no machine is large enough, and planning would take long.
-_MOST_VOXELS = 2e10
 
 
 def _finder_on_cpu(finder: Segmenter | None) -> Segmenter | None:

@@ -54,6 +54,19 @@ def windows_on_cpu(asked: WindowSpec, cpu_info: Path = _CPU_INFO) -> WindowSpec:
     return dataclasses.replace(asked, precision=fast.precision, channels_last=fast.channels_last)
 
 
+def forbid_tf32() -> None:
+    """Have cards multiply single precision in single precision, from now on in this process.
+
+    torch lets cuDNN convolve float32 in TF32, which rounds to 10 bits, where a card has it. It is
+    not allowed again afterwards: the setting is that of all threads, and others may compute.
+    """
+    import torch
+
+    # by the older names: after the newer ones torch refuses to tell those who ask by these
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def _cpu_precision(cpu_info: Path) -> Precision:
     try:
         lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()

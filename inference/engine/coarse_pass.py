@@ -54,5 +54,7 @@ class CoarsePass:
         """
         if region is body:
             return True
-        present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
-        return self._ids <= set(present.tolist()) and not region.cuts(labels, self._wanted, body)
+        present = np.zeros(256, dtype=np.bool_)
+        for plane in labels:  # counting makes eight bytes of each voxel
+            present |= np.bincount(plane.ravel(), minlength=256) > 0
+        return bool(present[list(self._ids)].all()) and not region.cuts(labels, self._wanted, body)

@@ -12,7 +12,14 @@ from enum import StrEnum
 
 from inference.engine.network_scan import Box
 from inference.engine.region import NeededIn, Region
-from inference.engine.tiling import Order, Tiling, fitted_tiling, published_tiling
+from inference.engine.tiling import (
+    Order,
+    Tiling,
+    even_tiling,
+    fitted_tiling,
+    published_tiling,
+    reach,
+)
 from inference.windows import Precision, WindowSpec
 
 _FLOAT_BYTES = 4
@@ -92,7 +99,9 @@ def plan_windows(
     """The plan with the fewest windows, and of those the one that takes least memory.
 
     No plan for a region takes more than that for all of the scan, which is what is estimated
-    before anything is known of it, if there is one that does not.
+    before anything is known of it. Where a small region would, for its layers overlap by more,
+    they are spread over more of the scan: no further apart than those of the whole scan are, and
+    no more of them.
 
     Parameters
     ----------
@@ -107,35 +116,57 @@ def plan_windows(
     carry
         None: as the precision asks for.
     """
-    plans = _plans(shape, spec, region, carry or usual_carry(spec.precision))
-    best = min(plans, key=lambda plan: (plan.tiling.window_count, plan.held_bytes(features)))
-    if region is None or region.mask.all():
-        return best
+    waiting = carry or usual_carry(spec.precision)
+    if region is None or region.mask.all():  # as many windows in whatever order
+        plans = _plans(shape, spec, region, waiting)
+        return min(plans, key=lambda plan: plan.held_bytes(features))
     depth, height, width = shape
     everything = Region.everything((depth, height, width))
     bound = plan_windows(shape, spec, features, everything, carry).held_bytes(features)
-    if best.held_bytes(features) <= bound:
-        return best
-    frugal = [plan for plan in plans if plan.held_bytes(features) <= bound]
-    if not frugal:
-        return min(plans, key=lambda plan: plan.held_bytes(features))
-    return min(frugal, key=lambda plan: (plan.tiling.window_count, plan.held_bytes(features)))
+    for is_spread in (False, True):
+        plans = _plans(shape, spec, region, waiting, is_spread=is_spread)
+        frugal = [plan for plan in plans if plan.held_bytes(features) <= bound]
+        if frugal:
+            return min(
+                frugal, key=lambda plan: (plan.tiling.window_count, plan.held_bytes(features))
+            )
+    raise AssertionError("unreachable")  # spread layers overlap by no more than those of the scan
 
 
 def _plans(
-    shape: tuple[int, ...], spec: WindowSpec, region: Region | None, carry: Carry
+    shape: tuple[int, ...],
+    spec: WindowSpec,
+    region: Region | None,
+    carry: Carry,
+    *,
+    is_spread: bool = False,
 ) -> list[WindowPlan]:
-    """One for each order of axes."""
-    part = _part(shape, spec.window_voxels, region)
+    """One for each order of axes; layers may be spread as far as they are enough for."""
+    tight = _part(shape, spec.window_voxels, region)
 
-    def tiling(order: Order) -> Tiling:
+    def plan(order: Order) -> WindowPlan:
+        part = _spread(tight, order[0], shape[order[0]], spec) if is_spread else tight
         a, b, c = (max(part[axis].stop - part[axis].start, spec.window_voxels) for axis in order)
         if region is None:
-            return published_tiling((a, b, c), spec)
-        return fitted_tiling((a, b, c), spec, NeededIn(region, part, order))
+            tiling = published_tiling((a, b, c), spec)
+        elif region.mask.all():
+            tiling = even_tiling((a, b, c), spec)
+        else:
+            tiling = fitted_tiling((a, b, c), spec, NeededIn(region, part, order))
+        return WindowPlan(spec, part, order, tiling, carry)
 
-    orders: list[Order] = [(a, b, 3 - a - b) for a, b in itertools.permutations(range(3), 2)]
-    return [WindowPlan(spec, part, order, tiling(order), carry) for order in orders]
+    return [plan((a, b, 3 - a - b)) for a, b in itertools.permutations(range(3), 2)]
+
+
+def _spread(part: Box, axis: int, extent: int, spec: WindowSpec) -> Box:
+    """The part made as long along an axis as takes no more windows there."""
+    side = part[axis]
+    length = min(reach(side.stop - side.start, spec), extent)
+    start = max(side.start - (length - (side.stop - side.start)) // 2, 0)
+    start = min(start, extent - length)
+    sides = list(part)
+    sides[axis] = slice(start, start + length)
+    return sides[0], sides[1], sides[2]
 
 
 def _part(shape: tuple[int, ...], window: int, region: Region | None) -> Box:

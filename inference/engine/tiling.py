@@ -86,11 +86,19 @@ def published_tiling(extents: tuple[int, int, int], spec: WindowSpec) -> Tiling:
     return Tiling(extents, spec.window_voxels, tuple(Layer(start, bands) for start in a))
 
 
+def even_tiling(extents: tuple[int, int, int], spec: WindowSpec) -> Tiling:
+    """Every voxel covered by as few windows as the overlap allows, evenly spread."""
+    window = spec.window_voxels
+    a, b, c = (even_starts((0, extent), window, spec.overlap, extent) for extent in extents)
+    bands = tuple(Band(start, c) for start in b)
+    return Tiling(extents, window, tuple(Layer(start, bands) for start in a))
+
+
 def fitted_tiling(extents: tuple[int, int, int], spec: WindowSpec, needed: Needed) -> Tiling:
     """What ``needed`` says covered by as few windows as the overlap allows, evenly spread.
 
-    Each layer spans what matters in it, and so does each band: the neck of a scan takes fewer
-    windows than its shoulders.
+    Layers span the first axis, each of them what matters in it, and so does each band: the neck
+    of a scan takes fewer windows than its shoulders.
     """
     window, overlap = spec.window_voxels, spec.overlap
 
@@ -100,7 +108,7 @@ def fitted_tiling(extents: tuple[int, int, int], spec: WindowSpec, needed: Neede
         return () if found is None else even_starts(found, window, overlap, extents[axis])
 
     layers = []
-    for a in starts(0):
+    for a in even_starts((0, extents[0]), window, overlap, extents[0]):
         in_layer = (a, a + window)
         bands = [(b, starts(2, in_layer, (b, b + window))) for b in starts(1, in_layer)]
         kept = tuple(Band(b, columns) for b, columns in bands if columns)
@@ -126,5 +134,17 @@ def even_starts(covered: Range, window: int, overlap: float, extent: int) -> tup
     first, length = covered[0], covered[1] - covered[0]
     if length <= window:
         return (min(max(first - (window - length) // 2, 0), extent - window),)
-    steps = math.ceil((length - window) / max(int(window * (1 - overlap)), 1))
+    steps = math.ceil((length - window) / _stride(window, overlap))
     return tuple(first + round(i * (length - window) / steps) for i in range(steps + 1))
+
+
+def reach(length: int, spec: WindowSpec) -> int:
+    """The longest range that takes no more windows than one of ``length`` voxels."""
+    stride = _stride(spec.window_voxels, spec.overlap)
+    steps = math.ceil(max(length - spec.window_voxels, 0) / stride)
+    return spec.window_voxels + steps * stride
+
+
+def _stride(window: int, overlap: float) -> int:
+    """The longest way from a window to the next one."""
+    return max(int(window * (1 - overlap)), 1)

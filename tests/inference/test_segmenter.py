@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
 
+from inference.engine.arithmetic import fast_windows
 from inference.engine.plan import Carry
 from inference.engine.split_network import SplitNetwork
 from inference.errors import InferenceError
@@ -522,6 +524,71 @@ def test_a_full_card_makes_way_for_the_cpu_and_takes_nothing_of_what_was_asked_f
     assert fitted._options == dataclasses.replace(asked._options, device="cpu")
     assert fitted._finder._options.device == "cpu"
     assert dict(fitted.identity.execution)["asked_device"] == "cuda:0"
+
+
+def test_a_card_that_is_gone_before_the_work_is_a_coded_error(model: LoadedModel) -> None:
+    def gone(_device: str) -> int:
+        raise RuntimeError("CUDA error: unspecified launch failure\nCompile with ...")
+
+    segmenter = SegResNetSegmenter(model, memory=lambda: 10**12, card_memory=gone)
+    segmenter._options = dataclasses.replace(segmenter._options, device="cuda:0")
+
+    with pytest.raises(InferenceError) as error:
+        segmenter.fitted([SCAN])
+
+    assert (error.value.reason, error.value.detail) == (
+        Reason.MODEL_ERROR,
+        "CUDA error: unspecified launch failure",
+    )
+
+
+@pytest.fixture
+def rounding_cards() -> Iterator[None]:
+    """A process in which cards may round single precision to TF32 wherever torch can have it."""
+    switches = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [each.allow_tf32 for each in switches]
+    for each in switches:
+        each.allow_tf32 = True
+    yield
+    for each, was in zip(switches, before, strict=True):
+        each.allow_tf32 = was
+
+
+@pytest.mark.usefixtures("rounding_cards")
+@pytest.mark.parametrize("spec", [SMALL_WINDOWS, fast_windows("cpu", Precision.BF16)])
+def test_what_is_computed_in_single_precision_is_not_rounded_on_a_card(
+    model: LoadedModel, tilted_volume: Volume, spec: WindowSpec
+) -> None:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    windows = dataclasses.replace(spec, window_voxels=16)
+    segmenter = SegResNetSegmenter(model, SegmenterOptions(windows=windows))
+    seen = set()
+    segmenter._network.body.register_forward_pre_hook(
+        lambda *_: seen.add((cudnn.allow_tf32, matmul.allow_tf32))
+    )
+
+    segmenter.segment(tilted_volume)
+
+    assert seen == {(False, False)}
+    assert {cudnn.conv.fp32_precision, matmul.fp32_precision} <= {"none", "ieee"}
+
+
+@pytest.mark.parametrize("body_only", [False, True])
+def test_what_no_machine_can_hold_is_estimated_as_all_else_is(
+    model: LoadedModel, body_only: bool
+) -> None:
+    segmenter = SegResNetSegmenter(model, SegmenterOptions(body_only=body_only))
+    needs, voxels = [], []
+    for spacing_mm in (18.0, 20.0, 22.0):
+        affine = np.diag([spacing_mm] * 3 + [1.0])[[2, 1, 0, 3]]
+        scan = Geometry.from_affine(affine, (300, 512, 512))
+        grid = NetworkGrid.covering(scan, 3.0).grid_shape
+        voxels.append(math.prod(grid))
+        needs.append(segmenter.need(scan).main_bytes(on_card=False, is_read=True))
+
+    assert voxels[0] < 2e10 < voxels[1]
+    # sums of windows and the slab grow with the planes
+    assert min(need - count for need, count in zip(needs, voxels, strict=True)) > 1e9
 
 
 def test_what_is_kept_for_the_next_window_is_given_back_before_a_scan_is_refused(

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from inference.engine.plan import Carry, plan_windows
@@ -109,6 +109,54 @@ def test_the_axes_are_chosen_for_the_least_memory() -> None:
 
     assert [plan.tiling.extents[2] for plan in published] == [16, 16]
     assert len({plan.blending_bytes(8) for plan in published}) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(10, 60)] * 3),
+    block=st.integers(1, 3),
+    box=st.tuples(*[st.tuples(st.floats(0, 1), st.floats(0, 1))] * 3),
+    precision=st.sampled_from(Precision),
+)
+@example(
+    shape=(20, 28, 28), block=1, box=((0, 0.85), (0, 0.61), (0, 0.61)), precision=Precision.FP32
+)
+def test_no_part_of_a_scan_takes_more_than_all_of_it(
+    shape: tuple[int, int, int],
+    block: int,
+    box: tuple[tuple[float, float], ...],
+    precision: Precision,
+) -> None:
+    spec = WindowSpec(window_voxels=16, precision=precision)
+    mask = np.zeros([-(-n // block) for n in shape], dtype=bool)
+    sides = [
+        slice(int(start * (n - 1)), int(start * (n - 1)) + max(1, round(share * n)))
+        for (start, share), n in zip(box, mask.shape, strict=True)
+    ]
+    mask[tuple(sides)] = True
+    region = Region(mask, block, shape)
+
+    plan = plan_windows(shape, spec, 8, region)
+
+    everything = plan_windows(shape, spec, 8, Region.everything(shape))
+    assert plan.held_bytes(8) <= everything.held_bytes(8)
+    assert plan.tiling.window_count <= everything.tiling.window_count
+    matters = np.kron(mask, np.ones([block] * 3, bool))[tuple(slice(n) for n in shape)]
+    inside = matters[plan.part].transpose(plan.order)
+    assert inside.sum() == matters.sum()
+    assert covered(plan.tiling)[tuple(slice(n) for n in inside.shape)][inside].all()
+
+
+def test_a_small_body_takes_what_was_estimated_and_no_window_more() -> None:
+    shape, mask = (120, 168, 168), np.zeros((30, 42, 42), dtype=bool)
+    mask[2:27, 8:33, 8:33] = True
+    estimated = plan_windows(shape, WindowSpec(), 32, Region.everything(shape))
+
+    plan = plan_windows(shape, WindowSpec(), 32, Region(mask, 4, shape))
+
+    assert estimated.held_bytes(32) == 217_589_760
+    assert plan.held_bytes(32) <= estimated.held_bytes(32)
+    assert plan.tiling.window_count == 8
 
 
 def test_half_precision_sums_go_with_half_precision_networks() -> None:
