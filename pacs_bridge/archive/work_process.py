@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Final, Protocol
 
+from inference.engine.heap import keep_heap
 from pacs_bridge.time_limit import EX_SOFTWARE
 
 #: Deaths without an end of a series in between: a job is given up after three that it is blamed
@@ -159,6 +160,7 @@ def _begin(work: Work, words: Connection, parent: int) -> None:
         os._exit(EX_SOFTWARE)
     for number in _ENDING:  # that they are blocked may end with a process that it starts
         signal.signal(number, signal.SIG_IGN)
+    keep_heap()  # not after the thread, which would have a second one made
     leaving = Leaving(threading.Event(), threading.Event())
     threading.Thread(target=_listen, args=(words, leaving), name="words", daemon=True).start()
     sys.exit(work(leaving))

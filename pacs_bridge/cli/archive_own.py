@@ -127,7 +127,6 @@ def work(order: OwnOrder, leaving: Leaving) -> int:
 
 
 def _run(order: OwnOrder, leaving: Leaving, progress: Any) -> int:
-    from inference.engine.heap import keep_heap
     from pacs_bridge.archive.plan_file import PlanFile
     from pacs_bridge.archive.planning import note_results
     from pacs_bridge.archive.results_folder import ResultsFolder
@@ -142,7 +141,6 @@ def _run(order: OwnOrder, leaving: Leaving, progress: Any) -> int:
 
     call, config, recipe = order.call, order.config, order.recipe
     remote = _remote_sources(order)
-    keep_heap()
     try:
         segmenters = warm_segmenters(config, recipe)
     except UnknownDeviceError as error:

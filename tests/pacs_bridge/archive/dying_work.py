@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import threading
 import time
 from pathlib import Path
 from unittest.mock import patch
+
+import numpy as np
 
 from pacs_bridge.archive.work_process import Leaving
 from pacs_bridge.cli import archive_own
@@ -65,3 +69,22 @@ def die_when_the_model_loads(better: Path, store: Path, order: OwnOrder, leaving
     better.rename(store / better.name)
     with patch("pacs_bridge.archive.running.warm_segmenters", lambda *_: os._exit(EX_SOFTWARE)):
         return archive_own.work(order, leaving)
+
+
+def compute_on_threads(notes: Path, _leaving: Leaving) -> int:
+    """Take and return blocks like those of windows, twice a job; note the pages that came new."""
+    for _ in range(2):
+        job = threading.Thread(target=_two_windows, args=(notes,))
+        job.start()
+        job.join()
+    return 0
+
+
+def _two_windows(notes: Path) -> None:
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        blocks = [np.ones(110_000_000, dtype=np.uint8) for _ in range(2)]
+        del blocks
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        with notes.open("a") as file:
+            file.write(f"{faults}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -103,6 +104,16 @@ def test_who_has_work_done_hears_that_it_is_told_to_end(works, leaving, tmp_path
         work, leaving, lambda: 1, told.append, tell_stop=lambda: told.append("stop")
     )
     assert (status, told) == (4, ["stop"])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_every_job_of_the_work_touches_its_memory_once(works, leaving, tmp_path):
+    notes = tmp_path / "notes"
+    work = partial(works.compute_on_threads, notes)
+    assert keep_working(work, leaving, lambda: 1, lambda _: None) == 0
+    new, again, *of_the_next = (int(line) for line in notes.read_text().split())
+    assert len(of_the_next) == 2
+    assert new > 10 * max(again, *of_the_next)
 
 
 @pytest.fixture
