@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from inference.engine.heap import give_back_heap
 from inference.errors import ModelError
+from inference.geometry import Geometry
 from inference.identity import SegmenterIdentity
 from inference.label_map import LabelMap
 from inference.reasons import Reason
@@ -52,9 +53,7 @@ class LateSegmenter:
         """See ``Segmenter.segment``."""
         try:
             segmenter = self._get()
-            wanted = 0
-            if settles_how_it_runs(segmenter):
-                wanted = segmenter.main_memory_bytes(volume.geometry)
+            wanted = _main_memory_bytes(segmenter, volume.geometry)
             with self._memory.computing(wanted) as promised:
                 return self._segment(segmenter, volume, promised, progress)
         except ModelError as error:
@@ -70,6 +69,7 @@ class LateSegmenter:
             fitted = fitted_segmenter(
                 segmenter, volume.geometry, is_read=True, promised_bytes=promised
             )
+            self._memory.fitted(_main_memory_bytes(fitted, volume.geometry))
             self._identity = fitted.identity
             labels = fitted.segment(volume, progress)
             self._identity = fitted.identity  # says now what was left out
@@ -77,3 +77,8 @@ class LateSegmenter:
         finally:
             # What this job kept for its next window is free: the next one is not to wait for it.
             give_back_heap()
+
+
+def _main_memory_bytes(segmenter: Segmenter, geometry: Geometry) -> int:
+    """What it takes beyond the scan, as far as it says so."""
+    return segmenter.main_memory_bytes(geometry) if settles_how_it_runs(segmenter) else 0

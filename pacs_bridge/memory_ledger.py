@@ -7,7 +7,8 @@ beside what others will:
 - the next volume is decoded when the network of the one before it was let in, and only where it
   fits beside all that this network may take; else when that network is done;
 - the network is let in where it fits; else when what is being written is written, and then on
-  its own: whoever asks then finds whether it fits at all.
+  its own: whoever asks then finds whether it fits at all, and in which way. Nobody is let in to
+  read before that is known: the CPU in place of a full card takes more than was asked for.
 
 So a job that is alone is never kept, and none waits for one that waits for it: decoding waits
 for networks, networks for writing, and writing for nobody.
@@ -32,6 +33,7 @@ Wait = Callable[[Callable[[], bool]], None]
 
 class _Phase(Enum):
     READING = auto()  #: its volume is being decoded, or waits for the network
+    FITTING = auto()  #: its network was let in, and how it runs is being settled
     COMPUTING = auto()
     WRITING = auto()
 
@@ -70,7 +72,7 @@ class MemoryLedger:
         """Let a job in to decode its volume; False, after a while, if it has to wait."""
         with self._changed:
             others = self._others(share)
-            is_kept = any(part.phase is _Phase.READING for part in others)
+            is_kept = any(part.phase in (_Phase.READING, _Phase.FITTING) for part in others)
             if is_kept or (others and not self._fits(volume_bytes, others, self._available())):
                 self._changed.wait(self._look_interval_s)
                 return False
@@ -93,9 +95,15 @@ class MemoryLedger:
                 self._changed.wait(self._look_interval_s)
                 return False
             volume_bytes = self._parts[share].volume_bytes if share in self._parts else 0
-            self._parts[share] = _Part(_Phase.COMPUTING, volume_bytes, wanted_bytes)
-            self._changed.notify_all()
+            self._parts[share] = _Part(_Phase.FITTING, volume_bytes, wanted_bytes)
             return True
+
+    def note_fitted(self, share: MemoryShare, wanted_bytes: int) -> None:
+        """How the network of a job runs is settled, and with it what it takes."""
+        with self._changed:
+            part = self._parts[share]
+            part.phase, part.promised_bytes = _Phase.COMPUTING, wanted_bytes
+            self._changed.notify_all()
 
     def note_computed(self, share: MemoryShare) -> None:
         """The network of a job is done, or has failed; to check and to write takes little."""
@@ -174,12 +182,19 @@ class MemoryShare:
 
     @contextmanager
     def computing(self, wanted_bytes: int) -> Iterator[int]:
-        """Wait until the network may take its memory; gives what others may still take, bytes."""
+        """Wait until the network may take its memory; gives what others may still take, bytes.
+
+        No other volume is read before ``fitted`` is called, or the body has ended.
+        """
         self._enter(lambda: self._ledger.may_compute(self, wanted_bytes))
         try:
             yield self._ledger.promised_beside(self)
         finally:
             self._ledger.note_computed(self)
+
+    def fitted(self, wanted_bytes: int) -> None:
+        """Say what the network that was let in takes, now that it is known how it runs."""
+        self._ledger.note_fitted(self, wanted_bytes)
 
     def _enter(self, is_let_in: Callable[[], bool]) -> None:
         begun_s = self._monotonic()

@@ -22,6 +22,7 @@ from inference.segmenter import Segmenter
 from inference.volume import AIR_HU, Volume
 from pacs_bridge.errors import TransientError
 from pacs_bridge.late_segmenter import COUNTED
+from pacs_bridge.memory_ledger import MemoryShare
 
 #: Of the block that is segmented: less than one window of either published model.
 TRIAL_SHAPE = (24, 24, 24)
@@ -87,6 +88,24 @@ def try_folder(folder: Path) -> None:
         file.seek(0)
         if file.read() != written:
             raise OSError(EIO, "what was written is not what is read")
+
+
+def beside_jobs(trial: Trial, memory: MemoryShare) -> Trial:
+    """A trial that says what memory it takes as jobs do, and keeps none of it.
+
+    Parameters
+    ----------
+    trial
+        Its segmenters have ``memory`` for theirs.
+    memory
+        Its part of what all who are at work may take.
+    """
+
+    def run() -> None:
+        with memory.stack():
+            trial()
+
+    return run
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ from pacs_bridge.reporter import Reporter
 from pacs_bridge.series_faults import counted_tries
 from pacs_bridge.stopwatch import Stage
 from pacs_bridge.time_limit import TimeLimit
-from pacs_bridge.trial import Trials, try_segmenter
+from pacs_bridge.trial import Trials, beside_jobs, try_segmenter
 from pacs_bridge.worker_job import ClaimedJob
 
 _HEARTBEATS_A_LEASE = 4
@@ -151,7 +151,9 @@ class Worker:
 
         A card may add numbers well and still fail every network, or hang in it.
         """
-        self._fitness.doubt(lambda: try_segmenter(self._late_segmenter(route.model, route.name)))
+        memory = MemoryShare(self._memory)
+        segmenter = self._late_segmenter(route.model, route.name, memory)
+        self._fitness.doubt(beside_jobs(lambda: try_segmenter(segmenter), memory))
 
     def abandon(self) -> None:
         """Have every job that is in hand given back: this process is about to end."""
@@ -259,13 +261,18 @@ class Worker:
                 while not is_let_in():
                     check()
 
+        def segmenter() -> Segmenter:
+            self._look_at_device()  # the job is not to blame for what was broken before it
+            check()
+            return self._segmenter(job.claim.request.model, job.claim.request.route)
+
         memory = MemoryShare(self._memory, wait)
         enter(Stage.FETCH)
         begun_s = time.monotonic()
         source = self._sources.fetch(job.claim, job.scratch, check)
         report = process_series(
             replace(source, fetch_s=time.monotonic() - begun_s),
-            self._late_segmenter(job.claim.request.model, job.claim.request.route, memory),
+            LateSegmenter(segmenter, self._look_at_device, memory),
             job.options(),
             job.folder,
             watch,
@@ -292,9 +299,7 @@ class Worker:
         else:
             self._park(job, reason, ending.detail)
 
-    def _late_segmenter(
-        self, model: str, route_name: str, memory: MemoryShare | None = None
-    ) -> LateSegmenter:
+    def _late_segmenter(self, model: str, route_name: str, memory: MemoryShare) -> LateSegmenter:
         return LateSegmenter(
             lambda: self._segmenter(model, route_name), self._look_at_device, memory
         )
@@ -312,7 +317,7 @@ class Worker:
             raise TransientError(error.reason, error.detail) from error  # its folder is away
 
     def _look_at_device(self) -> None:
-        """After a failure, and before another job may use the device."""
+        """Before a job uses the device, and after a failure that it may be to blame for."""
         if not self._segmenters.device_computes():
             self._is_device_broken = True
             self.abandon()
@@ -343,12 +348,14 @@ class Worker:
         routes = {claim.request.model: claim.request.route}
         for each in self._config.routes:
             routes.setdefault(each.model, each.name)
-        segmenters = [self._late_segmenter(*each) for each in routes.items()]
+        memory = MemoryShare(self._memory)
+        segmenters = [self._late_segmenter(*each, memory) for each in routes.items()]
         trial = self._trials.after(reason, segmenters)
         if trial is None or self._is_device_broken:  # the job may be what broke it
             return False
         if self._trials.is_of_device(reason):
             at_device()  # it is not beside the work of another, and loads no second model
+        trial = beside_jobs(trial, memory)
         return self._fitness.is_to_blame(claim.job_id, reason, trial) and not self._is_device_broken
 
     def _park(self, job: ClaimedJob, reason: Reason, detail: str) -> None:

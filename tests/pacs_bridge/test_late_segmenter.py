@@ -6,8 +6,19 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+
+from inference.geometry import Geometry
+from inference.model_store import ModelStore
+from inference.segmenter import SegmenterOptions, SegResNetSegmenter
+from inference.volume import Volume
+from inference.windows import WindowSpec
+from pacs_bridge.late_segmenter import LateSegmenter
+from pacs_bridge.memory_ledger import MemoryLedger, MemoryShare
 
 #: Jobs after each other, a thread each, all alive: as in a pipeline that decodes and encodes too.
 CODE = """
@@ -88,3 +99,27 @@ def test_a_model_is_not_loaded_while_another_job_has_its_turn(seed: str) -> None
     )
 
     assert done.returncode == 0, done.stderr
+
+
+def test_what_the_cpu_takes_in_place_of_a_full_card_is_promised(tiny_models: Path) -> None:
+    model = ModelStore(tiny_models).load("tiny")
+    options = SegmenterOptions(windows=WindowSpec(window_voxels=16))
+    asked, on_cpu = (
+        SegResNetSegmenter(model, options, None, lambda: None, lambda _device: 1) for _ in range(2)
+    )
+    asked._options = replace(options, device="cuda:0")
+    volume = Volume(
+        np.zeros((8, 24, 24), dtype=np.int16),
+        Geometry.from_affine(np.diag([6.0, 6.0, 6.0, 1.0])[[2, 1, 0, 3]], (8, 24, 24)),
+    )
+    ledger = MemoryLedger(lambda: 10**12)
+    job, beside = MemoryShare(ledger), MemoryShare(ledger)
+    promised: set[int] = set()
+
+    with job.stack():
+        LateSegmenter(lambda: asked, lambda: None, job).segment(
+            volume, lambda _share: promised.add(ledger.promised_beside(beside))
+        )
+
+    assert promised == {on_cpu.main_memory_bytes(volume.geometry)}
+    assert asked.main_memory_bytes(volume.geometry) < max(promised)

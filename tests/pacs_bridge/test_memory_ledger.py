@@ -60,7 +60,26 @@ def test_a_volume_is_read_ahead_when_the_network_before_it_was_let_in() -> None:
             pass
         with pytest.raises(HasToWaitError), second.reading(100):
             pass
-        with first.computing(500), second.stack(), second.reading(100):
+        with first.computing(500):
+            with pytest.raises(HasToWaitError), second.reading(100):
+                pass  # how the network runs is not known yet
+            first.fitted(500)
+            with second.stack(), second.reading(100):
+                pass
+
+
+def test_a_network_that_takes_more_than_was_asked_for_leaves_no_room_for_a_volume() -> None:
+    machine = Machine(free=1000)
+    first, second = machine.share(), machine.share()
+
+    with first.stack(), first.computing(100):
+        assert machine.ledger.promised_beside(second) == 100
+        first.fitted(950)  # on the CPU: the card is full
+        assert machine.ledger.promised_beside(second) == 950
+        with pytest.raises(HasToWaitError), second.reading(100):
+            pass
+        first.fitted(900)
+        with second.stack(), second.reading(100):
             pass
 
 
@@ -69,8 +88,10 @@ def test_a_volume_that_has_no_room_beside_what_the_network_may_take_is_read_afte
     first, second = machine.share(), machine.share()
 
     with first.stack():
-        with first.computing(500), pytest.raises(HasToWaitError), second.reading(100):
-            pass  # nothing of the 500 has been taken yet
+        with first.computing(500):
+            first.fitted(500)
+            with pytest.raises(HasToWaitError), second.reading(100):
+                pass  # nothing of the 500 has been taken yet
         with second.stack(), second.reading(100):
             pass
 
@@ -80,6 +101,7 @@ def test_what_is_read_counts_before_it_is_there() -> None:
     first, second = machine.share(), machine.share()
 
     with first.stack(), second.stack(), first.computing(60):
+        first.fitted(60)
         with second.reading(90):
             assert machine.ledger.promised_beside(first) == 90
         assert machine.ledger.promised_beside(first) == 0
@@ -122,8 +144,10 @@ def test_a_machine_that_does_not_tell_keeps_nobody() -> None:
     ledger = MemoryLedger(lambda: None, look_interval_s=0)
     first, second = (MemoryShare(ledger, at_once) for _ in range(2))
 
-    with first.stack(), first.computing(10**15), second.stack(), second.reading(10**15):
-        pass
+    with first.stack(), first.computing(10**15), second.stack():
+        first.fitted(10**15)
+        with second.reading(10**15):
+            pass
 
 
 def test_the_time_of_waiting_is_no_time_of_work() -> None:
@@ -136,9 +160,11 @@ def test_the_time_of_waiting_is_no_time_of_work() -> None:
             machine.ledger.leave(first)
 
     second = MemoryShare(machine.ledger, wait, lambda: clock_s[0])
-    with first.stack(), first.computing(90), second.stack(), second.reading(50):
-        assert clock_s == [57.0]
-        assert second.working_s() == 50.0
+    with first.stack(), first.computing(90), second.stack():
+        first.fitted(90)
+        with second.reading(50):
+            assert clock_s == [57.0]
+            assert second.working_s() == 50.0
         with first.computing(0):  # for its own end
             pass
 
@@ -170,6 +196,7 @@ def test_jobs_with_several_stacks_all_end_and_never_take_more_than_there_is(seed
                     machine.take(volume)
                 turn.enter(Stage.SEGMENT, lambda: None)
                 with share.computing(network):
+                    share.fitted(network)
                     machine.take(network)
                     machine.take(volume // 2 - network)  # labels are left of it
                 turn.enter(Stage.CHECK, lambda: None)

@@ -26,6 +26,7 @@ from pacs_bridge.identity_hash import IdentityHash
 from pacs_bridge.job_source import SpoolSources
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.log import JsonLog
+from pacs_bridge.memory_ledger import MemoryShare
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
 from pacs_bridge.queue import JobClaim, OutcomeInDoubtError, State
 from pacs_bridge.report import SeriesReport
@@ -66,6 +67,22 @@ class FailingSegmenter:
             return self._like.segment(volume, progress)
         progress(0.5)
         raise self._error
+
+
+class BreakingSegmenter:
+    """Breaks the device in the middle of its work, and calls ``then``."""
+
+    def __init__(
+        self, models: OneSegmenter, like, then: Callable[[], object] = lambda: None
+    ) -> None:
+        self.identity = like.identity
+        self._models = models
+        self._then = then
+
+    def segment(self, _volume: Volume, _progress: Callable[[float], None]) -> LabelMap:
+        self._models.is_device_sound = False
+        self._then()
+        raise ModelError(Reason.MODEL_ERROR, "CUDA error: an illegal memory access")
 
 
 @pytest.fixture
@@ -366,9 +383,8 @@ def test_a_device_that_computes_no_more_ends_the_process_and_kills_no_job(
     good = models.segmenter
     poison, other = received(), received(make_series(bright_volume, series=2))
     for wanted in (State.RETRY, State.DEAD):  # two attempts are allowed here
-        broken = ModelError(Reason.MODEL_ERROR, "CUDA error: an illegal memory access")
-        models.segmenter = FailingSegmenter(good, broken)
-        models.is_device_sound = False
+        models.is_device_sound = True
+        models.segmenter = BreakingSegmenter(models, good)
         with pytest.raises(BrokenDeviceError):
             make_worker(config).work_one("w")
         view = ledger.view.job(poison)
@@ -378,6 +394,51 @@ def test_a_device_that_computes_no_more_ends_the_process_and_kills_no_job(
             connection.execute("UPDATE jobs SET due_s = 0")
     models.segmenter, models.is_device_sound = good, True
     assert _try_until_over(make_worker(config), ledger, other, 1) == [State.SENDING]
+
+
+def test_a_device_that_broke_before_a_job_costs_it_no_attempt(
+    received: Callable[..., int], make_worker, config, ledger: Ledger, models
+) -> None:
+    job = received()
+    models.is_device_sound = False  # since the worker began
+    with pytest.raises(BrokenDeviceError):
+        make_worker(config).work_one("w")
+    view = ledger.view.job(job)
+    assert (view.state, view.attempts) == (State.READY, 0)
+    models.is_device_sound = True
+    assert _try_until_over(make_worker(config), ledger, job, 1) == [State.SENDING]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_trial_says_what_memory_it_takes_and_keeps_none_of_it(
+    received: Callable[..., int], worker: Worker, models, config, is_first: bool
+) -> None:
+    good, promised = models.segmenter, []
+
+    class Settling:
+        identity = good.identity
+
+        def fitted(self, _scans, **_options):
+            return self
+
+        def main_memory_bytes(self, _geometry):
+            return 12345
+
+        def segment(self, volume, progress):
+            if volume.geometry.shape != TRIAL_SHAPE:
+                raise ModelError(Reason.OOM_CPU, "not enough")
+            promised.append(worker._memory.promised_beside(MemoryShare()))
+            return good.segment(volume, progress)
+
+    received()
+    models.segmenter = Settling()
+    if is_first:
+        worker.begin_with_trial(config.routes[0])
+    assert worker.work_one("w")
+
+    assert promised == [12345] * (2 if is_first else 1)
+    assert worker._memory.promised_beside(MemoryShare()) == 0
+    assert worker._memory._parts == {}
 
 
 def _told(folder: Path, event: str) -> list[dict[str, object]]:
@@ -514,22 +575,16 @@ def test_a_device_that_computes_no_more_ends_the_process_though_the_job_is_lost(
     trouble: str,
 ) -> None:
     job, other = received(), received(make_series(bright_volume, series=2))
-    good = models.segmenter
 
-    class Breaking:
-        identity = good.identity
-
-        def segment(self, volume, progress):
-            models.is_device_sound = False
-            if trouble == "lease":
-                with ledger.database.write() as connection:
-                    connection.execute("UPDATE jobs SET fence = fence + 1 WHERE id = ?", (job,))
-            raise ModelError(Reason.MODEL_ERROR, "CUDA error: an illegal memory access")
+    def lose() -> None:
+        if trouble == "lease":
+            with ledger.database.write() as connection:
+                connection.execute("UPDATE jobs SET fence = fence + 1 WHERE id = ?", (job,))
 
     if trouble == "ledger":
         fault = TransientError(Reason.LEDGER_UNAVAILABLE, "locked")
         monkeypatch.setattr(ledger.jobs, "retry", lambda *_: (_ for _ in ()).throw(fault))
-    models.segmenter = Breaking()
+    models.segmenter = BreakingSegmenter(models, models.segmenter, lose)
     with pytest.raises(BrokenDeviceError):
         worker.work_one("w")
     assert not worker.work_one("w")  # what is left is for a process with a sound device
