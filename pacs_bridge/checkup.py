@@ -5,17 +5,19 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from inference.errors import InferenceError
-from inference.model_store import locate
+from inference.model_store import ModelStore, locate
 from pacs_bridge.clock import SystemClock
 from pacs_bridge.config.bridge import BridgeConfig
 from pacs_bridge.config.destinations import DestinationConfig, StowDestinationConfig
 from pacs_bridge.config.queue import QueueConfig
+from pacs_bridge.config.routes import RouteConfig
 from pacs_bridge.config.sources import PlanSourceConfig, SourceConfig
 from pacs_bridge.deliver.echo import ask
 from pacs_bridge.deliver.stow import StowClient
@@ -28,7 +30,13 @@ from pacs_bridge.ledger.views import LedgerView
 from pacs_bridge.library_settings import apply_library_settings
 from pacs_bridge.log import JsonLog
 from pacs_bridge.machine import Machine
-from pacs_bridge.models import UnknownDeviceError, found_device, model_stores
+from pacs_bridge.models import (
+    UnknownDeviceError,
+    damaged_models,
+    found_device,
+    model_stores,
+    route_models,
+)
 from pacs_bridge.network_disk import network_disk
 from pacs_bridge.sources.opening import remote_archive
 from pacs_bridge.startup import startup_faults
@@ -64,6 +72,7 @@ def check_up(config: BridgeConfig) -> tuple[CheckResult, ...]:
         CheckResult("configuration", Health.GOOD, f"{len(config.routes)} routes"),
         *_start(config),
         *_models(config),
+        *_finders(config),
         *_devices(config),
         _disk(config),
         _ledger(config),
@@ -90,6 +99,7 @@ def check_worker(config: BridgeConfig, queue: QueueConfig) -> tuple[CheckResult,
     return (
         CheckResult("configuration", Health.GOOD, f"{len(config.routes)} routes"),
         *_models(config),
+        *_finders(config),
         *_devices(config),
         _shared_folder(config),
         _clock(),
@@ -149,6 +159,36 @@ def _models(config: BridgeConfig) -> Iterator[CheckResult]:
             routes = [each.name for each in config.routes if each.model == name]
             for route in routes if manifest.demonstration else ():
                 yield CheckResult(f"route {route}", Health.DOUBT, f"{name} is for demonstration")
+
+
+def _finders(config: BridgeConfig) -> Iterator[CheckResult]:
+    """Models that find the structures of routes for their models, and those that cannot."""
+    stores = model_stores(config.models.folder)
+    told = {route.model for route in config.routes}
+    routes = [route for route in config.routes if route.structures]
+    try:
+        for route in routes:
+            with suppress(InferenceError):  # its own model, which was told of
+                for name in route_models([route], stores):
+                    if name not in told:
+                        told.add(name)
+                        yield _finder(name, route, stores)
+        for name, damage in damaged_models(stores) if routes else ():
+            if name not in told:
+                detail = f"{damage}: finds no structures for other models"
+                yield CheckResult(f"model {name}", Health.DOUBT, detail)
+    except OSError as error:
+        problem = f"{config.models.folder}: {error.strerror}"
+        yield CheckResult("models.folder", Health.BAD, problem)
+
+
+def _finder(name: str, route: RouteConfig, stores: Sequence[ModelStore]) -> CheckResult:
+    try:
+        manifest = locate(name, stores).verify(name)
+    except InferenceError as error:
+        return CheckResult(f"model {name}", Health.BAD, str(error))
+    detail = f"{manifest.weights_sha256[:12]}, finds structures for route {route.name}"
+    return CheckResult(f"model {name}", Health.GOOD, detail)
 
 
 def _devices(config: BridgeConfig) -> Iterator[CheckResult]:

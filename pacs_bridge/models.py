@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inference.engine.arithmetic import fast_windows
+from inference.engine.resource_errors import resource_errors
+from inference.errors import ModelError
 from inference.intensity import PUBLISHED_INTENSITY
 from inference.manifest import ModelManifest
 from inference.model_store import ModelStore, embedded_store, locate
 from inference.postprocessing import NO_POSTPROCESSING, CleanUp, PostprocessingSpec
 from inference.segmenter import Segmenter, SegmenterOptions, SegResNetSegmenter
 from inference.windows import Precision, WindowSpec
-from pacs_bridge.config.routes import ALL_STRUCTURES, PostprocessingConfig
+from pacs_bridge.config.routes import ALL_STRUCTURES, PostprocessingConfig, RouteConfig
 
 #: Names the folder of the model store for commands that are given none.
 MODELS_VARIABLE = "PACS_BRIDGE_MODELS"
@@ -88,9 +90,11 @@ def open_segmenter(name: str, stores: Sequence[ModelStore], choice: SegmenterCho
     model = locate(name, stores).load(name)
     device = found_device(choice.device)
     as_published = WindowSpec(precision=choice.precision or Precision.FP32)
+    with resource_errors():  # a card is asked what it can do
+        windows = as_published if choice.parity else fast_windows(device, choice.precision)
     options = SegmenterOptions(
         device=device,
-        windows=as_published if choice.parity else fast_windows(device, choice.precision),
+        windows=windows,
         intensity=PUBLISHED_INTENSITY if choice.parity else None,
         postprocessing=choice.postprocessing,
         body_only=not (choice.parity or choice.whole_volume),
@@ -111,6 +115,8 @@ def open_segmenter(name: str, stores: Sequence[ModelStore], choice: SegmenterCho
 def coarse_model(manifest: ModelManifest, stores: Sequence[ModelStore]) -> str | None:
     """The model that finds structures for a finer one: 3 mm, and as fit for its purpose.
 
+    One whose manifest cannot be used is passed over; there may be none.
+
     Parameters
     ----------
     manifest
@@ -118,13 +124,47 @@ def coarse_model(manifest: ModelManifest, stores: Sequence[ModelStore]) -> str |
     stores
         Where models are looked for.
     """
+    if manifest.spacing_mm >= COARSE_SPACING_MM:
+        return None
     known = known_models(stores)
     for name in sorted(known, key=lambda each: each != PREFERRED_MODELS[-1]):
-        coarse = locate(name, stores).manifest(name)
+        try:
+            coarse = locate(name, stores).manifest(name)
+        except ModelError:  # ``damaged_models`` names it
+            continue
         fits = coarse.demonstration == manifest.demonstration
-        if fits and coarse.spacing_mm == COARSE_SPACING_MM > manifest.spacing_mm:
+        if fits and coarse.spacing_mm == COARSE_SPACING_MM:
             return name
     return None
+
+
+def damaged_models(stores: Sequence[ModelStore]) -> tuple[tuple[str, ModelError], ...]:
+    """Names of models whose manifest cannot be used, and why: none of them finds for others."""
+    found = []
+    for name in known_models(stores):
+        try:
+            locate(name, stores).manifest(name)
+        except ModelError as error:
+            found.append((name, error))
+    return tuple(found)
+
+
+def route_models(routes: Iterable[RouteConfig], stores: Sequence[ModelStore]) -> tuple[str, ...]:
+    """The models that routes take, each once: their own, and those that find for them.
+
+    Raises
+    ------
+    ModelError
+        If the manifest of a route's own model cannot be used.
+    """
+    names: dict[str, None] = {}
+    for route in routes:
+        names[route.model] = None
+        if route.structures:
+            manifest = locate(route.model, stores).manifest(route.model)
+            if (coarse := coarse_model(manifest, stores)) is not None:
+                names[coarse] = None
+    return tuple(names)
 
 
 class UnknownDeviceError(ValueError):

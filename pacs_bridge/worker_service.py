@@ -15,7 +15,13 @@ from pacs_bridge.config.routes import RouteConfig
 from pacs_bridge.errors import TransientError
 from pacs_bridge.job_place import JobPlace, own_ledger
 from pacs_bridge.late_segmenter import COUNTED
-from pacs_bridge.models import WarmSegmenters, found_device, model_stores
+from pacs_bridge.models import (
+    WarmSegmenters,
+    damaged_models,
+    found_device,
+    model_stores,
+    route_models,
+)
 from pacs_bridge.pipeline import Pipeline
 from pacs_bridge.time_limit import EX_SOFTWARE
 from pacs_bridge.worker import BrokenDeviceError, Worker
@@ -49,7 +55,7 @@ def run_worker(
     BridgeError
         If the place of jobs cannot be opened, or is not for this worker.
     ModelError
-        If the model of a route is not whole.
+        If the model of a route is not whole, or the one that finds structures for it.
     UnknownDeviceError
         If this machine has no such device.
     SystemExit
@@ -59,7 +65,10 @@ def run_worker(
     keep_heap()
     log = open_log(config, makes_key=jobs is own_ledger)
     stores = model_stores(config.models.folder)
-    for name in dict.fromkeys(route.model for route in config.routes):
+    if any(route.structures for route in config.routes):  # none of these finds them
+        for name, damage in damaged_models(stores):
+            log.warning("model-damaged", model=name, reason=damage.reason, detail=damage.detail)
+    for name in route_models(config.routes, stores):
         locate(name, stores).verify(name)
     asked = config.workers.precision
     precision = None if asked == "auto" else Precision(asked)

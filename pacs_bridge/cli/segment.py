@@ -160,6 +160,7 @@ def _segmenter(call: SegmentCall) -> Segmenter:
     from pacs_bridge.models import (
         SegmenterChoice,
         UnknownDeviceError,
+        damaged_models,
         default_models_folder,
         known_models,
         model_stores,
@@ -190,6 +191,8 @@ def _segmenter(call: SegmentCall) -> Segmenter:
         segmenter = open_segmenter(name, stores, choice)
     except UnknownDeviceError as error:
         end_wrong_call(f"--device {call.device}: {error}")
+    for name_of, damage in damaged_models(stores) if wanted else ():
+        click.echo(f"{name_of} finds no structures: {damage}", err=True)
     if segmenter.identity.demonstration:
         click.echo(f"{name} is for demonstration: {segmenter.identity.intended_use}", err=True)
     return segmenter

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from pynetdicom import AE, evt
 
+from inference.model_store import ModelStore
 from pacs_bridge import network_disk
 from pacs_bridge.checkup import CheckResult, Health, check_up, check_worker
 from pacs_bridge.cli.main import main
@@ -255,3 +257,32 @@ def test_the_call_says_which_kind_of_machine_it_is(
 
 def _listener(port: int) -> str:
     return f'{{ port = {port}, peers = [{{ ae_title = "*", addresses = ["127.0.0.1"] }}] }}'
+
+
+def test_models_that_find_structures_are_looked_at_and_damaged_ones_named(
+    make_config: Callable[..., BridgeConfig], tiny_models: Path, tmp_path: Path
+) -> None:
+    tiny, store = ModelStore(tiny_models).load("tiny"), ModelStore(tmp_path)
+    for name, spacing_mm in (("fine", 1.5), ("coarse", 3.0)):
+        manifest = replace(tiny.manifest, name=name, spacing_mm=spacing_mm)
+        store.add(manifest, dict(tiny.state_dict))
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "manifest.json").write_text("{")
+
+    def told(structures: str) -> dict[str, tuple[Health, str]]:
+        config = make_config(
+            models=f'{{ folder = "{tmp_path}" }}',
+            routes=f'[{{ name = "all", model = "fine", destinations = ["archive"]{structures} }}]',
+        )
+        found = [one for one in check_up(config) if one.subject.startswith("model ")]
+        return {one.subject: (one.health, one.detail) for one in found}
+
+    assert list(told("")) == ["model fine"]
+    wanted = told(', structures = ["liver"]')
+    assert wanted["model coarse"][0] is Health.GOOD
+    assert "finds structures for route all" in wanted["model coarse"][1]
+    assert wanted["model another"][0] is Health.DOUBT
+    assert "model-manifest" in wanted["model another"][1]
+    (tmp_path / "coarse" / "weights.safetensors").write_bytes(b"damaged")
+    health, detail = told(', structures = ["liver"]')["model coarse"]
+    assert (health, "model-checksum" in detail) == (Health.BAD, True)

@@ -20,12 +20,13 @@ from inference.reasons import Reason
 from inference.segmenter import Segmenter
 from inference.windows import Precision
 from pacs_bridge import models
-from pacs_bridge.config.routes import PostprocessingConfig
+from pacs_bridge.config.routes import PostprocessingConfig, RouteConfig
 from pacs_bridge.models import (
     SegmenterChoice,
     UnknownDeviceError,
     WarmSegmenters,
     coarse_model,
+    damaged_models,
     default_models_folder,
     device_computes,
     found_device,
@@ -33,6 +34,7 @@ from pacs_bridge.models import (
     open_segmenter,
     postprocessing_spec,
     preferred_model,
+    route_models,
 )
 
 
@@ -201,3 +203,36 @@ def test_a_coarse_model_is_3_mm_and_as_fit_for_its_purpose_as_the_finer_one(
     assert coarse_model(fine, stores) == "coarse"
     assert coarse_model(replace(fine, demonstration=not fine.demonstration), stores) is None
     assert coarse_model(replace(fine, spacing_mm=3.0), stores) is None
+
+
+@pytest.fixture
+def damaged(tiny_models: Path, tmp_path: Path) -> ModelStore:
+    """A fine model, a coarse one that finds for it, and one whose manifest is no manifest."""
+    tiny, store = ModelStore(tiny_models).load("tiny"), ModelStore(tmp_path)
+    for name, spacing_mm in (("fine", 1.5), ("coarse", 3.0)):
+        manifest = replace(tiny.manifest, name=name, spacing_mm=spacing_mm)
+        store.add(manifest, dict(tiny.state_dict))
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "manifest.json").write_text("{")
+    return store
+
+
+def test_a_damaged_model_keeps_no_other_from_finding(damaged: ModelStore) -> None:
+    assert coarse_model(damaged.manifest("fine"), [damaged]) == "coarse"
+    assert coarse_model(damaged.manifest("coarse"), [damaged]) is None
+    ((name, damage),) = damaged_models([damaged])
+    assert (name, damage.reason) == ("another", Reason.MODEL_MANIFEST)
+
+
+def test_the_models_of_routes_are_their_own_and_those_that_find_for_them(
+    damaged: ModelStore,
+) -> None:
+    def route(model: str, *structures: str) -> RouteConfig:
+        return RouteConfig(name="r", model=model, destinations=("archive",), structures=structures)
+
+    some = [route("fine"), route("coarse", "liver")]
+    assert route_models(some[:1], [damaged]) == ("fine",)
+    assert route_models(some[1:], [damaged]) == ("coarse",)
+    assert route_models([route("fine", "liver"), *some], [damaged]) == ("fine", "coarse")
+    with pytest.raises(ModelError, match="another"):
+        route_models([route("another", "liver")], [damaged])

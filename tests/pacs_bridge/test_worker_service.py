@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from inference.model_store import ModelStore
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.queue import JobRequest
 
@@ -86,3 +88,33 @@ def test_a_model_that_no_wait_will_mend_ends_the_worker_as_wrong_configuration(
 
     assert "model-checksum" in worker.communicate()[1]
     assert worker.returncode == 2
+
+
+def test_a_damaged_model_is_told_of_and_one_that_finds_structures_has_to_be_whole(
+    start: Callable[[str], subprocess.Popen[str]],
+    make_config: Callable[..., Any],
+    tiny_models: Path,
+    tmp_path: Path,
+) -> None:
+    tiny, store = ModelStore(tiny_models).load("tiny"), ModelStore(tmp_path)
+    for name, spacing_mm in (("fine", 1.5), ("coarse", 3.0)):
+        manifest = replace(tiny.manifest, name=name, spacing_mm=spacing_mm)
+        store.add(manifest, dict(tiny.state_dict))
+    (tmp_path / "coarse" / "weights.safetensors").write_bytes(b"damaged")
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "manifest.json").write_text("{")
+    make_config(
+        models=f"{{ folder = {json.dumps(str(tmp_path))} }}",
+        routes='[{ name = "all", model = "fine", destinations = ["archive"],'
+        ' structures = ["liver"] }]',
+    )
+
+    worker = start("oom-cpu")
+    told, *said = worker.communicate()[1].splitlines()
+
+    assert worker.returncode == 2
+    warning = json.loads(told)
+    assert (warning["event"], warning["model"]) == ("model-damaged", "another")
+    assert warning["reason"] == "model-manifest"
+    assert "model-checksum" in "".join(said)
+    assert "coarse" in "".join(said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -140,6 +141,22 @@ def test_where_structures_are_wanted_the_model_that_finds_them_counts(
 
     assert here.rules == there.rules
     assert here.difference(there) == difference
+
+
+def test_a_damaged_model_makes_the_weights_of_others_no_secret(recipe_of, two_stores, tmp_path):
+    folder = tmp_path / "models"
+    shutil.copytree(two_stores[0], folder)
+    (folder / "another").mkdir()
+    (folder / "another" / "manifest.json").write_text("{")
+    request = request_of(route="all", model="fine")
+    route = '[{ name = "all", model = "fine", destinations = ["archive"], structures = ["liver"] }]'
+
+    here, there = (
+        recipe_of(request, routes=route, models=f'{{ folder = "{each}" }}').weights
+        for each in (folder, two_stores[0])
+    )
+
+    assert here == there != ""
 
 
 def test_other_weights_differ_and_unknown_ones_do_not():
