@@ -36,6 +36,7 @@ from pacs_bridge.report import (
     remove_result,
 )
 from pacs_bridge.report_parts import (
+    empty_ending,
     model_report,
     refused,
     segmenter_findings,
@@ -86,8 +87,8 @@ def process_nifti(
     else:
         remarks = _findings(path, volume)
         stacks = (_stack(volume, remarks, segmenter, folder, watch),)
-        reason = stacks[0].reason
-        end = Ending("process" if reason is None else "skip", reason, "")
+        wanted = segmenter.identity.wanted
+        end = Ending("process", None, "") if stacks[0].outputs else empty_ending(wanted, "the scan")
     report = SeriesReport(
         created=created,
         ending=end,

@@ -47,9 +47,14 @@ def ending(
         Names of the only structures that were looked for; empty: all.
     """
     if stacks and not any(stack.outputs for stack in stacks):
-        what = "none of the wanted structures" if wanted else "no structure"
-        return Ending(Outcome.SKIP.value, Reason.EMPTY_RESULT, f"{what} in any stack")
+        return empty_ending(wanted, "any stack")
     return Ending(examination.outcome.value, examination.reason, examination.detail)
+
+
+def empty_ending(wanted: Sequence[str], where: str) -> Ending:
+    """The end of an input in which nothing was found, of what was wanted or at all."""
+    what = "none of the wanted structures" if wanted else "no structure"
+    return Ending(Outcome.SKIP.value, Reason.EMPTY_RESULT, f"{what} in {where}")
 
 
 def refused(reason: Reason, detail: str) -> Ending | None:

@@ -62,10 +62,9 @@ def _derivation(frames: FramePlan, request: SegRequest) -> str:
     names = f" ({', '.join(algorithm.wanted)})"
     if len(names) > _NAMES_CHARACTERS:  # Image Comments have room for all
         names = ""
-    return (
-        f"{by}{found} of {len(algorithm.wanted)} wanted structures found{names}; "
-        f"no others were looked for. {revision}."
-    )
+    count = len(algorithm.wanted)
+    wanted = "1 wanted structure" if count == 1 else f"the {count} wanted structures"
+    return f"{by}{found} of {wanted}{names} found; no others were looked for. {revision}."
 
 
 def _comments(plan: StackPlan, request: SegRequest) -> list[str]:

@@ -84,7 +84,8 @@ class RouteConfig(Section):
     priority: Priority = Priority.ROUTINE
     select: SelectConfig = SelectConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()
-    #: Names of structures or of groups of them: no other is computed or written. Empty: all.
+    #: Names of structures or of groups of them: no other is written, and what is far from all of
+    #: them is not computed where a coarse model finds them. Empty: all.
     structures: tuple[str, ...] = ()
 
     @field_validator("structures")

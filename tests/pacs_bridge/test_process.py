@@ -338,7 +338,9 @@ def test_a_result_of_chosen_structures_is_not_told_as_a_whole_one(
     findings = {each.reason: each.detail for each in report.stacks[0].findings}
     assert findings[Reason.CHOSEN_STRUCTURES] == "liver, spleen"
     ds = pydicom.dcmread(tmp_path / "out" / "seg-binary.dcm", stop_before_pixels=True)
-    assert "2 of 2 wanted structures found (liver, spleen)" in ds.DerivationDescription
+    assert (
+        "2 of the 2 wanted structures (liver, spleen) found; no others" in ds.DerivationDescription
+    )
     whole = _run(make_series(bright_volume), bright_segmenter, tmp_path / "whole")
     assert Reason.CHOSEN_STRUCTURES not in [each.reason for each in whole.stacks[0].findings]
 

@@ -65,6 +65,7 @@ def test_an_empty_result_leaves_a_report_that_says_so(
     nib.save(nothing, tmp_path / "case.nii")
     report = process_nifti(tmp_path / "case.nii", bright_segmenter, tmp_path / "out", CREATED)
     assert (report.ending.outcome, report.ending.reason) == ("skip", Reason.EMPTY_RESULT)
+    assert report.ending.detail == "no structure in the scan"
     assert _left(tmp_path / "out") == {"report.json"}
 
 

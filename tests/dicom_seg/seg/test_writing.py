@@ -352,7 +352,7 @@ def test_a_result_of_chosen_structures_is_not_told_as_a_whole_one(
     names = ", ".join(wanted)
     assert "of 104" not in ds.DerivationDescription
     assert (
-        f"6 of 7 wanted structures found ({names}); no others were looked for. Revision 1."
+        f"6 of the 7 wanted structures ({names}) found; no others were looked for. Revision 1."
         in ds.DerivationDescription
     )
     assert f"only these structures were looked for: {names}" in ds.ImageComments.splitlines()
@@ -369,7 +369,7 @@ def test_many_chosen_structures_leave_room_for_what_is_replaced(
 
     ds = pydicom.dcmread(case.write(request).path)
 
-    assert "of 103 wanted structures found; no others" in ds.DerivationDescription
+    assert "of the 103 wanted structures found; no others" in ds.DerivationDescription
     assert ds.DerivationDescription.endswith(f"replaces {before.sop_instance_uid}.")
     assert ds.ImageComments.count(", ") == 102
 
