@@ -30,6 +30,7 @@ from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import CTImageStorage, Verification
 
 from inference.reasons import Reason
+from pacs_bridge.deliver.responses import keep_responses
 from pacs_bridge.ledger.ledger import Ledger
 from pacs_bridge.queue import JobRequest, ResultFile, State
 from pacs_bridge.receive.status import Status
@@ -68,7 +69,10 @@ def associate(port: int, *contexts):
     ae = AE(ae_title="SENDER")
     for abstract_syntax, transfer_syntaxes in contexts or [(Verification, None)]:
         ae.add_requested_context(abstract_syntax, transfer_syntaxes)
-    return ae.associate("127.0.0.1", port, ae_title="PACSBRIDGE")
+    association = ae.associate("127.0.0.1", port, ae_title="PACSBRIDGE")
+    if association.is_established:
+        keep_responses(association)
+    return association
 
 
 def test_an_echo_is_answered(listener):
