@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +33,8 @@ RECORD_SCHEMA: Final = "pacs-bridge/archive-result/1"
 _STAGING: Final = ".staging"
 _REPLACED: Final = ".replaced"
 _LOCK_NAME: Final = ".placing.lock"
+_LOCK_TRIES: Final = 20
+_LOCK_WAIT_S: Final = 0.05
 _RUN: Final = "run"  #: a setting of the plan
 
 
@@ -228,18 +231,11 @@ class ResultsFolder:
         Raises
         ------
         BlockingIOError
-            If another run holds them.
+            If another run holds them for longer than a result takes.
         """
         descriptor = os.open(self._folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o640)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            text = "another run is putting a result there"
-            raise BlockingIOError(errno.EAGAIN, text) from error
-        except OSError:
-            pass
-        try:
+            _lock(descriptor)
             yield
         finally:
             os.close(descriptor)
@@ -305,6 +301,22 @@ def _told_of_the_disk() -> Iterator[None]:
         yield
     except OSError as error:
         raise TransientError(disk_reason(error), f"results: {error.strerror}") from error
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file that is held for moments only; passes where the disk knows no locks."""
+    for is_last in (*[False] * _LOCK_TRIES, True):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if is_last:
+                text = "another run is putting a result there"
+                raise BlockingIOError(errno.EAGAIN, text) from error
+            time.sleep(_LOCK_WAIT_S)
+        except OSError:
+            return
+        else:
+            return
 
 
 def _name(series: PlannedSeries, apart: str) -> str:

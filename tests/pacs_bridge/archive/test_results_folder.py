@@ -296,3 +296,16 @@ def test_a_run_that_was_ended_when_its_result_was_staged_leaves_nothing_staged(
     assert other.place(SERIES, "recipe", ram_folder / "gone") == made
 
     assert names(out) == WHOLE
+
+
+def test_another_run_that_puts_a_result_there_for_a_moment_is_waited_for(
+    finished, ram_folder, monkeypatch
+):
+    results = ResultsFolder(ram_folder / "out", "one")
+    with (ram_folder / "out" / ".placing.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        monkeypatch.setattr(
+            "pacs_bridge.archive.results_folder.time.sleep",
+            lambda _s: fcntl.flock(held, fcntl.LOCK_UN),
+        )
+        assert results.place(SERIES, "recipe", finished(ram_folder / "job")) is not None
