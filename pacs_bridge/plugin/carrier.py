@@ -200,6 +200,7 @@ class Carrier:
             self._give_up(note, CarrierFault.OTHER_PATIENT, detail)
             return False
         if announced is Announced.UNHEARD and self._announcer.is_held_up:
+            self._notes.put(replace(note, reason=CarrierFault.UNTOLD, detail=""))
             return False
         is_whole = len(wanted) == len(series["Instances"])
         # Noted first: what becomes stable from now on is sent once more.

@@ -193,7 +193,7 @@ class PluginService:
             due_s = working.carrier.next_due_s()
             idle_s = _IDLE_S if due_s is None else due_s - time.monotonic()
             wait_s = min(_IDLE_S, max(_BUSY_S, idle_s))
-            self._wake.wait(wait_s if has_begun else _BUSY_S)
+            self._wake.wait(wait_s if has_begun and self._has_warned else _BUSY_S)
             self._wake.clear()
 
     def _keep_bridge(self, settings: Settings) -> None:

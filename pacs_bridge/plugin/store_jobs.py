@@ -31,6 +31,7 @@ class CarrierFault(StrEnum):
     FAILED = "store-failed"  #: the job failed, as when the bridge is down
     PARTIAL = "store-partial"  #: the bridge refused some instances, and will again
     OTHER_PATIENT = "other-patient"  #: the bridge has this series of another patient or study
+    UNTOLD = "control-unheard"  #: not begun: the bridge does not hear yet how much will come
     ORTHANC = "orthanc"  #: Orthanc does not say what is asked of this series
     VANISHED = "store-vanished"  #: Orthanc no longer knows the job, nor how it ended
 

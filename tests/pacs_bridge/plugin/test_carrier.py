@@ -412,6 +412,7 @@ def test_no_image_goes_out_before_the_bridge_has_heard_how_many_there_are(
         time_s[0] += 5.0
     assert scripted.posted == []
     assert len(bridge.expected) == 10  # once a look, though two series wait
+    assert notes.get(SERIES).reason == CarrierFault.UNTOLD
     assert asking.next_due_s() <= time_s[0]
 
     bridge.is_silent = False

@@ -64,6 +64,7 @@ def test_what_waits_for_a_bridge_that_is_down_survives_the_end_of_orthanc(
     ports = site.bridge_port, site.control_port
     nobody = make_site()
     site.bridge_port, site.control_port = nobody.bridge_port, nobody.control_port
+    plugin, site.plugin = site.plugin, {"ControlUrl": None, "TokenFile": None}  # nothing is held up
     site.start()
     site.store(series.paths)
     wait_for(lambda: (site.state(series)["transfer"] or {}).get("attempts", 0) >= 2, LIMIT_S)
@@ -72,6 +73,10 @@ def test_what_waits_for_a_bridge_that_is_down_survives_the_end_of_orthanc(
         ("waiting", "store-failed"),
         ("sending", ""),
     ]
+    site.kill()
+
+    site.plugin = plugin
+    site.start()
     assert site.state(series)["bridge"]["reason"] == "bridge-unreachable"
     site.kill()
 
