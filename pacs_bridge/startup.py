@@ -209,7 +209,7 @@ def _secret_faults(config: BridgeConfig) -> tuple[ConfigFault, ...]:
 
 
 def _unread(key: str, file: Path) -> str:
-    """Why a file cannot be read; what is no file under ``auth`` may be the secret itself."""
-    if key.startswith("auth.") and not os.path.exists(file):  # noqa: PTH110 - never raises
+    """Why a file cannot be read; what is no file may be the secret that belongs into it."""
+    if key != "tls.ca_file" and not os.path.exists(file):  # noqa: PTH110 - never raises
         return "no file of this name is there, or this user may not see it"
     return f"{file}: cannot be read"

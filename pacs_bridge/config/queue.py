@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from pacs_bridge.config.section import UNREPEATED, Name, Section
 
 #: Of libpq's parameters those that are secrets themselves.
-_SECRETS = {
+SECRETS = {
     "password",
     "sslpassword",
     "oauth_client_secret",
@@ -34,7 +34,7 @@ def checked_url(value: str) -> str:
         raise PydanticCustomError(UNREPEATED, "a queue is at postgresql://HOST/DATABASE") from None
     if parts.scheme not in ("postgresql", "postgres"):
         raise PydanticCustomError(UNREPEATED, "a queue is at postgresql://")
-    hidden = _SECRETS & {key.casefold() for key in parse_qs(parts.query)}
+    hidden = SECRETS & {key.casefold() for key in parse_qs(parts.query)}
     if parts.password or hidden or "@" in parts.path + parts.query + parts.fragment:
         raise PydanticCustomError(
             UNREPEATED, "a password belongs into libpq's password file (?passfile=/path)"

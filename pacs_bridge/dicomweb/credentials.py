@@ -18,7 +18,8 @@ _MAX_SECRET_BYTES = 64 * 1024
 class Credentials:
     """The ``Authorization`` of requests (RFC 9110 11.6.2): Bearer, Basic, or none.
 
-    A secret is read again when its file has changed. It is never part of an error or a log.
+    A secret is read again when its file has changed. It is never part of an error or a log, nor
+    is the name of a file that is not there, which may be a secret in the wrong place.
 
     Parameters
     ----------
@@ -42,18 +43,18 @@ class Credentials:
         """
         config = self._config
         if config.token_file is not None:
-            token = self._read(config.token_file)
+            token = self._read("auth.token_file", config.token_file)
             if not token.isascii():  # RFC 6750 2.1
                 problem = f"{config.token_file}: holds no token of ASCII"
                 raise TransientError(Reason.NOT_AUTHORISED, problem)
             return {"Authorization": f"Bearer {token}"}
         if config.password_file is not None:
-            text = f"{config.user}:{self._read(config.password_file)}"
+            text = f"{config.user}:{self._read('auth.password_file', config.password_file)}"
             encoded = base64.b64encode(text.encode()).decode("ascii")
             return {"Authorization": f"Basic {encoded}"}
         return {}
 
-    def _read(self, path: Path) -> str:
+    def _read(self, key: str, path: Path) -> str:
         try:
             stamp = FileStamp.of(path.stat())
             with self._lock:
@@ -62,8 +63,9 @@ class Credentials:
                     self._stamp = stamp
                 return self._secret
         except OSError as error:
+            # its key alone: what is no file may be the secret itself
             problem = error.strerror or os.strerror(error.errno or 0)
-            raise TransientError(Reason.NOT_AUTHORISED, f"{path}: {problem}") from error
+            raise TransientError(Reason.NOT_AUTHORISED, f"{key}: {problem}") from None
         except ValueError:  # without its cause, which may quote the secret
             raise TransientError(
                 Reason.NOT_AUTHORISED, f"{path}: holds no secret of one line of text"

@@ -15,6 +15,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.string import TextLoader
 
 from inference.reasons import Reason
+from pacs_bridge.config.queue import SECRETS
 from pacs_bridge.errors import PermanentError, TransientError
 
 Connection: TypeAlias = psycopg.Connection[DictRow]
@@ -141,7 +142,7 @@ def has_password(url: str) -> bool:
     """Whether a password stands in the URL itself. Raises as ``Server``."""
     connection_string(url)
     given = conninfo_to_dict(url)
-    return bool(given.get("password") or given.get("sslpassword"))
+    return any(given.get(secret) for secret in SECRETS)
 
 
 @contextmanager

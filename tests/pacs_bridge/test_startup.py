@@ -115,14 +115,21 @@ def test_a_file_in_a_folder_that_this_user_may_not_search_is_a_fault(
     assert {"data_folder", "models.folder"} <= set(faults)
 
 
+@pytest.mark.parametrize(
+    ("key", "table"),
+    [
+        ("auth.token_file", 'auth = { token_file = "TopSecret" }'),
+        ("tls.key_file", 'tls = { certificate_file = "bridge.pem", key_file = "TopSecret" }'),
+    ],
+)
 def test_a_file_of_a_secret_that_is_not_there_is_not_named_it_may_be_the_secret(
-    make_config: Callable[..., BridgeConfig],
+    make_config: Callable[..., BridgeConfig], key: str, table: str
 ) -> None:
     source = 'name = "vna", kind = "dicomweb", url = "https://vna.example.org"'
-    config = make_config(sources=f'[{{ {source}, auth = {{ token_file = "TopSecret" }} }}]')
+    config = make_config(sources=f"[{{ {source}, {table} }}]")
     faults = faults_of(config)
     assert "TopSecret" not in str(faults)
-    assert faults["sources[0].auth.token_file"].startswith("no file of this name")
+    assert faults[f"sources[0].{key}"].startswith("no file of this name")
 
 
 def test_a_check_up_by_a_user_who_may_not_search_a_folder_says_so(

@@ -540,6 +540,8 @@ def test_a_token_that_cannot_be_read_is_no_fault_of_the_result(
     error = _error(client, service, results, auth={"token_file": str(tmp_path / "gone")})
     assert isinstance(error, UnreachableError)
     assert error.reason is Reason.NOT_AUTHORISED
+    assert "auth.token_file: No such file" in error.detail
+    assert "gone" not in error.detail  # it may be the token itself
 
 
 def test_a_renewed_token_is_used_for_the_same_result(
