@@ -44,6 +44,8 @@ _ALSO_AT: Final = "also at "
 _GONE: Final = "listed, and not in the archive any more, or not in the study that is listed"
 #: Detail of series that a list names and the archive has, but not among what it is asked for.
 _OUTSIDE: Final = "listed, and outside the query of this plan"
+#: Every series of an archive, of any modality.
+_ANYTHING: Final = SeriesQuery(modalities=())
 #: While another source has a series otherwise, what this one says does not make it run.
 KEEP_CONTESTED: Final = f"""
     plan_reason =
@@ -118,7 +120,7 @@ class RemotePlan:
     def listed(self, listed: dict[str, str], query: SeriesQuery) -> int:
         """Plan the series of a list; those that the archive does not have are coded.
 
-        What is listed is asked for whatever its modality, so that a plan says what it is.
+        What the query does not find is asked for whatever it is, so that a plan says why.
 
         Parameters
         ----------
@@ -128,13 +130,12 @@ class RemotePlan:
             What must hold beside.
         """
         self._begin_selection()
-        all_kinds = SeriesQuery(modalities=())
-        inside, count = self._take_listed(listed, replace(query, modalities=()))
-        unmet = {uid: study for uid, study in listed.items() if uid not in inside}
-        if unmet and replace(query, modalities=()) != all_kinds:
-            outside, number = self._take_outside(unmet, all_kinds)
+        met, count = self._take_listed(listed, query)
+        unmet = {uid: study for uid, study in listed.items() if uid not in met}
+        if unmet and query != _ANYTHING:
+            others, number = self._take_others(unmet, query)
             count += number
-            unmet = {uid: study for uid, study in unmet.items() if uid not in outside}
+            unmet = {uid: study for uid, study in unmet.items() if uid not in others}
         self._leave_out_others("not listed, or not in the archive any more")
         self._refuse(unmet, Reason.NOT_SELECTED, Reason.SOURCE_MISSING, _GONE)
         missing(self._plan, self._source, unmet)
@@ -160,16 +161,30 @@ class RemotePlan:
         self._look_again(doubtful)
         return all_met, count
 
-    def _take_outside(self, unmet: dict[str, str], query: SeriesQuery) -> tuple[set[str], int]:
-        """Plan, not to run, what the archive has of a list outside the query of this plan."""
-        try:
-            outside, count = self._take_listed(unmet, query)
-        except PermanentError as error:
-            if error.reason not in (Reason.SOURCE_REFUSED, Reason.SOURCE_MISSING):
-                raise
-            return set(), 0  # it looks for series in days and studies only
-        self._refuse(outside, None, Reason.NOT_SELECTED, _OUTSIDE)
-        return outside, count
+    def _take_others(self, unmet: dict[str, str], query: SeriesQuery) -> tuple[set[str], int]:
+        """Plan, not to run, what the archive has of a list and the query does not find.
+
+        One that looks for series in studies and days only is asked for what has no known study
+        by the query again, of any modality.
+        """
+        others: set[str] = set()
+        count = 0
+        placed = [uid for uid, study in unmet.items() if study]
+        elsewhere = [uid for uid, study in unmet.items() if not study]
+        for some in (*uids_at_once(placed), *uids_at_once(elsewhere)):
+            asked = {uid: unmet[uid] for uid in some}
+            for wider in (_ANYTHING, replace(query, modalities=())):
+                try:
+                    met, number = self._take_listed(asked, wider)
+                except PermanentError as error:
+                    if error.reason not in (Reason.SOURCE_REFUSED, Reason.SOURCE_MISSING):
+                        raise
+                    continue
+                others |= met
+                count += number
+                break
+            self._refuse(some, None, Reason.NOT_SELECTED, _OUTSIDE)
+        return others, count
 
     def _refuse(
         self, series: Iterable[str], was: Reason | None, reason: Reason, detail: str

@@ -194,6 +194,34 @@ def test_a_listed_series_outside_the_query_is_not_said_to_be_missing(planned, wa
     assert planned.take_listed(listed, *rows)["run"] == 2
 
 
+@pytest.mark.parametrize("answer", [Reason.SOURCE_REFUSED, Reason.SOURCE_MISSING])
+def test_no_series_outside_the_query_runs_where_an_archive_needs_the_study(planned, answer):
+    planned.archive = Daily(answer=answer)
+    rows = [row(f"1.2.{number}", f"1.9.{number}") for number in range(60)]
+    listed = {each.series_instance_uid: each.study_instance_uid for each in rows}
+    february = SeriesQuery(date(2026, 2, 1), date(2026, 2, 28))
+    rows.append(row("1.5", study_date="20260210", modality="MR"))
+    listed = {"1.4": ""} | listed | {"1.5": ""}
+    for _ in range(2):
+        assert planned.take_listed(listed, *rows, query=february) == {
+            "not-selected": 60, "source-missing": 1, "not-ct": 1,
+        }  # fmt: skip
+
+
+def test_the_days_of_a_list_are_searched_for_what_the_query_wants_alone(planned):
+    rows = [row(f"1.2.{number}") for number in range(60)]
+    listed = {each.series_instance_uid: "" for each in rows}
+    january = SeriesQuery(date(2026, 1, 1), date(2026, 1, 31))
+    assert planned.take_listed(listed, *rows, query=january) == {"run": 60}
+    assert len(planned.archive.queries) == 2
+    mr = row("1.5", modality="MR")
+    assert planned.take_listed(listed | {"1.5": ""}, *rows, mr, query=january) == {
+        "run": 60, "not-ct": 1,
+    }  # fmt: skip
+    in_days = [query for query in planned.archive.queries if query.from_date is not None]
+    assert {query.modalities for query in in_days} == {("CT",)}
+
+
 def test_a_listed_series_that_was_planned_and_is_gone_is_missing_until_it_is_back(planned):
     listed = {"1.1": "", "1.2": "1.9"}
     assert planned.take_listed(listed, row("1.1"), row("1.2")) == {"run": 2}
@@ -473,6 +501,18 @@ class Hierarchical(Catalogue):
             yield from Catalogue.find(self, query, check)
         elif self.refusal is not None:
             raise PermanentError(self.refusal, "of no study")
+
+
+@dataclass
+class Daily(Catalogue):
+    """An archive that looks for series in a study, or in the studies of some days, only."""
+
+    answer: Reason = Reason.SOURCE_REFUSED
+
+    def find(self, query: SeriesQuery, check=None) -> Iterator[FoundSeries]:
+        if not (query.study_instance_uids or query.from_date):
+            raise PermanentError(self.answer, "of no study")
+        yield from Catalogue.find(self, query, check)
 
 
 @pytest.mark.parametrize("refusal", [None, Reason.SOURCE_REFUSED, Reason.SOURCE_MISSING])
