@@ -91,7 +91,7 @@ class JobEndings:
         """The result that lies there already and is what is wanted today, if there is one.
 
         Of a series at an archive the plan knows less than its files: the result has to be of the
-        patient that the archive names now, if it names one.
+        patient that the archive names now, if it names one. An older one of this run goes.
         """
         if self._results is None:
             return None
@@ -99,11 +99,12 @@ class JobEndings:
         if made is None or not is_of_recipe(made, self._recipe):
             return None
         patient, key = self._book.patient(series) if series.source != FILES else ("", b"")
-        if not patient:
-            return made
-        files = self._results.files(made)
-        is_theirs = bool(files) and all(is_of_patient(path, patient, key) for path in files)
-        return made if is_theirs else None
+        if patient:
+            files = self._results.files(made)
+            if not files or not all(is_of_patient(path, patient, key) for path in files):
+                return None
+        self._results.take(series, made)
+        return made
 
     def _done(self, series: PlannedSeries, folder: Path) -> SeriesEnding:
         """With the result in its place."""

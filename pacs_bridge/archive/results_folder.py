@@ -141,6 +141,17 @@ class ResultsFolder:
                     return record.made if is_own else replace(record.made, seconds={})
         return None
 
+    def take(self, series: PlannedSeries, made: Made) -> None:
+        """Remove what this run has made of a series before it takes what ``find`` gave.
+
+        Raises
+        ------
+        TransientError
+            If it cannot be removed now.
+        """
+        with _told_of_the_disk():
+            self._drop_older(series, made)
+
     def files(self, made: Made) -> tuple[Path, ...]:
         """The Segmentations of a result."""
         return tuple(sorted((self._folder / made.result).glob("*.dcm")))
@@ -198,11 +209,13 @@ class ResultsFolder:
         elif not _is_whole(staged):  # what is staged goes before what another run has put here
             done = self.find(series, recipe)
             if done is not None:
+                self._drop_older(series, done)
                 shutil.rmtree(folder, ignore_errors=True)
             return done
         with self._placing():
             made = made_of(report_of(series, staged), self._free_name(series))
             if (twin := self._twin(series, recipe, staged)) is not None:
+                self._drop_older(series, twin)
                 shutil.rmtree(staged)
                 shutil.rmtree(folder, ignore_errors=True)
                 return replace(twin, seconds=made.seconds)
@@ -256,17 +269,34 @@ class ResultsFolder:
 
     def _put(self, staged: Path, name: str) -> None:
         final = self._folder / name
-        replaced = self._folder / _REPLACED / self._run / final.name
         final.parent.mkdir(parents=True, exist_ok=True)
         if self._is_taken(name):
             raise FileExistsError(errno.EEXIST, "another run has put a result there")
         if final.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-            replaced.parent.mkdir(parents=True, exist_ok=True)
-            final.rename(replaced)
+            self._set_aside(name)
         staged.rename(final)
         flush(final.parent)
+        shutil.rmtree(self._replaced(name), ignore_errors=True)
+
+    def _drop_older(self, series: PlannedSeries, taken: Made) -> None:
+        """Remove what this run has put apart of a series for which it takes another result."""
+        _, apart = self._names(series)
+        if taken.result == apart:
+            return
+        record = _Record.read(self._folder / apart)
+        if record is not None and record.run == self._run:
+            self._set_aside(apart)
+        shutil.rmtree(self._replaced(apart), ignore_errors=True)
+
+    def _set_aside(self, name: str) -> None:
+        """Take a result away at once, to be deleted."""
+        replaced = self._replaced(name)
         shutil.rmtree(replaced, ignore_errors=True)
+        replaced.parent.mkdir(parents=True, exist_ok=True)
+        (self._folder / name).rename(replaced)
+
+    def _replaced(self, name: str) -> Path:
+        return self._folder / _REPLACED / self._run / Path(name).name
 
     def _mend(self, series: PlannedSeries) -> None:
         """Finish what was ended between two moves."""

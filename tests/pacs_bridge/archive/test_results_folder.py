@@ -19,9 +19,11 @@ from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
 from inference.reasons import Reason
 from pacs_bridge.archive import results_folder
+from pacs_bridge.archive.job_endings import JobEndings
+from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.recipe import Recipe
 from pacs_bridge.archive.results_folder import ResultsFolder, made_of
-from pacs_bridge.archive.series_book import PlannedSeries
+from pacs_bridge.archive.series_book import Made, PlannedSeries, SeriesBook
 from pacs_bridge.errors import PermanentError, TransientError
 from pacs_bridge.process import ProcessOptions, SeriesSource, process_series
 from pacs_bridge.report import SeriesReport
@@ -271,6 +273,56 @@ def test_of_two_runs_that_make_the_same_at_once_the_second_takes_the_firsts_resu
     assert second.seconds
     assert not job.exists()
     assert names(ram_folder / "out") == WHOLE
+
+
+@pytest.mark.parametrize("is_ended_in_between", [False, True])
+def test_a_run_that_takes_anothers_result_leaves_no_older_one_of_its_own(
+    finished, ram_folder, monkeypatch, is_ended_in_between
+):
+    one, other = (ResultsFolder(ram_folder / "out", run) for run in ("one", "other"))
+    one.place(SERIES, "old", finished(ram_folder / "a"))
+    assert other.place(SERIES, "older", finished(ram_folder / "b")) is not None
+    newer = one.place(SERIES, "new", finished(ram_folder / "c"))
+    job = finished(ram_folder / "d")
+    if is_ended_in_between:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", ended_after(Path.rename, 2))
+            with pytest.raises(KeyboardInterrupt):
+                other.place(SERIES, "new", job)
+    assert other.place(SERIES, "new", job) == newer
+    assert names(ram_folder / "out") == WHOLE
+    assert one.find(SERIES, "new") == newer
+
+
+def test_a_run_that_finds_anothers_result_leaves_no_older_one_of_its_own(finished, ram_folder):
+    one, other = (ResultsFolder(ram_folder / "out", run) for run in ("one", "other"))
+    one.place(SERIES, "old", finished(ram_folder / "a"))
+    older = other.place(SERIES, "older", finished(ram_folder / "b"))
+    plan = PlanFile(ram_folder / "run", must_exist=False)
+
+    def found(recipe: str) -> Made | None:
+        of = Recipe(older.model, older.model_digest, recipe)
+        return JobEndings(ram_folder, of, other, SeriesBook(plan)).found(SERIES)
+
+    assert found("older") == older
+    assert names(ram_folder / "out") == sorted(2 * WHOLE)
+    newer = one.place(SERIES, "new", finished(ram_folder / "c"))
+    assert found("new") == replace(newer, seconds={})
+    assert names(ram_folder / "out") == WHOLE
+    plan.close()
+
+
+def ended_after(rename: Callable[[Path, Path], Path], calls: int) -> Callable[..., Path]:
+    """A rename that ends the run when it was called so often."""
+    left = iter(range(calls - 1))
+
+    def ending(path: Path, target: Path) -> Path:
+        renamed = rename(path, target)
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return renamed
+
+    return ending
 
 
 def test_of_two_runs_that_make_the_same_of_other_instances_each_keeps_its_own(finished, ram_folder):
