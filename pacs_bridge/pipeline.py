@@ -178,6 +178,11 @@ class Pipeline:
         self._looked_s = float("-inf")
         self._faults: list[BaseException] = []
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job that it has begun is not over."""
+        return any(thread.is_alive() for thread in self._threads)
+
     def work_one(self, name: str) -> bool:
         """Claim the most urgent job if there is room for it; False if there is no job.
 

@@ -154,7 +154,7 @@ class _Course:
     """What a run tells on its way: how it stands, its time, and why it waits.
 
     Why is told once, until it goes on or something else keeps it. A wait is no work; what is in
-    hand when no more may be begun is.
+    hand meanwhile, or when no more may be begun, is.
     """
 
     def __init__(self, run: RunClock, progress: RunProgress, tell_wait: WaitTeller) -> None:
@@ -174,11 +174,12 @@ class _Course:
             self._tell_wait(error)
         self._told = told
 
-    def wait(self, error: TransientError, leaving: Leaving) -> None:
+    def wait(self, error: TransientError, leaving: Leaving, is_busy: bool = False) -> None:
+        """Wait for a while, in which series are worked off here if it is busy."""
         self.say(error)
         leaving.stop.wait(_WAIT_S)
         with suppress(TransientError):  # the plan may be what is waited for
-            self._run.tick(is_working=False)
+            self._run.tick(is_working=is_busy)
 
 
 def warm_segmenters(config: BridgeConfig, recipe: Recipe) -> WarmSegmenters:
@@ -215,7 +216,7 @@ def _loop(feeder: Feeder, leaving: Leaving, course: _Course, pipeline: Pipeline)
             busy = state.is_window_open and _worked(pipeline)
             course.go_on(state)
         except TransientError as error:  # plan, ledger or results; nothing is lost
-            course.wait(error, leaving)
+            course.wait(error, leaving, pipeline.is_busy)
             continue
         if state.is_over:
             break

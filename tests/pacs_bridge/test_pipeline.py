@@ -227,6 +227,19 @@ def _digests(ledger: Ledger) -> dict[tuple[int, str], str]:
     return {(row[0], row[1]): row[2] for row in rows}
 
 
+def test_a_pipeline_is_busy_until_the_last_job_that_it_has_begun_is_over(
+    submit: Callable[..., int], pipeline: Pipeline, fill: Callable[[int], None], gate: Gate
+) -> None:
+    assert not pipeline.is_busy
+    submit()
+    fill(1)
+    assert gate.begun[0].wait(WAIT_S)
+    assert pipeline.is_busy
+    gate.open()
+    pipeline.drain()
+    assert not pipeline.is_busy
+
+
 def test_the_next_series_is_decoded_and_the_last_encoded_while_one_is_segmented(
     submit: Callable[..., int],
     pipeline: Pipeline,

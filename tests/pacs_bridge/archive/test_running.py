@@ -39,6 +39,7 @@ from pacs_bridge.archive.work_process import Leaving, keep_working
 from pacs_bridge.cli.main import main
 from pacs_bridge.errors import TransientError
 from pacs_bridge.models import model_stores
+from pacs_bridge.pipeline import Pipeline
 from pacs_bridge.time_limit import EX_SOFTWARE
 
 _SCRIPT = Path(__file__).with_name("fast_run.py")
@@ -300,6 +301,22 @@ def test_a_run_says_once_why_it_waits_and_does_not_count_it_as_work(run_empty):
 
     assert run_empty(faulty, told.append) == 1.0
     assert told == [full, locked, full]
+
+
+@pytest.mark.parametrize("run_empty", ["own"], indirect=True)
+def test_series_that_are_worked_off_while_a_run_waits_are_time_of_the_run(run_empty, monkeypatch):
+    busy = [True, True, False]
+    monkeypatch.setattr(Pipeline, "is_busy", property(lambda _self: busy.pop(0)))
+    faults = [TransientError(Reason.DISK_FULL, "no space") for _ in busy] + [None]
+    step = Feeder.step
+
+    def faulty(*args) -> FeedState:
+        error = faults.pop(0) if faults else None
+        if error is not None:
+            raise error
+        return replace(step(*args), is_over=not faults)
+
+    assert run_empty(faulty, lambda _error: None) == 120.0
 
 
 def test_what_is_finished_after_the_hours_is_time_of_the_run_and_what_waits_is_not(run_empty):
