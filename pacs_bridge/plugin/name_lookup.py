@@ -50,16 +50,23 @@ class NameLookup:
             return _asked(self._host, self._port)
         with self._lock:
             if self._pending is None:
-                self._pending = _Answer(threading.Event())
-                # Orthanc's end does not wait for it
-                asking = threading.Thread(target=self._ask, args=(self._pending,), daemon=True)
-                asking.start()
+                self._pending = self._begun()
             pending = self._pending
         if not pending.is_there.wait(limit_s):
             raise TimeoutError("its name is still being looked up")
         if pending.error is not None:
             raise OSError(str(pending.error)) from pending.error
         return pending.addresses
+
+    def _begun(self) -> _Answer:
+        answer = _Answer(threading.Event())
+        # Orthanc's end does not wait for it
+        asking = threading.Thread(target=self._ask, args=(answer,), daemon=True)
+        try:
+            asking.start()
+        except RuntimeError as error:  # the system gives no more threads
+            raise OSError(str(error)) from error
+        return answer
 
     def _ask(self, answer: _Answer) -> None:
         try:

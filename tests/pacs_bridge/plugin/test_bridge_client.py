@@ -114,6 +114,20 @@ def test_those_who_ask_for_a_name_at_the_same_time_wait_for_one_answer(
     assert asked == ["localhost"] * 2
 
 
+def test_a_look_up_that_cannot_begin_is_an_error_and_the_next_one_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    lookup = NameLookup("localhost", 80)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="can't start new thread"):
+            lookup.addresses(60)
+    assert any(address[4][0] == "127.0.0.1" for address in lookup.addresses(60))
+
+
 @pytest.mark.parametrize("name", ["no-such-host.invalid", "a..b"])
 def test_a_name_that_nobody_knows_is_an_error_of_the_system(name: str) -> None:
     with pytest.raises(OSError, match=r".+"):
