@@ -26,9 +26,12 @@ from pacs_bridge.plugin.server import OrthancServer
 #: How long after the end of a store job the bridge is still told: no quiet period is longer.
 _LINGER_S = 120.0
 #: How long jobs wait for a bridge that hears nothing: it may be that only its control is away.
+#: A silence that was last met longer ago is another one.
 _HOLD_S = 60.0
-#: By which a bridge says that it cannot listen to us now.
-_DEAF = (401, *range(500, 600))
+#: By which a bridge, or a proxy before it, says that it cannot listen to us now.
+_DEAF = (401, 502, 503, 504)
+#: By which, or by more, it says that it has a fault: others may be heard.
+_FAULT = 500
 
 
 class Announced(Enum):
@@ -37,6 +40,7 @@ class Announced(Enum):
     HEARD = auto()
     NOTHING_THERE = auto()  #: an older bridge, which keeps this of a series that is there only
     UNHEARD = auto()  #: it cannot be asked, or not now
+    FAULT = auto()  #: the bridge has a fault at this one; others may be heard
     REFUSED = auto()  #: it will not hear this, whenever it is said
     OTHER_PATIENT = auto()  #: the bridge has the series of another patient or study
 
@@ -49,6 +53,7 @@ class _Telling:
     instance_count: int
     is_backlog: bool  #: clinical work goes before it
     until_s: float = math.inf  #: steady
+    faulty_since_s: float | None = None  #: steady; None: the bridge has no fault at this one
 
 
 class Announcer:
@@ -75,6 +80,7 @@ class Announcer:
         self._steady_s = steady_s
         self._tellings: dict[str, _Telling | None] = {}  # by series; None: it was heard
         self._silent_since_s: float | None = None  # steady; None: the bridge has answered
+        self._silent_at_s = -math.inf  # steady; when it was last met
 
     @property
     def is_insisting(self) -> bool:
@@ -86,11 +92,12 @@ class Announcer:
         """Whether there is a control that can be asked."""
         return self._client is not None
 
-    @property
-    def is_held_up(self) -> bool:
-        """Whether nothing had better be sent, since the bridge hears nothing just now."""
-        since_s = self._silent_since_s
-        return since_s is not None and self._steady_s() - since_s < _HOLD_S
+    def holds(self, series: str) -> bool:
+        """Whether a series had better not be sent: the bridge does not hear of it just now."""
+        telling = self._tellings.get(series)
+        faulty_since_s = None if telling is None else telling.faulty_since_s
+        begun_s = (self._silent_since_s, faulty_since_s)
+        return any(one is not None and self._steady_s() - one < _HOLD_S for one in begun_s)
 
     def here_count(self, series: str) -> int | None:
         """How many instances of a series the bridge has, or knows to lack; None if unknown.
@@ -124,10 +131,9 @@ class Announcer:
             return Announced.UNHEARD
         identity, is_backlog = identity_of(self._server, facts), note.found is Found.EXISTING
         telling = _Telling(identity, note.instance_count, is_backlog)
-        outcome = self._tell(self._client, telling)
-        is_done = outcome not in (Announced.UNHEARD, Announced.NOTHING_THERE)
-        self._tellings[note.series] = None if is_done else telling
-        return outcome
+        if (before := self._tellings.get(note.series)) is not None:
+            telling = replace(telling, faulty_since_s=before.faulty_since_s)
+        return self._tell(self._client, note.series, telling)
 
     def ensure(self, note: Note) -> None:
         """Announce a series that is being sent, unless this was done; raises as ``announce``."""
@@ -149,22 +155,29 @@ class Announcer:
             if telling.until_s < self._steady_s():
                 del self._tellings[series]
                 continue
-            outcome = self._tell(self._client, telling)
+            outcome = self._tell(self._client, series, telling)
             if outcome is Announced.UNHEARD:
                 self._tellings[series] = self._tellings.pop(series)  # the next time others first
                 return
             has_ended = telling.until_s < math.inf
-            if has_ended:
+            if has_ended and outcome is not Announced.FAULT:
                 del self._tellings[series]
-            elif outcome is not Announced.NOTHING_THERE:
-                self._tellings[series] = None
 
-    def _tell(self, client: BridgeClient, telling: _Telling) -> Announced:
-        outcome = _told(client, telling)
-        if outcome is not Announced.UNHEARD:
+    def _tell(self, client: BridgeClient, series: str, telling: _Telling) -> Announced:
+        """Say it, and keep what was not heard."""
+        outcome, now_s = _told(client, telling), self._steady_s()
+        if outcome is Announced.UNHEARD:
+            if self._silent_since_s is None or now_s - self._silent_at_s > _HOLD_S:
+                self._silent_since_s = now_s
+            self._silent_at_s = now_s
+        elif outcome is not Announced.FAULT:
             self._silent_since_s = None
-        elif self._silent_since_s is None:
-            self._silent_since_s = self._steady_s()
+        if outcome is not Announced.FAULT:
+            telling = replace(telling, faulty_since_s=None)
+        elif telling.faulty_since_s is None:
+            telling = replace(telling, faulty_since_s=now_s)
+        is_kept = outcome in (Announced.UNHEARD, Announced.NOTHING_THERE, Announced.FAULT)
+        self._tellings[series] = telling if is_kept else None
         return outcome
 
 
@@ -179,6 +192,8 @@ def _told(client: BridgeClient, telling: _Telling) -> Announced:
         return Announced.HEARD
     if answer.status in _DEAF:
         return Announced.UNHEARD
+    if answer.status >= _FAULT:
+        return Announced.FAULT
     reason = answer.body.get("reason")
     if reason == "other-patient":
         return Announced.OTHER_PATIENT

@@ -100,7 +100,7 @@ class Carrier:
             return
         due = [note for note in notes if self._is_wanted(note) and self._due(note) <= now_s]
         for note in sorted(due, key=lambda one: one.found is Found.EXISTING):
-            if free > 0 and (note.is_forced or not self._announcer.is_held_up):
+            if free > 0 and (note.is_forced or not self._announcer.holds(note.series)):
                 free -= self._guarded(note, self._send, False)
 
     def next_due_s(self) -> float | None:
@@ -199,7 +199,8 @@ class Carrier:
             detail = "its UIDs are those of a series of another patient or study"
             self._give_up(note, CarrierFault.OTHER_PATIENT, detail)
             return False
-        if announced is Announced.UNHEARD and self._announcer.is_held_up:
+        is_unheard = announced in (Announced.UNHEARD, Announced.FAULT)
+        if is_unheard and self._announcer.holds(note.series):
             self._notes.put(replace(note, reason=CarrierFault.UNTOLD, detail=""))
             return False
         is_whole = len(wanted) == len(series["Instances"])

@@ -18,6 +18,7 @@ HEARD = BridgeAnswer(200, {})
 NOTHING = BridgeAnswer(404, {"reason": "unknown-series"})
 OTHER = BridgeAnswer(409, {"reason": "other-patient"})
 LATER = BridgeAnswer(503, {"reason": "ledger-unavailable"})
+BROKEN = BridgeAnswer(500, {"reason": "internal-error"})
 
 
 class Bridge:
@@ -27,11 +28,14 @@ class Bridge:
         self.said: BridgeAnswer | None = None
         self.heard: list[tuple[str, int]] = []
         self.backlog: list[str] = []
+        self.faulty_uid = ""  #: its fault shows at this series
 
     def expect(self, identity: Identity, instance_count: int, is_backlog: bool) -> BridgeAnswer:
         self.heard.append((identity.series_uid, instance_count))
         if is_backlog:
             self.backlog.append(identity.series_uid)
+        if identity.series_uid == self.faulty_uid:
+            return BROKEN
         if self.said is None:
             raise BridgeUnreachableError("down")
         return self.said
@@ -89,7 +93,9 @@ def test_two_series_at_once_are_each_told_once(announcer: Announcer, bridge: Bri
     assert bridge.heard == [("1.2.1", 7), ("1.2.2", 8)]
 
 
-@pytest.mark.parametrize("said", [None, NOTHING, LATER], ids=["down", "nothing yet", "busy"])
+@pytest.mark.parametrize(
+    "said", [None, NOTHING, LATER, BROKEN], ids=["down", "nothing", "busy", "broken"]
+)
 def test_while_it_is_sent_it_is_said_until_it_is_heard(
     announcer: Announcer, bridge: Bridge, said: BridgeAnswer | None
 ) -> None:
@@ -104,7 +110,7 @@ def test_while_it_is_sent_it_is_said_until_it_is_heard(
     assert not announcer.is_insisting
 
 
-@pytest.mark.parametrize("said", [None, LATER], ids=["down", "busy"])
+@pytest.mark.parametrize("said", [None, LATER, BROKEN], ids=["down", "busy", "broken"])
 def test_after_a_transfer_in_part_it_is_said_for_a_while(
     announcer: Announcer, bridge: Bridge, time_s: list[float], said: BridgeAnswer | None
 ) -> None:
@@ -150,6 +156,82 @@ def test_the_series_of_another_patient_is_told_of_and_not_insisted_on(
     bridge.said = OTHER
     assert announcer.announce(_note(ONE, 7)) is Announced.OTHER_PATIENT
     assert not announcer.is_insisting
+
+
+@pytest.mark.parametrize("status", [401, 502, 503, 504])
+def test_a_silent_control_holds_every_series_for_a_minute(
+    announcer: Announcer, bridge: Bridge, time_s: list[float], status: int
+) -> None:
+    bridge.said = BridgeAnswer(status, {})
+    announcer.announce(_note(ONE, 7))
+    assert announcer.holds(ONE)
+    assert announcer.holds(TWO)
+    for time_s[0] in range(5, 60, 5):
+        announcer.insist()
+    assert announcer.holds(TWO)
+    time_s[0] = 60.0
+    announcer.insist()
+    assert not announcer.holds(TWO)
+
+
+def test_a_control_that_is_silent_again_long_after_holds_series_for_a_minute_anew(
+    announcer: Announcer, bridge: Bridge, time_s: list[float]
+) -> None:
+    announcer.announce(_note(ONE, 7))
+    for time_s[0] in range(5, 95, 5):
+        announcer.insist()
+    assert not announcer.holds(ONE)
+    announcer.transfer_ended(ONE, is_partial=False)  # it has arrived, and nothing is left to tell
+    time_s[0] += 86_400.0
+    announcer.announce(_note(TWO, 8))
+    assert announcer.holds(TWO)
+    time_s[0] += 59.0
+    announcer.insist()
+    assert announcer.holds(TWO)
+    time_s[0] += 1.0
+    announcer.insist()
+    assert not announcer.holds(TWO)
+
+
+def test_a_fault_at_one_series_holds_that_one_for_a_minute_and_no_other(
+    announcer: Announcer, bridge: Bridge, time_s: list[float]
+) -> None:
+    bridge.said, bridge.faulty_uid = HEARD, "1.2.1"
+    for time_s[0] in range(0, 60, 5):
+        announcer.announce(_note(ONE, 7))
+        announcer.insist()
+        assert announcer.holds(ONE)
+        assert not announcer.holds(TWO)
+    time_s[0] = 60.0
+    announcer.announce(_note(ONE, 7))
+    assert not announcer.holds(ONE)
+    assert announcer.is_insisting
+
+
+def test_a_fault_at_one_series_neither_ends_nor_lengthens_the_silence_for_others(
+    announcer: Announcer, bridge: Bridge, time_s: list[float]
+) -> None:
+    bridge.said, bridge.faulty_uid = LATER, "1.2.1"
+    announcer.announce(_note(TWO, 8))
+    announcer.announce(_note(ONE, 7))
+    for time_s[0] in range(5, 60, 5):
+        announcer.insist()
+        assert announcer.holds(TWO)
+    time_s[0] = 60.0
+    announcer.insist()
+    assert not announcer.holds(TWO)
+
+
+def test_after_a_fault_at_one_series_the_others_are_told_in_the_same_round(
+    announcer: Announcer, bridge: Bridge
+) -> None:
+    bridge.faulty_uid = "1.2.1"
+    announcer.announce(_note(ONE, 7))
+    announcer.announce(_note(TWO, 8))
+    bridge.said = HEARD
+    bridge.heard.clear()
+    announcer.insist()
+    assert [uid for uid, _ in bridge.heard] == ["1.2.1", "1.2.2"]
 
 
 def test_without_control_nothing_is_said(scripted: Any) -> None:

@@ -434,6 +434,28 @@ def test_a_control_that_stays_silent_holds_series_up_for_a_minute_and_not_for_ev
     assert len(scripted.posted) == 1
 
 
+def test_a_series_at_which_the_control_has_a_fault_waits_a_minute_while_others_are_sent(
+    scripted, notes, asking, time_s, bridge, monkeypatch
+) -> None:
+    def expect(identity: Identity, *_said: object) -> BridgeAnswer:
+        return BridgeAnswer(500 if identity.series_uid == "1.2.0" else 200, {})
+
+    monkeypatch.setattr(bridge, "expect", expect)
+    for number in range(1, 4):
+        scripted.hold(f"{number}" * 44, [CT])
+        notes.add(f"{number}" * 44, 1000.0)
+        scripted.answers[f"/jobs/job{number}"] = {"State": "Success"}
+    for _ in range(10):
+        asking.look()
+        time_s[0] += 5.0
+    sent = [body["Resources"] for _, body in scripted.posted]
+    assert sent == [["1" * 44], ["2" * 44], ["3" * 44]]
+    assert notes.get(SERIES).reason == CarrierFault.UNTOLD
+    time_s[0] += 10.0
+    asking.look()
+    assert scripted.posted[-1][1]["Resources"] == [SERIES]
+
+
 def test_what_an_operator_vouched_for_waits_for_no_control(
     scripted, notes, asking, time_s, bridge
 ) -> None:
