@@ -61,8 +61,13 @@ class Follower:
         self._search: UnsettledSearch | None = None
         self._search_again_s = float("-inf")
 
-    def begin(self) -> None:
-        """Go on where the plugin ended; at the first start, from now on.
+    def begin(self, start: int | None = None) -> None:
+        """Go on where the plugin ended; at the first start, from there on.
+
+        Parameters
+        ----------
+        start
+            Where the log of changes ended when Orthanc started; None: it has started now.
 
         Raises
         ------
@@ -72,13 +77,14 @@ class Follower:
             If it cannot be noted.
         """
         last = self._log.last()
+        start = last if start is None else min(start, last)
         place = self._notes.place
-        if place is not None and place.position > last:
+        if place is not None and place.position > start:
             self._server.warning("another database than before: its series are taken from now on")
-        if place is None or place.position > last:
+        if place is None or place.position > start:
             is_first = place is None and not self._notes.damage
             self._notes.tidy()
-            self._notes.begin_at(last, last if is_first and self._settings.existing_series else 0)
+            self._notes.begin_at(start, start if is_first and self._settings.existing_series else 0)
             return
         self._look_for_what_was_damaged(place)
         self._search = UnsettledSearch(self._server, place.floor, last)

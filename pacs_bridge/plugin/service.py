@@ -17,6 +17,7 @@ from pacs_bridge.plugin.announcer import Announcer
 from pacs_bridge.plugin.bridge_client import BridgeClient
 from pacs_bridge.plugin.bridge_process import BridgeProcess
 from pacs_bridge.plugin.carrier import Carrier
+from pacs_bridge.plugin.change_log import ChangeLog
 from pacs_bridge.plugin.follower import Follower
 from pacs_bridge.plugin.known_faults import version_warnings
 from pacs_bridge.plugin.notes import NoteBook
@@ -55,6 +56,8 @@ class PluginService:
         self._process: BridgeProcess | None = None
         self._working: _Working | None = None
         self._hindrance = ""  #: why it does not work yet
+        self._is_second = False  #: whether that is another Orthanc with the same notes
+        self._log_start: int | None = None  # where the log of changes ended when Orthanc started
         self._has_warned = False
         self._said: dict[str, float] = {}  # faults of late, and when; steady
 
@@ -71,6 +74,7 @@ class PluginService:
         if url:
             self._client = BridgeClient(url, settings.token_file, settings.ca_file)
         self._process = BridgeProcess(settings, self._client, self._server)
+        self._guarded(self._find_log_start, 0.0)
         self._begin(settings)
         self._guarded(lambda: self._warn(settings), 0.0)
         for name, step in (("carry", self._carry), ("bridge", self._keep_bridge)):
@@ -138,10 +142,16 @@ class PluginService:
                     self._server, settings, self._client, self._wake.set, self._own_status
                 )
                 self._warnings += self._working.notes.faults
-                self._hindrance = ""
+                self._hindrance, self._is_second = "", False
         except Exception as error:  # Orthanc itself goes on without us
+            self._is_second = isinstance(error, BlockingIOError)
             self._hindrance = f"cannot begin yet: {error}"
             self._say(self._hindrance)
+
+    def _find_log_start(self) -> None:
+        """Ask where the log ends: what comes from now on is new, whenever the notes open."""
+        if self._log_start is None:
+            self._log_start = ChangeLog(self._server).last()
 
     def _warn(self, settings: Settings) -> None:
         """Say what is wrong with versions, and with what the settings name."""
@@ -163,6 +173,7 @@ class PluginService:
     def _carry(self, settings: Settings) -> None:
         wait_s = _BUSY_S
         while self._working is None and not self._leave.wait(wait_s):
+            self._guarded(self._find_log_start, 0.0)
             self._begin(settings)
             wait_s = min(_IDLE_S, 2.0 * wait_s)
         if self._working is not None:
@@ -175,7 +186,8 @@ class PluginService:
             nonlocal has_begun, has_more
             has_more = False
             if not has_begun:
-                working.follower.begin()
+                self._find_log_start()
+                working.follower.begin(self._log_start)
                 working.carrier.forget_gone()
                 has_begun = True
             has_more = working.follower.follow()
@@ -200,7 +212,8 @@ class PluginService:
         if not settings.command or self._process is None:
             return
         while not self._leave.is_set():
-            self._guarded(self._process.look)
+            if not self._is_second:  # the bridge is the other Orthanc's
+                self._guarded(self._process.look)
             self._leave.wait(_BUSY_S)
         self._process.stop()
 

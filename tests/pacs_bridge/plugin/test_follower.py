@@ -363,6 +363,22 @@ def test_another_database_than_before_is_followed_from_its_end(
     assert "another database" in scripted.lines[0]
 
 
+def test_at_the_first_start_what_came_before_it_could_be_noted_is_new(
+    scripted, notes, follower_of
+) -> None:
+    before = _hold(scripted, 3)
+    last = scripted.changes[-1]["Seq"]
+    new = _hold(scripted, 2, first=10)
+    follower = follower_of(notes, existing_series=True)
+    follower.begin(last)
+    assert notes.place == Place(last, last, 0, last)
+    _follow(follower)
+    assert [(note.series, note.found) for note in notes.all()] == [
+        *((one, Found.STABLE) for one in new),
+        *((one, Found.EXISTING) for one in before),
+    ]
+
+
 # --- what was not stable when Orthanc ended ---
 
 

@@ -23,7 +23,7 @@ from pacs_bridge.plugin.server import OrthancServer
 from pacs_bridge.plugin.service import PluginService
 from pacs_bridge.plugin.settings import read_settings
 
-SERIES = "0" * 44
+SERIES, OTHER = "0" * 44, "1" * 44
 
 
 def _service(scripted: Any, folder: Path, **section: Any) -> PluginService:
@@ -80,12 +80,84 @@ def test_a_disk_that_is_full_at_the_start_is_told_and_tried_again(
     assert "No space left" in str(told["faults"])
     answer = service.answer("POST", f"series/{SERIES}/start", {})
     assert (answer.status, answer.body["reason"]) == (503, "not-configured")
+    scripted.hold(OTHER, ["1.2.840.10008.5.1.4.1.1.2"])
+    scripted.happen("StableSeries", OTHER)
 
     is_full.clear()
     wait_for(lambda: service.answer("GET", "status", {}).body["is_working"])
     assert service.answer("GET", "status", {}).body["faults"] == []
     assert service.answer("POST", f"series/{SERIES}/start", {}).status == 200
+    scripted.answers |= {f"/jobs/job{number}": {"State": "Success"} for number in (1, 2)}
+    wait_for(lambda: len(scripted.posted) == 2)  # what came meanwhile, too
+    service.stop()
+
+
+def test_where_orthanc_tells_late_where_its_log_ends_that_is_where_it_is_read_from(
+    scripted: Any, tmp_path: Path, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.answers["/changes?last"] = "no JSON"
+    is_opened = threading.Event()
+    open_alone = NoteBook.open_alone
+
+    def open_later(path: Path) -> NoteBook:
+        if not is_opened.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open_alone(path)
+
+    monkeypatch.setattr(NoteBook, "open_alone", open_later)
+    service = _service(scripted, tmp_path)
+    service.start()
+    asked = scripted.asked.count("/changes?last")
+    del scripted.answers["/changes?last"]
+    wait_for(lambda: scripted.asked.count("/changes?last") > asked)
+    scripted.hold(SERIES, ["1.2.840.10008.5.1.4.1.1.2"])
+    scripted.happen("StableSeries", SERIES)
+    is_opened.set()
     wait_for(lambda: scripted.posted)
+    service.stop()
+
+
+def _with_command(scripted: Any, folder: Path, **section: Any) -> PluginService:
+    """A plugin whose bridge makes a file; no other bridge is there."""
+    return _service(
+        scripted,
+        folder,
+        ControlUrl="http://127.0.0.1:1",
+        TokenFile=str(folder / "token"),
+        Command=["/bin/touch", str(folder / "started")],
+        **section,
+    )
+
+
+def test_while_another_orthanc_has_the_notes_no_bridge_is_started(
+    scripted: Any, tmp_path: Path, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[Path] = []
+    open_alone = NoteBook.open_alone
+
+    def count(path: Path) -> NoteBook:
+        tries.append(path)
+        return open_alone(path)
+
+    other = NoteBook.open_alone(tmp_path / "notes")
+    monkeypatch.setattr(NoteBook, "open_alone", count)
+    service = _with_command(scripted, tmp_path)
+    service.start()
+    wait_for(lambda: len(tries) > 1)  # as late as a look at the process, or later
+    assert service.answer("GET", "status", {}).body["process"] == "down"
+    assert not any("the bridge" in line for line in scripted.lines)
+    other.close()
+    wait_for((tmp_path / "started").exists)
+    service.stop()
+
+
+def test_notes_that_cannot_be_written_keep_no_bridge_from_its_start(
+    scripted: Any, tmp_path: Path, wait_for: Any
+) -> None:
+    (tmp_path / "file").write_text("")
+    service = _with_command(scripted, tmp_path, NotesFile=str(tmp_path / "file" / "notes"))
+    service.start()
+    wait_for((tmp_path / "started").exists)
     service.stop()
 
 
