@@ -32,16 +32,15 @@ from pydicom.uid import (
     SegmentationStorage,
     generate_uid,
 )
+from tiny_model import TINY
 
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
 from inference.identity import SegmenterIdentity
-from inference.intensity import ROBUST_INTENSITY
 from inference.label_map import LabelMap
-from inference.manifest import ModelManifest
 from inference.model_store import ModelStore
-from inference.network import NetworkSpec, build_network
+from inference.network import build_network
 from inference.structures import STRUCTURE_BY_NAME
 from inference.volume import Volume
 from pacs_bridge.config.bridge import BridgeConfig
@@ -541,20 +540,8 @@ def tiny_models(tmp_path_factory) -> Path:
     import torch
 
     torch.manual_seed(20261121)
-    spec = NetworkSpec(init_filters=8, blocks_down=(1, 1, 1, 1), blocks_up=(1, 1, 1))
-    manifest = ModelManifest(
-        name="tiny",
-        version="1",
-        spacing_mm=6.0,
-        intensity=ROBUST_INTENSITY,
-        network=spec,
-        source="random numbers",
-        licence="none",
-        intended_use="Tests of everything but accuracy",
-        demonstration=True,
-    )
     folder = tmp_path_factory.mktemp("models")
-    ModelStore(folder).add(manifest, build_network(spec).state_dict())
+    ModelStore(folder).add(TINY, build_network(TINY.network).state_dict())
     return folder
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import resource
 import signal
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -20,6 +23,7 @@ from dicom_seg.read.examination import SeriesRules
 from pacs_bridge.archive.accounts import outcome_counts
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.planner import Planner, PlanTally
+from pacs_bridge.archive.work_process import Leaving
 from pacs_bridge.identity_hash import KEY_NAME
 
 _SERIES = "1.2.826.0.1.3680043.8.498.1.100000000"
@@ -260,3 +264,15 @@ def files_of_at_most() -> Callable[[int], AbstractContextManager[None]]:
             signal.signal(signal.SIGXFSZ, handler)
 
     return limited
+
+
+@pytest.fixture
+def works(monkeypatch) -> ModuleType:
+    """Work that another process can import."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    return importlib.import_module("dying_work")
+
+
+@pytest.fixture
+def leaving() -> Leaving:
+    return Leaving(threading.Event(), threading.Event())

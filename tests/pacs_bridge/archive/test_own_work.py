@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from tiny_model import TINY
 
 from dicom_seg.read.examination import SeriesRules
 from dicom_seg.synthetic.acquisition import stack
 from dicom_seg.synthetic.options import SeriesOptions
 from dicom_seg.synthetic.series import write_ct_series
-from inference.intensity import ROBUST_INTENSITY
-from inference.manifest import ModelManifest
 from inference.model_store import ModelStore
-from inference.network import NetworkSpec, build_network
+from inference.network import build_network
 from inference.volume import Volume
 from pacs_bridge.archive.accounts import open_series, series_lines
 from pacs_bridge.archive.plan_file import PlanFile
 from pacs_bridge.archive.planning import PlanInputs, make_plan
 from pacs_bridge.archive.run_log import RunClock
 from pacs_bridge.archive.window import Pace
-from pacs_bridge.archive.work_process import Leaving, keep_working
+from pacs_bridge.archive.work_process import keep_working
 from pacs_bridge.cli.archive_own import OwnCall, OwnOrder, checked, work
 from pacs_bridge.clock import SystemClock
 from pacs_bridge.time_limit import EX_SOFTWARE
-
-
-@pytest.fixture
-def works(monkeypatch) -> ModuleType:
-    """Work that another process can import."""
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    return importlib.import_module("dying_work")
-
-
-@pytest.fixture
-def leaving() -> Leaving:
-    return Leaving(threading.Event(), threading.Event())
 
 
 @pytest.fixture
@@ -89,19 +74,8 @@ def order_of(plan, ram_folder) -> Callable[[Path], OwnOrder]:
 
 def add_model(store: Path, name: str) -> None:
     """The network's smallest form, with random weights."""
-    spec = NetworkSpec(init_filters=8, blocks_down=(1, 1, 1, 1), blocks_up=(1, 1, 1))
-    manifest = ModelManifest(
-        name=name,
-        version="1",
-        spacing_mm=6.0,
-        intensity=ROBUST_INTENSITY,
-        network=spec,
-        source="random numbers",
-        licence="none",
-        intended_use="Tests of everything but accuracy",
-        demonstration=True,
-    )
-    ModelStore(store).add(manifest, build_network(spec).state_dict())
+    weights = build_network(TINY.network).state_dict()
+    ModelStore(store).add(replace(TINY, name=name), weights)
 
 
 def test_who_dies_while_the_model_loads_takes_neither_model_nor_retry_along(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import signal
@@ -13,24 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from pacs_bridge.archive.work_process import Leaving, WorkDiedError, keep_working
 from pacs_bridge.time_limit import EX_SOFTWARE
-
-
-@pytest.fixture
-def works(monkeypatch) -> ModuleType:
-    """Work that another process can import."""
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    return importlib.import_module("dying_work")
-
-
-@pytest.fixture
-def leaving() -> Leaving:
-    return Leaving(threading.Event(), threading.Event())
 
 
 def begun(notes: Path) -> int:

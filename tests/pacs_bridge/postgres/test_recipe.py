@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import pytest
 from queue_bench import request_of
+from tiny_model import TINY
 
-from inference.intensity import ROBUST_INTENSITY
-from inference.manifest import ModelManifest
 from inference.model_store import ModelStore
-from inference.network import NetworkSpec, build_network
+from inference.network import build_network
 from pacs_bridge.postgres import recipe
 from pacs_bridge.postgres.recipe import Recipe, Recipes
 from pacs_bridge.queue import JobRequest
@@ -105,24 +104,13 @@ def test_a_worker_needs_no_source_for_files_that_the_ticket_lists(recipe_of):
 @pytest.fixture(scope="module")
 def two_stores(tmp_path_factory):
     """Two model stores with one fine model, and a coarse one of other weights."""
-    spec = NetworkSpec(init_filters=8, blocks_down=(1, 1, 1, 1), blocks_up=(1, 1, 1))
-    weights = build_network(spec).state_dict()
+    weights = build_network(TINY.network).state_dict()
     other = {name: tensor + 1 for name, tensor in weights.items()}
-    manifest = ModelManifest(
-        name="fine",
-        version="1",
-        spacing_mm=1.5,
-        intensity=ROBUST_INTENSITY,
-        network=spec,
-        source="random numbers",
-        licence="none",
-        intended_use="Tests",
-        demonstration=False,
-    )
+    fine = replace(TINY, name="fine", spacing_mm=1.5, demonstration=False)
     folders = [tmp_path_factory.mktemp(name) for name in ("here", "there")]
     for folder, coarse in zip(folders, (weights, other), strict=True):
-        ModelStore(folder).add(manifest, weights)
-        ModelStore(folder).add(replace(manifest, name="coarse", spacing_mm=3.0), coarse)
+        ModelStore(folder).add(fine, weights)
+        ModelStore(folder).add(replace(fine, name="coarse", spacing_mm=3.0), coarse)
     return folders
 
 
